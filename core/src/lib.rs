@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+
+mod account;
+mod audit;
+mod connect;
+mod host;
+mod id;
+mod public_key;
+mod record;
+mod secret;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod time;
+
+pub use account::{Account, AccountError, DEFAULT_PORT, Route};
+pub use audit::{AuditEntry, AuditEvent, AuditSink, BrokenChain, StoreAudit};
+pub use connect::{
+    Capabilities, ConnectError, Connector, FileError, FileKind, FileStat, HostFiles, HostKeyPolicy, HostSession, Identity, KeyAnswer, Login,
+};
+pub use host::{HostKeyTrust, HostRecord, KeyRole, KnownHost, ManagedKey};
+pub use id::{IdError, SessionId};
+pub use public_key::{Fingerprint, FingerprintError, MAX_BLOB, PublicKey, PublicKeyError};
+pub use record::{Record, Stored};
+pub use secret::SecretBytes;
+pub use store::{Entry, Expect, Key, KeyError, Revision, Source, Store, StoreError, Watch};
+pub use time::{Clock, Timer, Timestamp, TimestampError};

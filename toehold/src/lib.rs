@@ -1,0 +1,3 @@
+//! Toehold's adapters and commands: what its binary is made of.
+
+pub mod adapters;
