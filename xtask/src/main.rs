@@ -1,1 +1,68 @@
-fn main(){}
+//! The project's own tasks, run as `cargo xtask TASK`: everything that a contributor or CI runs.
+
+mod architecture;
+mod bench;
+mod chaos;
+mod features;
+mod fuzz;
+mod hygiene;
+mod invariants;
+mod msrv;
+mod package;
+mod prerequisites;
+mod process;
+mod report;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+/// What a task ends with; the error is a sentence for the person who ran it.
+type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
+
+const USAGE: &str = "\
+cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
+    All that CI checks. Parts that can be left out: openssh, dropbear, shells, acl, strace, fuzz.
+    --only runs the named steps alone (a step's name as the table at the end prints it).
+    --fuzz-seconds is for each fuzz target (default 5).
+
+cargo xtask bench [NAME]...
+    The measured bars: temporary-key, authorized-keys, host-add (all of them by default).
+
+cargo xtask chaos [--minutes N] [--kills N]
+    SIGKILL at random moments of `host add`, then recovery, then every invariant read off the real file: for N minutes
+    (default 10), in rounds of N kills (default 50).
+
+cargo xtask invariants
+    Which tests carry which invariant of docs/invariants.md.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (task, rest) = match arguments.split_first() {
+        Some((task, rest)) => (task.as_str(), rest),
+        None => ("help", [].as_slice()),
+    };
+    let outcome = match task {
+        "test" => test::Options::parse(rest).map(|options| test::run(&options)),
+        "bench" => bench::Options::parse(rest).map(|options| bench::run(&options)),
+        "chaos" => chaos::Options::parse(rest).map(|options| chaos::run(&options)),
+        "invariants" if rest.is_empty() => Ok(invariants::print()),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(format!("there is no task like this: {other} {}", rest.join(" ")).into()),
+    };
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("xtask: {error}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}

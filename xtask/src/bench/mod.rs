@@ -1,0 +1,108 @@
+//! `cargo xtask bench`: the measured bars, each a ratio or a time of one run, with a verdict.
+
+mod criterion;
+mod host_add;
+mod openssh;
+
+use serde::Serialize;
+
+use crate::workspace::Metadata;
+use crate::{Result, prerequisites};
+
+/// A bar and what was measured.
+#[derive(Debug, Serialize)]
+pub(crate) struct Measured {
+    name: &'static str,
+    /// What is compared with the bar, in `unit`.
+    value: f64,
+    /// The highest value that holds.
+    bar: f64,
+    unit: &'static str,
+    /// Whether the value is at most the bar.
+    holds: bool,
+    /// What was divided by what.
+    detail: String,
+}
+
+impl Measured {
+    fn new(name: &'static str, value: f64, bar: f64, unit: &'static str, detail: String) -> Self {
+        Self { name, value, bar, unit, holds: value <= bar, detail }
+    }
+}
+
+type Bench = fn(&Metadata) -> Result<Measured>;
+
+const BENCHES: [(&str, Bench); 3] = [
+    ("temporary-key", criterion::temporary_key),
+    ("authorized-keys", criterion::authorized_keys),
+    ("host-add", host_add::measure),
+];
+
+/// The command line of the task.
+#[derive(Debug)]
+pub(crate) struct Options {
+    names: Vec<String>,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
+        match arguments.iter().find(|argument| !BENCHES.iter().any(|(name, _)| name == argument)) {
+            None => Ok(Self { names: arguments.to_vec() }),
+            Some(unknown) => Err(format!("there is no bench {unknown}").into()),
+        }
+    }
+}
+
+/// Measures, prints the table and writes it as JSON beside what criterion wrote. A bar that does not hold is an error.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let metadata = Metadata::load()?;
+    let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
+    if wanted("host-add") {
+        prerequisites::ensure_openssh()?;
+    }
+    let mut all = Vec::new();
+    for (name, bench) in BENCHES {
+        if wanted(name) {
+            println!("\n== {name}");
+            all.push(bench(&metadata)?);
+        }
+    }
+
+    println!("\n{:<16} {:>9} {:>9}  {:<6} verdict", "bench", "measured", "bar", "unit");
+    for measured in &all {
+        let verdict = if measured.holds { "holds" } else { "MISSED" };
+        println!(
+            "{:<16} {:>9.3} {:>9.3}  {:<6} {verdict:<7} {}",
+            measured.name, measured.value, measured.bar, measured.unit, measured.detail
+        );
+    }
+    let file = metadata.target_directory.join("bench.json");
+    std::fs::write(&file, serde_json::to_vec_pretty(&all)?)?;
+    println!("{}", file.display());
+    let missed: Vec<&str> = all.iter().filter(|measured| !measured.holds).map(|measured| measured.name).collect();
+    if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join(", ")).into()) }
+}
+
+/// The middle of the values; the upper one of two.
+fn median(mut values: Vec<f64>) -> Result<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    values.get(middle).copied().ok_or_else(|| "nothing was measured".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_not_moved_by_an_outlier() {
+        assert!((median(vec![3.0, 1.0, 1000.0]).unwrap() - 3.0).abs() < f64::EPSILON);
+        assert!(median(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_value_at_the_bar_holds_and_one_above_does_not() {
+        assert!(Measured::new("a", 1.2, 1.2, "ratio", String::new()).holds);
+        assert!(!Measured::new("a", 1.21, 1.2, "ratio", String::new()).holds);
+    }
+}

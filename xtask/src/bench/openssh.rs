@@ -1,0 +1,117 @@
+//! An OpenSSH server on a loopback port, with a home of its own below `target/`.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Result, process};
+
+/// A running server; it ends with this value.
+#[derive(Debug)]
+pub(super) struct Server {
+    child: Child,
+    directory: PathBuf,
+    port: u16,
+    user: String,
+}
+
+impl Server {
+    /// Starts one in `directory`, which is emptied. Its only user is ours; the file of authorized keys is that of [`Server::home`].
+    pub(super) fn start(directory: &Path) -> Result<Self> {
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        let ssh = directory.join("home/.ssh");
+        fs::create_dir_all(&ssh)?;
+        private(&ssh, 0o700)?;
+        for name in ["host_key", "client_key"] {
+            let mut keygen = Command::new("ssh-keygen");
+            process::output(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"]).arg(directory.join(name)))?;
+        }
+        // Held only to learn a free number; taken by somebody else in between, the start below fails and says so.
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let user = process::text(Command::new("id").arg("-un"))?.trim().to_owned();
+        let configuration = directory.join("sshd_config");
+        let root = directory.display();
+        fs::write(
+            &configuration,
+            format!(
+                "ListenAddress 127.0.0.1\nPort {port}\nHostKey {root}/host_key\nPidFile none\nAuthorizedKeysFile {root}/home/.ssh/authorized_keys\n\
+                 UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nStrictModes no\n\
+                 Subsystem sftp internal-sftp\nMaxStartups 100\nLogLevel ERROR\n"
+            ),
+        )?;
+        let sshd = process::find("sshd").ok_or("sshd is not installed")?;
+        let log = fs::File::create(directory.join("sshd.log"))?;
+        let child =
+            Command::new(sshd).arg("-D").arg("-e").arg("-f").arg(&configuration).stdin(Stdio::null()).stderr(log).spawn()?;
+        let mut server = Self { child, directory: directory.to_owned(), port, user };
+        server.reset()?;
+        server.wait()?;
+        let host_key = fs::read_to_string(directory.join("host_key.pub"))?;
+        fs::write(directory.join("known_hosts"), format!("[127.0.0.1]:{port} {host_key}"))?;
+        Ok(server)
+    }
+
+    /// `user@127.0.0.1:port`.
+    pub(super) fn account(&self) -> String {
+        format!("{}@127.0.0.1:{}", self.user, self.port)
+    }
+
+    /// The home directory whose keys the server knows.
+    pub(super) fn home(&self) -> PathBuf {
+        self.directory.join("home")
+    }
+
+    /// Puts the file of authorized keys back to our plain client's key alone.
+    pub(super) fn reset(&self) -> Result<()> {
+        let ssh = self.home().join(".ssh");
+        for entry in fs::read_dir(&ssh)? {
+            fs::remove_file(entry?.path())?;
+        }
+        let file = ssh.join("authorized_keys");
+        fs::copy(self.directory.join("client_key.pub"), &file)?;
+        private(&file, 0o600)
+    }
+
+    /// A plain `ssh host true` with nothing of the user's configuration.
+    pub(super) fn plain_login(&self) -> Command {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes"]);
+        ssh.arg("-o").arg(format!("UserKnownHostsFile={}", self.directory.join("known_hosts").display()));
+        ssh.arg("-i").arg(self.directory.join("client_key")).arg("-p").arg(self.port.to_string());
+        ssh.arg(format!("{}@127.0.0.1", self.user)).arg("true");
+        ssh
+    }
+
+    /// Waits until the port answers.
+    fn wait(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                let log = fs::read_to_string(self.directory.join("sshd.log"))?;
+                return Err(format!("sshd ended with {status}: {}", log.trim_end()).into());
+            }
+            if Instant::now() > deadline {
+                return Err("sshd did not begin to listen within 10 s".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn private(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}

@@ -1,0 +1,272 @@
+//! The real programs that the tests need: found, installed where that is ours to do, or named with what to do about them.
+
+use std::fmt;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+use crate::{Result, fuzz, process};
+
+/// The version that is installed where cargo-fuzz is missing.
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// Installs Debian packages. The server that comes with openssh-server is for the tests to start on loopback ports; it must not begin
+/// to listen on its own, neither now (`policy-rc.d`, which the packages' scripts ask) nor after the next boot (`sshd_not_to_be_run`,
+/// which Debian's unit and init script look for).
+const APT: &str = r#"
+set -e
+if ! command -v sshd >/dev/null && ! [ -e /usr/sbin/sshd ]; then
+    mkdir -p /etc/ssh
+    echo 'The ssh service stays off: openssh-server was installed for tests. Remove this file to have it.' >/etc/ssh/sshd_not_to_be_run
+fi
+policy=/usr/sbin/policy-rc.d
+if ! [ -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    (umask 022; printf '#!/bin/sh\nexit 101\n' >"$policy"; chmod 755 "$policy")
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update
+apt-get install -y --no-install-recommends "$@"
+"#;
+
+/// A part of the tests that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A file's access control lists and extended attributes.
+    Acl,
+    /// Tests against dropbear.
+    Dropbear,
+    /// The fuzz targets.
+    Fuzz,
+    /// Tests against real OpenSSH.
+    Openssh,
+    /// The commands to paste, in every shell.
+    Shells,
+    /// Tests that look at system calls.
+    Strace,
+}
+
+const PARTS: [Part; 6] = [Part::Acl, Part::Dropbear, Part::Fuzz, Part::Openssh, Part::Shells, Part::Strace];
+
+/// A program that must be there.
+struct Tool {
+    program: &'static str,
+    from: Origin,
+    /// `None`: nothing works without it.
+    part: Option<Part>,
+}
+
+/// Where a program comes from.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// A Debian package, or several with blanks between.
+    Apt(&'static str),
+    /// A component of the Rust toolchain that runs this task.
+    Component(&'static str),
+    /// cargo-fuzz, from its registry.
+    CargoFuzz,
+    /// The toolchain that sanitizers need.
+    Nightly,
+}
+
+const TOOLS: [Tool; 22] = [
+    Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
+    Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
+    Tool { program: "git", from: Origin::Apt("git"), part: None },
+    Tool { program: "tar", from: Origin::Apt("tar"), part: None },
+    // SQLite and ring are compiled from C.
+    Tool { program: "cc", from: Origin::Apt("gcc libc6-dev"), part: None },
+    Tool { program: "sshd", from: Origin::Apt("openssh-server"), part: Some(Part::Openssh) },
+    Tool { program: "sftp-server", from: Origin::Apt("openssh-sftp-server"), part: Some(Part::Openssh) },
+    Tool { program: "ssh", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
+    Tool { program: "ssh-keygen", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
+    Tool { program: "ssh-keyscan", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
+    Tool { program: "dropbear", from: Origin::Apt("dropbear-bin"), part: Some(Part::Dropbear) },
+    Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Shells) },
+    Tool { program: "busybox", from: Origin::Apt("busybox"), part: Some(Part::Shells) },
+    Tool { program: "dash", from: Origin::Apt("dash"), part: Some(Part::Shells) },
+    Tool { program: "mksh", from: Origin::Apt("mksh"), part: Some(Part::Shells) },
+    Tool { program: "zsh", from: Origin::Apt("zsh"), part: Some(Part::Shells) },
+    Tool { program: "setfacl", from: Origin::Apt("acl"), part: Some(Part::Acl) },
+    Tool { program: "setfattr", from: Origin::Apt("attr"), part: Some(Part::Acl) },
+    Tool { program: "strace", from: Origin::Apt("strace"), part: Some(Part::Strace) },
+    // libFuzzer is compiled from C++.
+    Tool { program: "c++", from: Origin::Apt("g++"), part: Some(Part::Fuzz) },
+    Tool { program: "nightly Rust", from: Origin::Nightly, part: Some(Part::Fuzz) },
+    Tool { program: "cargo-fuzz", from: Origin::CargoFuzz, part: Some(Part::Fuzz) },
+];
+
+impl Part {
+    /// The name that `--without` takes.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Acl => "acl",
+            Self::Dropbear => "dropbear",
+            Self::Fuzz => "fuzz",
+            Self::Openssh => "openssh",
+            Self::Shells => "shells",
+            Self::Strace => "strace",
+        }
+    }
+
+    /// What is not checked without it.
+    pub(crate) fn loses(self) -> &'static str {
+        match self {
+            Self::Acl => "files with access control lists or extended attributes",
+            Self::Dropbear => "hosts that run dropbear",
+            Self::Fuzz => "the fuzz targets",
+            Self::Openssh => "everything against a real OpenSSH server",
+            Self::Shells => "the install command in real shells",
+            Self::Strace => "what is read off system calls",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = || PARTS.map(Part::name).join(", ");
+        PARTS
+            .into_iter()
+            .find(|part| part.name() == name)
+            .ok_or_else(|| format!("--without takes one of {}; got {name}", known()))
+    }
+}
+
+/// Makes sure that all programs are there, but those of the parts that are left out.
+pub(crate) fn ensure(without: &[Part]) -> Result<()> {
+    ensure_where(|part| part.is_none_or(|part| !without.contains(&part)))
+}
+
+/// Makes sure that OpenSSH is there.
+pub(crate) fn ensure_openssh() -> Result<()> {
+    ensure_where(|part| part.is_none_or(|part| part == Part::Openssh))
+}
+
+fn ensure_where(wanted: impl Fn(Option<Part>) -> bool) -> Result<()> {
+    let missing = || TOOLS.iter().filter(|tool| wanted(tool.part) && !tool.is_there()).collect::<Vec<_>>();
+    let mut still = missing();
+    if !still.is_empty() && is_root()? && process::find("apt-get").is_some() {
+        // What could not be installed is found missing again below, with what to do about it.
+        if let Err(error) = install(&still) {
+            println!("{error}");
+        }
+        still = missing();
+    }
+    if !still.is_empty() {
+        return Err(explain(&still).into());
+    }
+    // Started by root, sshd wants this directory, which on most machines only its service creates.
+    if wanted(Some(Part::Openssh)) && is_root()? {
+        std::fs::create_dir_all("/run/sshd").map_err(|error| format!("/run/sshd: {error}"))?;
+    }
+    Ok(())
+}
+
+fn install(missing: &[&Tool]) -> Result<()> {
+    println!("installing: {}", missing.iter().map(|tool| tool.program).collect::<Vec<_>>().join(", "));
+    let mut packages: Vec<&str> = missing.iter().flat_map(|tool| tool.packages()).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if !packages.is_empty() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", APT, "apt"]).args(&packages).stdin(Stdio::null());
+        println!("$ apt-get update; apt-get install -y --no-install-recommends {}", packages.join(" "));
+        let status = shell.status()?;
+        if !status.success() {
+            return Err(format!("apt-get ended with {status}").into());
+        }
+    }
+    // In the table's order: cargo-fuzz needs no nightly to be installed, but is of no use without.
+    for tool in missing {
+        match tool.from {
+            Origin::Apt(_) => {}
+            Origin::Component(component) => {
+                process::run(Command::new("rustup").args(["component", "add", component]))?;
+            }
+            Origin::Nightly => {
+                process::run(Command::new("rustup").args(["toolchain", "install", fuzz::TOOLCHAIN, "--profile", "minimal"]))?;
+            }
+            Origin::CargoFuzz => {
+                process::run(process::cargo().args(["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ]))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What to do, one line a missing program.
+fn explain(missing: &[&Tool]) -> String {
+    let line = |tool: &&Tool| {
+        let how = match tool.from {
+            Origin::Apt(package) => format!("Debian package {package}"),
+            Origin::Component(component) => format!("rustup component add {component}"),
+            Origin::Nightly => format!("rustup toolchain install {} --profile minimal", fuzz::TOOLCHAIN),
+            Origin::CargoFuzz => format!("cargo install cargo-fuzz --locked --version {CARGO_FUZZ}"),
+        };
+        let without =
+            tool.part.map_or_else(|| "needed in any case".to_owned(), |part| format!("or leave it out: --without {part}"));
+        format!("    {:<14} {how}; {without}", tool.program)
+    };
+    let lines: Vec<String> = missing.iter().map(line).collect();
+    format!(
+        "these programs are missing; no test was run:\n{}\nroot on a machine with apt-get has them installed by this very command",
+        lines.join("\n")
+    )
+}
+
+impl Tool {
+    fn is_there(&self) -> bool {
+        let works = |command: &mut Command| command.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success());
+        match self.from {
+            Origin::Apt(_) => process::find(self.program).is_some(),
+            // rustup leaves a file for each component on `PATH`, installed or not: only running it tells.
+            Origin::Component(_) => works(process::cargo().args([self.program.trim_start_matches("cargo-"), "--version"])),
+            Origin::Nightly => works(Command::new("rustup").args(["run", fuzz::TOOLCHAIN, "rustc", "--version"])),
+            Origin::CargoFuzz => works(process::cargo().args(["fuzz", "--version"])),
+        }
+    }
+
+    /// The Debian packages that bring it.
+    fn packages(&self) -> impl Iterator<Item = &'static str> {
+        let names = match self.from {
+            Origin::Apt(names) => names,
+            Origin::Component(_) | Origin::CargoFuzz | Origin::Nightly => "",
+        };
+        names.split_whitespace()
+    }
+}
+
+/// Whether we may install for everybody.
+fn is_root() -> Result<bool> {
+    Ok(process::text(Command::new("id").arg("-u"))?.trim() == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_is_read_back_from_its_name_and_needs_a_program() {
+        for part in PARTS {
+            assert_eq!(part.name().parse(), Ok(part));
+            assert!(TOOLS.iter().any(|tool| tool.part == Some(part)), "{part}");
+        }
+        assert!("everything".parse::<Part>().unwrap_err().contains("dropbear"));
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_both_ways_out() {
+        let tool = Tool { program: "mksh", from: Origin::Apt("mksh"), part: Some(Part::Shells) };
+        let text = explain(&[&tool]);
+        assert!(text.contains("Debian package mksh") && text.contains("--without shells"), "{text}");
+    }
+}
