@@ -6,3 +6,10 @@ mod key_pair;
 mod private_key;
 pub mod replacement;
 mod temporary;
+
+pub use key_pair::{KeyAlgorithm, KeyAlgorithmError, KeyGenerationError, KeyPair, MAX_RSA_BITS, MIN_RSA_BITS};
+pub use private_key::{MAX_PRIVATE_KEY_FILE, PrivateKeyError, read_private_key_file};
+pub use temporary::{
+    DEFAULT_LIFETIME, FromPatterns, FromPatternsError, MAX_LIFETIME, MIN_LIFETIME, TEMPORARY_COMMENT_PREFIX, TemporaryKeyError,
+    TemporaryKeyPair,
+};
