@@ -71,8 +71,15 @@ impl AuditEntry {
     /// order, as 64 hex digits.
     pub fn hash(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
-        Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
+        base16(&Sha256::digest(&json))
     }
+}
+
+fn base16(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        text.extend([byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or_default()));
+        text
+    })
 }
 
 /// An audit log in a [`Store`], one chain for each writer.

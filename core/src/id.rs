@@ -72,7 +72,9 @@ mod tests {
         let id = SessionId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
         assert_eq!(id.to_string(), "000102030405060708090a0b0c0d0eff");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "0", "000102030405060708090A0B0C0D0EFF", "000102030405060708090a0b0c0d0ef", "+00102030405060708090a0b0c0d0eff"] {
+        for bad in
+            ["", "0", "000102030405060708090A0B0C0D0EFF", "000102030405060708090a0b0c0d0ef", "+00102030405060708090a0b0c0d0eff"]
+        {
             assert!(bad.parse::<SessionId>().is_err(), "{bad}");
         }
     }
