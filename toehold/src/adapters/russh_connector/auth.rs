@@ -1,0 +1,141 @@
+//! Logging in with a key, and asking about one (RFC 4252 §7).
+
+use std::sync::Arc;
+
+use russh::client::AuthResult;
+use russh::keys::agent::AgentIdentity;
+use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
+use toehold_core::{ConnectError, Identity, PublicKey, Route, Source};
+
+use super::handshake::{Ended, Hop};
+
+/// What a server answered to an authentication request.
+enum Answer {
+    Success,
+    /// `SSH_MSG_USERAUTH_FAILURE`.
+    Failure {
+        /// Whether the method was fine and only more of them is wanted.
+        partial: bool,
+    },
+    /// `SSH_MSG_USERAUTH_PK_OK`, and no signature was made.
+    WouldAccept,
+}
+
+/// Logs in as the route's user.
+pub(super) async fn log_in(hop: &mut Hop, route: &Route, identity: &Identity) -> Result<(), ConnectError> {
+    const DOING: &str = "logging in";
+    let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: DOING, source };
+    let Identity::PrivateKey { public_key, openssh } = identity else {
+        return Err(broken("this connector logs in with private keys only".into()));
+    };
+    let key = PrivateKey::from_openssh(openssh.expose())
+        .map_err(|_| broken("the private key is not an unencrypted OpenSSH private key file".into()))?;
+    if key.is_encrypted() || !key.public_key().to_bytes().is_ok_and(|blob| blob == public_key.blob()) {
+        return Err(broken("the private key does not belong to the public key, or is encrypted".into()));
+    }
+    let key = Arc::new(key);
+    let hashes = if key.algorithm().is_rsa() { rsa_hashes(hop, route, DOING).await? } else { vec![None] };
+    // What is left without SHA-1, whose signatures we do not make.
+    let hashes: Vec<_> = hashes.into_iter().filter(|hash| hash.is_some() || !key.algorithm().is_rsa()).collect();
+    if hashes.is_empty() {
+        return Err(broken("the host takes RSA signatures with SHA-1 only".into()));
+    }
+    for hash in hashes {
+        let key = PrivateKeyWithHashAlg::new(Arc::clone(&key), hash);
+        let asking = hop.handle.authenticate_publickey(route.account.user(), key);
+        let result = hop.deadline.within(route, DOING, asking).await?;
+        match settle(hop, result).await.map_err(broken)? {
+            Answer::Success => return Ok(()),
+            Answer::Failure { partial: true } => {
+                return Err(broken("the host accepts the key but wants a second proof after it".into()));
+            }
+            Answer::Failure { partial: false } | Answer::WouldAccept => {}
+        }
+    }
+    Err(ConnectError::KeyRefused { route: route.to_string(), fingerprint: public_key.fingerprint() })
+}
+
+/// Asks whether a signature by `public_key` would be a login. The connection can be used for a login afterwards.
+///
+/// `false` only where the server said so: a lost connection, a farewell and a time-out are errors.
+pub(super) async fn query(hop: &mut Hop, route: &Route, public_key: &PublicKey) -> Result<bool, ConnectError> {
+    const DOING: &str = "asking about a key";
+    let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: DOING, source };
+    let key = russh::keys::PublicKey::from_bytes(public_key.blob())
+        .map_err(|_| broken(format!("{} keys cannot be asked about", public_key.algorithm()).into()))?;
+    // Another encoding would be another key to the server, and its "no" worth nothing.
+    if !key.to_bytes().is_ok_and(|blob| blob == public_key.blob()) {
+        return Err(broken("the key is not in its canonical form".into()));
+    }
+    let hashes = if key.algorithm().is_rsa() { rsa_hashes(hop, route, DOING).await? } else { vec![None] };
+    for hash in hashes {
+        let mut signer = NeverSigns;
+        let asking = hop.handle.authenticate_publickey_with(route.account.user(), key.clone(), hash, &mut signer);
+        let answer = match hop.deadline.within(route, DOING, asking).await? {
+            Err(NotSigned::Asked) => Ok(Answer::WouldAccept),
+            Err(NotSigned::Lost) => settle(hop, Err(russh::Error::SendError)).await,
+            Ok(result) => settle(hop, Ok(result)).await,
+        };
+        match answer.map_err(broken)? {
+            Answer::WouldAccept => return Ok(true),
+            Answer::Failure { .. } => {}
+            Answer::Success => return Err(broken("the host let somebody in without a signature".into())),
+        }
+    }
+    Ok(false)
+}
+
+/// The hashes to use with an RSA key, best first: the best that the server names (RFC 8308 §3.1), or all of them where it
+/// names none.
+async fn rsa_hashes(hop: &mut Hop, route: &Route, doing: &'static str) -> Result<Vec<Option<HashAlg>>, ConnectError> {
+    let told = hop.deadline.within(route, doing, hop.handle.best_supported_rsa_hash()).await?;
+    match told {
+        Ok(Some(best)) => Ok(vec![best]),
+        Ok(None) => Ok(vec![Some(HashAlg::Sha512), Some(HashAlg::Sha256), None]),
+        Err(error) => {
+            let source = hop.reason(error).await;
+            Err(ConnectError::Broken { route: route.to_string(), doing, source })
+        }
+    }
+}
+
+/// Tells the server's own "no" from a connection that ended: russh reports both as a failure without methods.
+async fn settle(hop: &mut Hop, result: Result<AuthResult, russh::Error>) -> Result<Answer, Source> {
+    match result {
+        Ok(AuthResult::Success) => Ok(Answer::Success),
+        Ok(AuthResult::Failure { remaining_methods, partial_success }) if !remaining_methods.is_empty() => {
+            Ok(Answer::Failure { partial: partial_success })
+        }
+        Ok(AuthResult::Failure { .. }) => {
+            let _ = tokio::time::timeout_at(hop.deadline.at, hop.handle_ended()).await;
+            match hop.seen.ended() {
+                Some(Ended::NoMethodLeft) => Ok(Answer::Failure { partial: false }),
+                Some(Ended::Error(error)) => Err(error),
+                None => Err("the connection ended".into()),
+            }
+        }
+        Err(error) => Err(hop.reason(error).await),
+    }
+}
+
+/// A signer that is asked only after the server's `SSH_MSG_USERAUTH_PK_OK`, and then does not sign.
+struct NeverSigns;
+
+enum NotSigned {
+    Asked,
+    Lost,
+}
+
+impl From<russh::SendError> for NotSigned {
+    fn from(_: russh::SendError) -> Self {
+        Self::Lost
+    }
+}
+
+impl russh::Signer for NeverSigns {
+    type Error = NotSigned;
+
+    async fn auth_sign(&mut self, _: &AgentIdentity, _: Option<HashAlg>, _: Vec<u8>) -> Result<Vec<u8>, NotSigned> {
+        Err(NotSigned::Asked)
+    }
+}

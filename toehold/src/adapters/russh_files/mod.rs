@@ -1,0 +1,360 @@
+//! A host's files over SFTP: russh-sftp's protocol behind [`toehold_core::HostFiles`].
+
+mod pipeline;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use russh_sftp::client::error::Error as SftpError;
+use russh_sftp::client::rawsession::Limits as ServerLimits;
+use russh_sftp::client::{Config, RawSftpSession};
+use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
+use toehold_core::{Capabilities, FileError, FileKind, FileStat, HostFiles, Source};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use crate::adapters::russh_connector::words;
+
+const POSIX_RENAME: &str = "posix-rename@openssh.com";
+const FSYNC: &str = "fsync@openssh.com";
+const LIMITS: &str = "limits@openssh.com";
+
+/// Bytes in one read or write: what every server takes (draft-ietf-secsh-filexfer-02 §3).
+const CHUNK: u32 = 32 * 1024;
+
+/// The most names that a directory may have before [`RusshFiles::list`] gives up.
+const MAX_NAMES: usize = 100_000;
+
+/// A host that sends a file's bytes more slowly than this counts as silent; in bytes a second.
+const SLOWEST: u64 = 16 * 1024;
+
+/// The files of a host over one SFTP session.
+///
+/// Once an operation was [lost](FileError::Lost) every later one is too: what the host makes of a request that it did not
+/// answer is unknown.
+pub struct RusshFiles {
+    sftp: RawSftpSession,
+    capabilities: Capabilities,
+    /// Bytes in one request.
+    chunk: u32,
+    request_limit: Duration,
+    lost: bool,
+}
+
+impl fmt::Debug for RusshFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RusshFiles").field("capabilities", &self.capabilities).field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+/// What is being done to which file; every error names both.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    doing: &'static str,
+    path: &'a str,
+}
+
+impl Work<'_> {
+    fn failed(self, message: impl Into<String>) -> FileError {
+        FileError::Failed { doing: self.doing, path: self.path.to_owned(), message: message.into() }
+    }
+}
+
+impl RusshFiles {
+    /// Begins SFTP on a stream; the error is what was wrong with the server, as `it …`.
+    pub(crate) async fn open<S>(stream: S, request_limit: Duration) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Our own limit is what ends a request; this one is only there to clear it from the session's table.
+        let request_timeout_secs = request_limit.as_secs().saturating_add(5);
+        let mut sftp = RawSftpSession::new_with_config(stream, Config { request_timeout_secs, ..Config::default() });
+        let version = sftp.init().await.map_err(|error| match error {
+            SftpError::Timeout => "it does not answer the SFTP greeting".to_owned(),
+            _ => "what answers is no SFTP server".to_owned(),
+        })?;
+        if version.version != russh_sftp::protocol::VERSION {
+            return Err(format!("it speaks version {} of SFTP instead of 3", version.version));
+        }
+        let offered = |name: &str| version.extensions.get(name).is_some_and(|version| version == "1");
+        let capabilities = Capabilities { atomic_rename: offered(POSIX_RENAME), sync: offered(FSYNC) };
+        let mut chunk = CHUNK;
+        if offered(LIMITS) {
+            let limits = sftp.limits().await.map_err(|_| "it does not tell its own limits".to_owned())?;
+            for most in [limits.max_read_len, limits.max_write_len] {
+                if most > 0 {
+                    chunk = chunk.min(u32::try_from(most).unwrap_or(CHUNK));
+                }
+            }
+            sftp.set_limits(ServerLimits::from(limits));
+        }
+        Ok(Self { sftp, capabilities, chunk, request_limit, lost: false })
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.request_limit
+    }
+
+    /// Marks the session as lost where `result` says so.
+    fn note<T>(&mut self, result: Result<T, FileError>) -> Result<T, FileError> {
+        if let Err(error) = &result {
+            self.lost |= error.is_lost();
+        }
+        result
+    }
+
+    fn begin(&self, work: Work<'_>) -> Result<(), FileError> {
+        if self.lost {
+            return Err(lost(work, "an earlier request on this connection was not answered".into()));
+        }
+        // OpenSSH's server ends the session over such a path.
+        if work.path.contains('\0') {
+            return Err(work.failed("a path cannot have a NUL in it"));
+        }
+        Ok(())
+    }
+
+    async fn open_file(&self, work: Work<'_>, flags: OpenFlags, mode: Option<u32>) -> Result<String, FileError> {
+        let attributes = FileAttributes { permissions: mode, ..FileAttributes::empty() };
+        let handle = within(work, self.deadline(), self.sftp.open(work.path, flags, attributes)).await?;
+        Ok(handle.handle)
+    }
+
+    async fn close_file(&self, work: Work<'_>, handle: String) -> Result<(), FileError> {
+        within(work, self.deadline(), self.sftp.close(handle)).await.map(drop)
+    }
+
+    /// Closes the file whatever became of the work on it; the first error counts.
+    async fn finish<T>(&self, work: Work<'_>, handle: String, result: Result<T, FileError>) -> Result<T, FileError> {
+        match result {
+            Err(error) if error.is_lost() => Err(error),
+            Err(error) => {
+                self.close_file(work, handle).await.ok();
+                Err(error)
+            }
+            Ok(value) => self.close_file(work, handle).await.map(|()| value),
+        }
+    }
+
+    async fn extended(&self, work: Work<'_>, name: &'static str, strings: &[&str]) -> Result<(), FileError> {
+        let mut data = Vec::with_capacity(strings.iter().map(|text| text.len() + 4).sum());
+        for text in strings {
+            let length = u32::try_from(text.len()).map_err(|_| work.failed("the path is too long"))?;
+            data.extend_from_slice(&length.to_be_bytes());
+            data.extend_from_slice(text.as_bytes());
+        }
+        match within(work, self.deadline(), self.sftp.extended(name, data)).await? {
+            Packet::Status(status) if status.status_code == StatusCode::Ok => Ok(()),
+            Packet::Status(status) => Err(refused(work, SftpError::Status(status))),
+            _ => Err(lost(work, "the host answered with something else".into())),
+        }
+    }
+
+    async fn read_handle(&self, work: Work<'_>, handle: &str, limit: u64) -> Result<Vec<u8>, FileError> {
+        let attributes = within(work, self.deadline(), self.sftp.fstat(handle)).await?.attrs;
+        if kind(&attributes) == FileKind::Directory {
+            return Err(work.failed("it is a directory"));
+        }
+        // The size is a hint only: a file may grow, and a host may say anything.
+        let told = attributes.size.unwrap_or(0);
+        if told > limit {
+            return Err(FileError::TooLarge { path: work.path.to_owned(), limit });
+        }
+        pipeline::read(self, work, handle, told, limit).await
+    }
+
+    async fn write_handle(&self, work: Work<'_>, handle: &str, content: &[u8], mode: u32) -> Result<(), FileError> {
+        // The mode given at the creation has passed through the host's umask.
+        let attributes = FileAttributes { permissions: Some(mode & 0o7777), ..FileAttributes::empty() };
+        within(work, self.deadline(), self.sftp.fsetstat(handle, attributes)).await?;
+        pipeline::write(self, work, handle, content).await
+    }
+
+    async fn list_handle(&self, work: Work<'_>, handle: &str) -> Result<Vec<String>, FileError> {
+        let mut names = Vec::new();
+        loop {
+            let answer = tokio::time::timeout_at(self.deadline(), self.sftp.readdir(handle)).await;
+            let files = match answer.map_err(|_| lost(work, timed_out()))? {
+                Ok(name) => name.files,
+                Err(SftpError::Status(status)) if status.status_code == StatusCode::Eof => return Ok(names),
+                Err(error) => return Err(refused(work, error)),
+            };
+            if files.is_empty() || names.len() + files.len() > MAX_NAMES {
+                return Err(work.failed(format!("the directory has no end within {MAX_NAMES} names")));
+            }
+            names.extend(files.into_iter().map(|file| file.filename).filter(|name| name != "." && name != ".."));
+        }
+    }
+}
+
+/// The server's answer; a status other than `SSH_FX_OK` is an error.
+async fn within<T>(
+    work: Work<'_>,
+    deadline: Instant,
+    request: impl Future<Output = Result<T, SftpError>>,
+) -> Result<T, FileError> {
+    match tokio::time::timeout_at(deadline, request).await {
+        Ok(answer) => answer.map_err(|error| refused(work, error)),
+        Err(_) => Err(lost(work, timed_out())),
+    }
+}
+
+fn timed_out() -> Source {
+    io::Error::new(io::ErrorKind::TimedOut, "the host did not answer in time").into()
+}
+
+fn lost(work: Work<'_>, source: Source) -> FileError {
+    FileError::Lost { doing: work.doing, path: work.path.to_owned(), source }
+}
+
+/// The error for a status (draft-ietf-secsh-filexfer-02 §7); anything that is no status means that the session is gone.
+fn refused(work: Work<'_>, error: SftpError) -> FileError {
+    let SftpError::Status(status) = error else {
+        return lost(work, error.into());
+    };
+    let path = work.path.to_owned();
+    match status.status_code {
+        StatusCode::NoSuchFile => FileError::NotFound { path },
+        StatusCode::PermissionDenied => FileError::Denied { doing: work.doing, path },
+        StatusCode::OpUnsupported => FileError::Unsupported { what: work.doing },
+        code => {
+            let told = words(&status.error_message);
+            work.failed(if told.is_empty() { code.to_string() } else { told })
+        }
+    }
+}
+
+fn kind(attributes: &FileAttributes) -> FileKind {
+    // The types of `st_mode` (POSIX `<sys/stat.h>`).
+    match attributes.permissions.unwrap_or(0) & 0o170_000 {
+        0o100_000 => FileKind::Regular,
+        0o040_000 => FileKind::Directory,
+        0o120_000 => FileKind::Link,
+        _ => FileKind::Other,
+    }
+}
+
+impl HostFiles for RusshFiles {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn real_path(&mut self, path: &str) -> Result<String, FileError> {
+        let work = Work { doing: "resolving", path };
+        self.begin(work)?;
+        let result = within(work, self.deadline(), self.sftp.realpath(path)).await.and_then(|name| {
+            let mut files = name.files.into_iter();
+            match (files.next(), files.next()) {
+                (Some(file), None) if file.filename.starts_with('/') => Ok(file.filename),
+                _ => Err(work.failed("the host's answer is not one absolute path")),
+            }
+        });
+        self.note(result)
+    }
+
+    async fn stat(&mut self, path: &str) -> Result<Option<FileStat>, FileError> {
+        let work = Work { doing: "looking at", path };
+        self.begin(work)?;
+        let result = match within(work, self.deadline(), self.sftp.lstat(path)).await {
+            Ok(answer) => Ok(Some(FileStat {
+                kind: kind(&answer.attrs),
+                size: answer.attrs.size.unwrap_or(0),
+                uid: answer.attrs.uid,
+                mode: answer.attrs.permissions.unwrap_or(0) & 0o7777,
+                modified: answer.attrs.mtime.map_or(0, i64::from),
+            })),
+            Err(FileError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.note(result)
+    }
+
+    async fn read(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileError> {
+        let work = Work { doing: "reading", path };
+        self.begin(work)?;
+        let result = async {
+            let handle = self.open_file(work, OpenFlags::READ, None).await?;
+            let read = self.read_handle(work, &handle, limit).await;
+            self.finish(work, handle, read).await
+        }
+        .await;
+        self.note(result)
+    }
+
+    async fn stage(&mut self, path: &str, content: &[u8], mode: u32) -> Result<(), FileError> {
+        let work = Work { doing: "creating", path };
+        self.begin(work)?;
+        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
+        let opened = match self.open_file(work, flags, Some(mode & 0o777)).await {
+            // Version 3 of SFTP has no word for it; the server says SSH_FX_FAILURE.
+            Err(failed @ FileError::Failed { .. }) => match self.stat(path).await {
+                Ok(Some(_)) => Err(FileError::AlreadyExists { path: path.to_owned() }),
+                Err(error) if error.is_lost() => Err(error),
+                Ok(None) | Err(_) => Err(failed),
+            },
+            opened => opened,
+        };
+        let result = match opened {
+            Ok(handle) => {
+                let written = self.write_handle(work, &handle, content, mode).await;
+                self.finish(work, handle, written).await
+            }
+            Err(error) => Err(error),
+        };
+        self.note(result)
+    }
+
+    async fn sync(&mut self, path: &str) -> Result<(), FileError> {
+        let work = Work { doing: "syncing", path };
+        self.begin(work)?;
+        if !self.capabilities.sync {
+            return Err(FileError::Unsupported { what: FSYNC });
+        }
+        let result = async {
+            let handle = self.open_file(work, OpenFlags::READ, None).await?;
+            let synced = self.extended(work, FSYNC, &[&handle]).await;
+            self.finish(work, handle, synced).await
+        }
+        .await;
+        self.note(result)
+    }
+
+    async fn rename(&mut self, from: &str, to: &str) -> Result<(), FileError> {
+        let work = Work { doing: "renaming", path: from };
+        self.begin(work)?;
+        self.begin(Work { doing: "renaming to", path: to })?;
+        if !self.capabilities.atomic_rename {
+            return Err(FileError::Unsupported { what: POSIX_RENAME });
+        }
+        let result = self.extended(work, POSIX_RENAME, &[from, to]).await;
+        self.note(result)
+    }
+
+    async fn remove(&mut self, path: &str) -> Result<(), FileError> {
+        let work = Work { doing: "removing", path };
+        self.begin(work)?;
+        let result = within(work, self.deadline(), self.sftp.remove(path)).await.map(drop);
+        self.note(result)
+    }
+
+    async fn remove_directory(&mut self, path: &str) -> Result<(), FileError> {
+        let work = Work { doing: "removing the directory", path };
+        self.begin(work)?;
+        let result = within(work, self.deadline(), self.sftp.rmdir(path)).await.map(drop);
+        self.note(result)
+    }
+
+    async fn list(&mut self, path: &str) -> Result<Vec<String>, FileError> {
+        let work = Work { doing: "listing", path };
+        self.begin(work)?;
+        let result = async {
+            let handle = within(work, self.deadline(), self.sftp.opendir(path)).await?.handle;
+            let listed = self.list_handle(work, &handle).await;
+            self.finish(work, handle, listed).await
+        }
+        .await;
+        self.note(result)
+    }
+}
