@@ -7,6 +7,7 @@ mod private_key;
 pub mod replacement;
 mod temporary;
 
+pub use authorized_keys::{Added, AuthorizedKeys, Digest, ExpiryTime, Line, MAX_AUTHORIZED_KEYS, Options};
 pub use key_pair::{KeyAlgorithm, KeyAlgorithmError, KeyGenerationError, KeyPair, MAX_RSA_BITS, MIN_RSA_BITS};
 pub use private_key::{MAX_PRIVATE_KEY_FILE, PrivateKeyError, read_private_key_file};
 pub use temporary::{
