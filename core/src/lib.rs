@@ -16,7 +16,8 @@ mod time;
 pub use account::{Account, AccountError, DEFAULT_PORT, Route};
 pub use audit::{AuditEntry, AuditEvent, AuditSink, BrokenChain, StoreAudit};
 pub use connect::{
-    Capabilities, ConnectError, Connector, FileError, FileKind, FileStat, HostFiles, HostKeyPolicy, HostSession, Identity, KeyAnswer, Login,
+    Capabilities, ConnectError, Connector, FileError, FileKind, FileStat, HostFiles, HostKeyPolicy, HostSession, Identity,
+    KeyAnswer, Login,
 };
 pub use host::{HostKeyTrust, HostRecord, KeyRole, KnownHost, ManagedKey};
 pub use id::{IdError, SessionId};

@@ -6,10 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::store::{Entry, Expect, Key, Revision, Store, StoreError};
 
-/// A type that is kept in a store.
+/// A type that is kept in a store: something that serialises to a JSON object.
 ///
 /// Changes to a stored type are additive: new fields have a default. `VERSION` counts such changes. `READABLE_FROM` is the
 /// lowest `VERSION` of a release that may read what this one writes; it rises only when a field's absence would be misread.
+/// The members `v` and `readable_from` are taken, and a member that gets another name is a new member (`serde(alias)` would
+/// bring the old one back beside it).
 pub trait Record: Serialize + DeserializeOwned {
     /// The format number that this release writes, from 1.
     const VERSION: u32 = 1;
@@ -17,19 +19,17 @@ pub trait Record: Serialize + DeserializeOwned {
     const READABLE_FROM: u32 = 1;
 }
 
-#[derive(Serialize, Deserialize)]
-struct Document<T> {
+/// The members that say which releases may read a record.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Header {
     v: u32,
     readable_from: u32,
-    #[serde(flatten)]
-    body: T,
-    #[serde(flatten)]
-    unknown: Map<String, Value>,
 }
 
 /// A record with its place in the store.
 ///
-/// Members that a newer release wrote and this one does not know are kept and written back.
+/// Members of the record that a newer release wrote and this one does not know are kept and written back, and so is what
+/// that release said of who may read them. That holds for the record's own members, not for those of objects inside it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored<T> {
     /// The record's key.
@@ -38,14 +38,8 @@ pub struct Stored<T> {
     pub revision: Revision,
     /// The record.
     pub body: T,
-    written_by: u32,
+    header: Header,
     unknown: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct Header {
-    v: u32,
-    readable_from: u32,
 }
 
 impl<T: Record> Stored<T> {
@@ -61,20 +55,15 @@ impl<T: Record> Stored<T> {
         };
         let header: Header = serde_json::from_slice(&entry.value).map_err(|e| corrupt(&e))?;
         if header.readable_from > T::VERSION {
-            return Err(StoreError::Newer {
-                what: entry.key.to_string(),
-                found: header.v,
-                supported: T::VERSION,
-            });
+            return Err(StoreError::Newer { what: entry.key.to_string(), found: header.v, supported: T::VERSION });
         }
-        let document: Document<T> = serde_json::from_slice(&entry.value).map_err(|e| corrupt(&e))?;
-        Ok(Self {
-            key: entry.key.clone(),
-            revision: entry.revision,
-            body: document.body,
-            written_by: document.v,
-            unknown: document.unknown,
-        })
+        let body: T = serde_json::from_slice(&entry.value).map_err(|e| corrupt(&e))?;
+        // What this release knows is what it would write. (Flattening a map beside the body would not do: a body that
+        // flattens something itself leaves all its members to the map as well.)
+        let known = members(&body).map_err(|e| corrupt(&e))?;
+        let mut unknown: Map<String, Value> = serde_json::from_slice(&entry.value).map_err(|e| corrupt(&e))?;
+        unknown.retain(|name, _| !known.contains_key(name) && name != "v" && name != "readable_from");
+        Ok(Self { key: entry.key.clone(), revision: entry.revision, body, header, unknown })
     }
 
     /// Reads one record; `None` where the key has no value.
@@ -98,7 +87,7 @@ impl<T: Record> Stored<T> {
     /// # Errors
     /// As [`Store::put`]; [`StoreError::Conflict`] where the key has a value.
     pub async fn create<S: Store + ?Sized>(store: &S, key: Key, body: T) -> Result<Self, StoreError> {
-        let mut stored = Self { key, revision: Revision(0), body, written_by: T::VERSION, unknown: Map::new() };
+        let mut stored = Self { key, revision: Revision(0), body, header: own_header::<T>(), unknown: Map::new() };
         stored.revision = stored.write(store, Expect::Absent).await?;
         Ok(stored)
     }
@@ -113,25 +102,37 @@ impl<T: Record> Stored<T> {
     }
 
     async fn write<S: Store + ?Sized>(&self, store: &S, expect: Expect) -> Result<Revision, StoreError> {
-        #[derive(Serialize)]
-        struct Borrowed<'a, T> {
-            v: u32,
-            readable_from: u32,
-            #[serde(flatten)]
-            body: &'a T,
-            #[serde(flatten)]
-            unknown: &'a Map<String, Value>,
-        }
-        let document = Borrowed {
-            v: T::VERSION.max(self.written_by),
-            readable_from: T::READABLE_FROM,
-            body: &self.body,
-            unknown: &self.unknown,
-        };
-        let value = serde_json::to_vec(&document).map_err(|error| StoreError::Unavailable {
-            doing: format!("encoding {}", self.key),
-            source: Box::new(error),
-        })?;
+        let value = self
+            .encode()
+            .map_err(|error| StoreError::Unavailable { doing: format!("encoding {}", self.key), source: Box::new(error) })?;
         store.put(&self.key, &value, expect).await
+    }
+
+    fn encode(&self) -> serde_json::Result<Vec<u8>> {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            #[serde(flatten)]
+            header: Header,
+            #[serde(flatten)]
+            members: &'a Map<String, Value>,
+        }
+        let own = own_header::<T>();
+        let header = Header { v: own.v.max(self.header.v), readable_from: own.readable_from.max(self.header.readable_from) };
+        let mut members = members(&self.body)?;
+        for (name, value) in &self.unknown {
+            members.entry(name).or_insert_with(|| value.clone());
+        }
+        serde_json::to_vec(&Document { header, members: &members })
+    }
+}
+
+fn own_header<T: Record>() -> Header {
+    Header { v: T::VERSION, readable_from: T::READABLE_FROM }
+}
+
+fn members<T: Record>(body: &T) -> serde_json::Result<Map<String, Value>> {
+    match serde_json::to_value(body)? {
+        Value::Object(members) => Ok(members),
+        _ => Err(serde::ser::Error::custom("a record has to be a JSON object")),
     }
 }

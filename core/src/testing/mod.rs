@@ -9,6 +9,7 @@
 //! panics, as a failed assertion does.
 
 mod clock;
+mod conformance;
 mod crashing;
 mod executor;
 mod faults;
@@ -19,6 +20,7 @@ mod world;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use clock::{ManualClock, START};
+pub use conformance::store_conformance;
 pub use crashing::Crashing;
 pub use executor::{Process, block_on, join_all, run_until_stalled, yield_now};
 pub use faults::{Call, CallKind, Fault, Faults, Moment};
