@@ -1,7 +1,7 @@
 //! Each fuzz target for a few seconds.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::workspace::{Metadata, root};
 use crate::{Result, process};
@@ -9,37 +9,69 @@ use crate::{Result, process};
 /// The toolchain that sanitizers need; nothing else uses it.
 pub(crate) const TOOLCHAIN: &str = "nightly";
 
+/// The end of a target's output that is worth showing when it fails.
+const TAIL: usize = 60;
+
 /// Builds all targets, then runs each for `seconds`; a finding is a failure and its input stays in `fuzz/artifacts`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
-    let directory = root().join("fuzz");
-    let metadata = Metadata::of_manifest(&directory.join("Cargo.toml"))?;
+    let manifest = root().join("fuzz/Cargo.toml");
+    let metadata = Metadata::of_manifest(&manifest)?;
     let targets: Vec<&str> = metadata.packages.iter().flat_map(|package| package.targets_of("bin")).collect();
     if targets.is_empty() {
         return Err("fuzz/Cargo.toml names no target".into());
     }
-    process::run(&mut cargo_fuzz(&["build"]))?;
-    for target in &targets {
-        // What the fuzzer finds goes to the corpus, which is not kept; the seeds are, and are run first.
-        let corpus = format!("corpus/{target}");
-        std::fs::create_dir_all(directory.join(&corpus))?;
-        let mut fuzz = cargo_fuzz(&["run", target, &format!("fuzz/{corpus}")]);
-        let seeds = Path::new("fuzz/seeds").join(target);
-        if root().join(&seeds).is_dir() {
-            fuzz.arg(&seeds);
-        }
-        let limit = format!("-max_total_time={seconds}");
-        process::run(fuzz.args(["--", &limit, "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]))?;
-    }
-    println!("{} targets, {seconds} s each", targets.len());
-    Ok(())
+    process::run(nightly("cargo").args(["fuzz", "build"]))?;
+    let programs = metadata.target_directory.join(host_triple()?).join("release");
+    let faults: Vec<String> =
+        targets.iter().filter_map(|target| run_one(&programs, target, seconds).err()).map(|error| error.to_string()).collect();
+    if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
 }
 
-fn cargo_fuzz(arguments: &[&str]) -> Command {
+/// Runs a built target. What it finds on the way goes to the corpus, which is not kept; the seeds are, and are run first.
+fn run_one(programs: &Path, target: &str, seconds: u32) -> Result<()> {
+    let corpus = format!("fuzz/corpus/{target}");
+    let artifacts = format!("fuzz/artifacts/{target}/");
+    for directory in [&corpus, &artifacts] {
+        std::fs::create_dir_all(root().join(directory))?;
+    }
+    let mut fuzz = Command::new(programs.join(target));
+    // cargo-fuzz sets the same: two copies of a symbol are no finding.
+    fuzz.current_dir(root()).env("ASAN_OPTIONS", "detect_odr_violation=0").stdin(Stdio::null()).arg(&corpus);
+    let seeds = Path::new("fuzz/seeds").join(target);
+    if root().join(&seeds).is_dir() {
+        fuzz.arg(&seeds);
+    }
+    fuzz.args([&format!("-max_total_time={seconds}"), &format!("-artifact_prefix={artifacts}")]);
+    fuzz.args(["-timeout=10", "-rss_limit_mb=2048"]);
+    let output = fuzz.output().map_err(|error| format!("{target} could not be started: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        let done = text.lines().find(|line| line.starts_with("Done ")).unwrap_or("ended without a count");
+        println!("{target}: {done}");
+        return Ok(());
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    let tail = lines.iter().skip(lines.len().saturating_sub(TAIL)).copied().collect::<Vec<_>>().join("\n");
+    Err(format!(
+        "{tail}\n{target} ended with {}; run the input again: cargo +{TOOLCHAIN} fuzz run {target} {artifacts}…",
+        output.status
+    )
+    .into())
+}
+
+/// What cargo-fuzz builds for.
+fn host_triple() -> Result<String> {
+    let printed = process::text(nightly("rustc").arg("-vV"))?;
+    let host = printed.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.ok_or("rustc -vV names no host")?.to_owned())
+}
+
+/// A program of the nightly toolchain; the cargo that runs this task is another toolchain's.
+fn nightly(program: &str) -> Command {
     let mut command = Command::new("rustup");
-    // The cargo that runs this task is another toolchain's.
     for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
         command.env_remove(name);
     }
-    command.current_dir(root()).args(["run", TOOLCHAIN, "cargo", "fuzz"]).args(arguments);
+    command.current_dir(root()).args(["run", TOOLCHAIN, program]);
     command
 }
