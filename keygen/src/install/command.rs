@@ -1,0 +1,262 @@
+//! The install line.
+
+use std::fmt::{self, Write as _};
+
+use toehold_core::{Account, PublicKey, SessionId, Timestamp};
+use zeroize::Zeroizing;
+
+use super::cloud_init;
+use super::proof::ProofSecret;
+use super::script::{condense, pastable, quote};
+use crate::temporary::FromPatterns;
+
+/// The most bytes that an install or removal line has: a terminal in canonical mode takes 4,095 in one line, its end
+/// included.
+pub const MAX_COMMAND_LINE: usize = 4000;
+
+const SCRIPT: &str = include_str!("install.sh");
+
+/// How the temporary line on the host ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ExpiryForm {
+    /// As the host's own `sshd` and `ssh` say that they read it: `expiry-time` in UTC from OpenSSH 9.1 on, in the host's
+    /// standard time from 7.7 on; anything else refuses.
+    #[default]
+    Detect,
+    /// Not at all: for dropbear and for OpenSSH from 7.2 to 7.6. The line stays until somebody removes it.
+    None,
+    /// In UTC. The caller knows the SSH server, which is not the one that the host's `sshd` and its configuration speak of;
+    /// neither is asked.
+    Utc,
+}
+
+/// Why there is no install or removal line for these values.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// A value that nobody can paste: it holds a control character or another that ends a line.
+    #[error("the {what} \"{}\" cannot be pasted into a terminal", .value.escape_debug())]
+    NotPastable {
+        /// Which value.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// A path that does not begin with `/`.
+    #[error("the {what} \"{value}\" is not an absolute path")]
+    NotAbsolute {
+        /// Which value.
+        what: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// The shell finds the home directory by the user's name only where that is made of letters, digits, `.`, `_`, `-` and
+    /// `@`, and begins with a letter or `_`.
+    #[error("a shell cannot look up the home directory of \"{0}\": name it (--home)")]
+    HomeUnknown(String),
+    /// Longer than [`MAX_COMMAND_LINE`].
+    #[error("the line would have {got} bytes, over the limit of {MAX_COMMAND_LINE} that a terminal takes: use shorter values")]
+    TooLong {
+        /// Bytes it would have.
+        got: usize,
+    },
+}
+
+/// A line or a text with a [`ProofSecret`] inside: wiped on drop, printed as `[redacted]`.
+pub struct CommandLine(Zeroizing<String>);
+
+impl CommandLine {
+    pub(super) fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    /// Lends the text, to be shown to the operator or fed to a shell. Do not keep a copy.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CommandLine([redacted])")
+    }
+}
+
+/// Makes the line to paste on a host: see the [module](super).
+///
+/// The line runs in every POSIX shell and does its work in the host's `sh`. It checks everything that it can before it
+/// changes anything, and takes back what it did where something fails later. Run again, it adds nothing twice; run after
+/// the end of the key, it does nothing at all.
+#[derive(Debug)]
+pub struct InstallCommand<'a> {
+    account: &'a Account,
+    session: SessionId,
+    key: &'a PublicKey,
+    expires_at: Timestamp,
+    secret: &'a ProofSecret,
+    expiry: ExpiryForm,
+    from: Option<&'a FromPatterns>,
+    home: Option<&'a str>,
+    host_key_files: Vec<&'a str>,
+}
+
+impl<'a> InstallCommand<'a> {
+    /// A line that lets `key` into `account` until `expires_at`, for SFTP and nothing else, and that proves the host's keys
+    /// under `secret`.
+    pub fn new(
+        account: &'a Account,
+        session: SessionId,
+        key: &'a PublicKey,
+        expires_at: Timestamp,
+        secret: &'a ProofSecret,
+    ) -> Self {
+        Self {
+            account,
+            session,
+            key,
+            expires_at,
+            secret,
+            expiry: ExpiryForm::default(),
+            from: None,
+            home: None,
+            host_key_files: Vec::new(),
+        }
+    }
+
+    /// How the key ends by itself; [`ExpiryForm::Detect`] where this is not called.
+    #[must_use]
+    pub fn expiry(mut self, form: ExpiryForm) -> Self {
+        self.expiry = form;
+        self
+    }
+
+    /// Takes the temporary key only from these addresses: the value of the option `from` of sshd(8).
+    #[must_use]
+    pub fn from(mut self, patterns: &'a FromPatterns) -> Self {
+        self.from = Some(patterns);
+        self
+    }
+
+    /// The account's home directory, where it is not the one that the host's user database names. An absolute path.
+    #[must_use]
+    pub fn home(mut self, directory: &'a str) -> Self {
+        self.home = Some(directory);
+        self
+    }
+
+    /// One more public host key file of the host, `.pub` included: for host keys that are neither in `/etc/ssh` nor named in
+    /// `sshd_config` nor seen by `ssh-keyscan`. An absolute path on the host; may be called several times.
+    #[must_use]
+    pub fn host_key_file(mut self, path: &'a str) -> Self {
+        self.host_key_files.push(path);
+        self
+    }
+
+    /// The line, without an end of line: a blank first, so that shells leave it out of their history, at most
+    /// [`MAX_COMMAND_LINE`] bytes.
+    ///
+    /// # Errors
+    /// [`InstallError`].
+    pub fn command_line(&self) -> Result<CommandLine, InstallError> {
+        let user = self.account.user();
+        check_pastable("user", user)?;
+        for file in &self.host_key_files {
+            check_path("host key file", file)?;
+        }
+        let from = self.from.map(|patterns| quote(&format!(",from=\"{patterns}\""))).unwrap_or_default();
+        let script = self.script()?;
+        let end = self.expires_at.unix_seconds();
+        let people = self.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let mut line = format!("|u={} i={} E={end} w='{people}' o={}", quote(user), self.session, self.account.port());
+        if self.expiry == ExpiryForm::Detect {
+            let [january, july] = ["%Y-01-01T00:00:00Z", "%Y-07-01T00:00:00Z"]
+                .map(|form| self.expires_at.strftime(form).parse::<Timestamp>().unwrap_or(self.expires_at).unix_seconds());
+            let _ = write!(line, " j={january} J={july}");
+        }
+        let _ = write!(line, " k={} r={}", quote(&self.key.to_string()), from);
+        if let Some(home) = self.home {
+            let _ = write!(line, " h={}", quote(home));
+        }
+        let _ = write!(line, " sh -c '{script}'");
+        if !self.host_key_files.is_empty() {
+            line.push_str(" sh");
+        }
+        for file in &self.host_key_files {
+            line.push(' ');
+            line.push_str(&quote(file));
+        }
+        // Sized beforehand, so that no half-grown copy of the secret stays in freed memory.
+        let secret = self.secret.expose();
+        let mut whole = Zeroizing::new(String::with_capacity(" echo ".len() + secret.len() + line.len()));
+        whole.push_str(" echo ");
+        whole.push_str(secret);
+        whole.push_str(&line);
+        check_length(&whole)?;
+        Ok(CommandLine::new(whole))
+    }
+
+    /// The same as user data for cloud-init, which runs the line as the account's user at the end of the first boot.
+    ///
+    /// Weaker than the pasted line: the host keeps user data in `/var/lib/cloud`, and every cloud's metadata service gives it
+    /// to whoever can ask from the host. Whoever reads it there before the session ends can forge the proof. The key's life
+    /// must span the boot.
+    ///
+    /// # Errors
+    /// [`InstallError`].
+    pub fn cloud_init(&self) -> Result<CommandLine, InstallError> {
+        Ok(cloud_init::user_data(self.account.user(), &self.command_line()?))
+    }
+
+    fn script(&self) -> Result<String, InstallError> {
+        let mut parts = vec![match self.expiry {
+            ExpiryForm::Detect => "detect",
+            ExpiryForm::None => "none",
+            ExpiryForm::Utc => "known",
+        }];
+        if self.expiry != ExpiryForm::Utc {
+            parts.push("told");
+        }
+        if !self.host_key_files.is_empty() {
+            parts.push("files");
+        }
+        with_home(SCRIPT, parts, self.account, self.home)
+    }
+}
+
+/// The condensed script, finding the home directory of `account`'s user by itself where none is told.
+pub(super) fn with_home(
+    source: &str,
+    mut parts: Vec<&str>,
+    account: &Account,
+    home: Option<&str>,
+) -> Result<String, InstallError> {
+    if let Some(home) = home {
+        check_path("home directory", home)?;
+        return Ok(condense(source, &parts));
+    }
+    let user = account.user();
+    let first = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+    let other = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
+    if !user.bytes().next().is_some_and(first) || !user.bytes().all(other) {
+        return Err(InstallError::HomeUnknown(user.to_owned()));
+    }
+    parts.push("passwd");
+    Ok(condense(source, &parts).replace("~USER", &format!("~{user}")))
+}
+
+pub(super) fn check_length(line: &str) -> Result<(), InstallError> {
+    if line.len() > MAX_COMMAND_LINE {
+        return Err(InstallError::TooLong { got: line.len() });
+    }
+    Ok(())
+}
+
+pub(super) fn check_pastable(what: &'static str, value: &str) -> Result<(), InstallError> {
+    if pastable(value) { Ok(()) } else { Err(InstallError::NotPastable { what, value: value.to_owned() }) }
+}
+
+fn check_path(what: &'static str, path: &str) -> Result<(), InstallError> {
+    check_pastable(what, path)?;
+    if path.starts_with('/') { Ok(()) } else { Err(InstallError::NotAbsolute { what, value: path.to_owned() }) }
+}

@@ -1,0 +1,115 @@
+# The script of the line that an operator pastes on a host, run by the host's plain `sh`: dash, bash, zsh, busybox ash or
+# mksh. script.rs takes out comments, indentation and the blanks around operators, keeps the parts that are asked for
+# (#if … #fi) and joins the lines. So: no single quotes, no tabs, a separator at the end of every line that is a whole
+# command, and no operator inside of a message. Every byte counts: a terminal takes 4,095 of them in one line.
+#
+# The secret comes on stdin, everything else in the environment of this one `sh`:
+# u account's user   h home   i session id   E end in unix seconds   w the same for people; its digits are YYYYMMDDHHMMSS in UTC
+# j 1 January and J 1 July of that year in unix seconds   o TCP port of the SSH server   k `type base64` of the key
+# r `,from="…"` or empty   positional: further .pub files of the host
+exec 3>&2 2>/dev/null;
+set -fu;
+umask 077;
+unset TZ s;
+export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin";
+e() { printf "toehold: %s\n" "$*" >&3; exit 1; };
+D= F= N= W= A= S=;
+Z() { x=$?; [ $x = 0 ] || {
+  [ $W ] && { dd if=/dev/null of="$f" bs=1 seek=$W; [ $F ] && rm "$f"; }; [ $A ] && rm -f "$p" "$p.$$"; [ $D ] && rmdir "$d";
+  echo "toehold: nothing was changed" >&3; exit 1; }; };
+trap Z 0;
+trap "exit 1" 1 2 13 15;
+read -r s;
+
+# Whose account this is (O3), and whether the grant is over (O2).
+x=$(id -un);
+[ "$x" = "$u" ] || e "this is the account $x, not $u";
+[ "$(date +%s)" -lt $E ] || e "this line ended at $w, make a new one";
+#if passwd
+h=~USER;
+#fi
+case $h in /*) ;; *) e "$u has no home, tell --home"; esac;
+h=${h%/};
+d=$h/.ssh;
+f=$d/authorized_keys p=$d/toehold-proof-$i;
+
+# l PATH: what StrictModes refuses, or a later atomic replacement would lose. False where there is nothing.
+l() { set -- "$1" $(ls -ldn "$1");
+  case ${2-} in "") return 1;; l*) e "$1 is a link";; ?????w*|????????w*) e "others can write $1, use chmod go-w";; -*+) e "$1 has an ACL"; esac;
+  [ $4 = $(id -u) ] || [ "$4$1" = "0$h/" ] || e "$1 belongs to uid $4"; };
+l "$h/" || e "there is no $h";
+l "$d" || D=1;
+if l "$f"; then
+  [ -f "$f" ] || e "$f is no file";
+  [ $(cd "$d"; ls -dZ . authorized_keys | cut -sd: -f3 | uniq | wc -l) != 2 ] || e "$f lost its SELinux type, use restorecon";
+  [ -s "$f" ] && [ $(tail -c 1 "$f" | wc -l) = 0 ] && N=1;
+else F=1; fi;
+
+#if told
+# What sshd makes of this account (O6): its own answer where it gives one, else the global part of its configuration. The
+# loop leaves the host keys' paths and the ports.
+C=$({ sshd -T -C "user=$u,host=x,addr=127.0.0.1" || { cd /etc/ssh; set +f; for x in sshd_config.d/*f sshd_config; do
+    sed "/^ *[Mm]atch/,\$d;/^#/d;/^$/d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/authorized_keys; } | while read -r x v; do
+  x=$(echo "$x" | tr A-Z a-z);
+  case $x in hostkey) echo "$v.pub";; port) echo $v; esac;
+  case $S in *" $x "*) continue; esac;
+  S="$S $x ";
+  case $x=$v in
+  authorizedkeysfile=*) for y in $v x; do
+    y=${y#%h/};
+    case $y in *%u*) y=${y%%%u*}$u${y#*%u}; esac;
+    case $y in "$f"|.ssh/authorized_keys) break;; x) e "sshd reads $v, not $f"; esac; done;;
+  *=none|chrootdirectory=/|forcecommand=internal-sftp*) ;;
+  chrootdirectory=*|forcecommand=*|pubkeyauthentication=no) e "sshd has $x $v";;
+  authorizedkeyscommand=*) echo "toehold: note: sshd has $x $v" >&3; esac; done) || exit 1;
+#fi
+#if known
+C=;
+#fi
+
+# The end of the key as this host reads it (O2).
+t=$(echo "$w" | tr -dc 0-9)Z y=internal-sftp;
+#if detect
+Y() { date $3 -d "@$1" $2 || date $3 -r $1 $2; };
+case "$(sshd -V 2>&1; ssh -V 2>&1)" in
+*OpenSSH_[1-6].*|*OpenSSH_7.[0-6]*) t=;;
+*OpenSSH_[78].*|*OpenSSH_9.0*)
+  v=99999;
+  for x in $j $J; do
+    x=$(Y $x +%z "");
+    z=$((1${x#?}-10000));
+    z=$((${x%????}(z/100*3600+z%100*60)));
+    [ $z -gt $v ] || v=$z; done;
+  case $(tail -n 1 /etc/localtime) in IST-1GMT*) v=3600; esac;
+  t=$(Y $((E+v)) +%Y%m%d%H%M%S -u);;
+*OpenSSH_9.*|*OpenSSH_[1-9][0-9].*) ;;
+*) t=; esac;
+[ ${#t} -gt 13 ] || e "sshd knows no expiry-time here, use --no-expiry";
+#fi
+#if none
+t= w="you remove it";
+for x in lib/openssh libexec/openssh lib/ssh libexec lib local/libexec; do [ -x /usr/$x/sftp-server ] && y=/usr/$x/sftp-server; done;
+#fi
+q=\";
+L="restrict,command=$q$y$q${t:+,expiry-time=$q$t$q}$r $k toehold-temporary:$i";
+
+# Proof of the host keys (O4, O5).
+H() { x=$(sha256sum || sha256 || openssl dgst -sha256); x=${x##*= }; echo ${x%% *}; };
+T() { while read -r x y v; do case $x in ssh-*|ecdsa-*|sk-*) x=$(echo "$y" | H); x=$({ echo ${s}i; echo $x; } | H); { echo ${s}o; echo $x; } | H; esac; done; };
+#if files
+for x; do [ -r "$x" ] || e "cannot read $x"; done;
+#fi
+set +f;
+P=$({ for x in /etc/ssh/ssh_host_*key.pub $C "$@"; do cat "$x"; echo; done; for x in /etc/dropbear/*key; do dropbearkey -y -f "$x"; done; } | T);
+set -f;
+C=" "$(echo $C 22)" ";
+[ "$P" ] && [ "$#${C#* $o }" != "0$C" ] || P="$P $(for y in $o $C; do ssh-keyscan -p $y 127.0.0.1; done | sed "s/^[^ ]* //" | T)";
+[ ${#P} -gt 63 ] || e "cannot read a host key, be root or use --host-key";
+
+# Nothing was written so far. From here on a failure takes back whatever was. The proof is there before the key is.
+[ -z "$D" ] || mkdir "$d" || e "cannot make $d";
+[ -e "$p" ] || { A=1; set -C; printf "%s\n" $P ${D:+new:.ssh} ${F:+new:authorized_keys} ${N:+new:newline} >"$p.$$" && mv "$p.$$" "$p"; } || e "cannot write $p";
+grep -qF "$k" "$f" || {
+  W=$(cat "$f" | wc -c);
+  { [ -z "$N" ] || echo; } >>"$f" && printf "%s\n" "$L" >>"$f" && grep -qxF "$L" "$f" || e "cannot write $f"; };
+echo "toehold: $u has the temporary key until $w. Go back to the other terminal."
