@@ -133,7 +133,8 @@ impl<S: Store> StoreAudit<S> {
         Ok(Some(last))
     }
 
-    /// Reads the whole chain and checks every link.
+    /// Reads the whole chain and checks every link. An entry that was changed, taken out, put in or moved breaks it; that
+    /// entries are missing at its end cannot be seen from the chain alone.
     ///
     /// # Errors
     /// As [`Store::list`]. A chain that does not hold together is the inner error.

@@ -25,7 +25,7 @@ pub use crashing::Crashing;
 pub use executor::{Process, block_on, join_all, run_until_stalled, yield_now};
 pub use faults::{Call, CallKind, Fault, Faults, Moment};
 pub use fleet::{
-    ExpiryTime, Grant, HostSettings, SimulatedFile, SimulatedFiles, SimulatedFleet, SimulatedSession, TreeEntry,
+    ExpiryTime, Grant, HostSettings, SimulatedFile, SimulatedFiles, SimulatedFleet, SimulatedSession, TreeEntry, sample_identity,
     sample_public_key,
 };
 pub use memory_store::{MemoryStore, MemoryWatch};

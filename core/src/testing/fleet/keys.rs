@@ -2,7 +2,9 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::connect::Identity;
 use crate::public_key::PublicKey;
+use crate::secret::SecretBytes;
 
 fn push_string(blob: &mut Vec<u8>, bytes: &[u8]) {
     blob.extend(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -33,4 +35,9 @@ pub fn sample_public_key(algorithm: &str, seed: &str) -> PublicKey {
         _ => push_string(&mut blob, &random(0)),
     }
     PublicKey::from_blob(&blob).unwrap_or_else(|error| unreachable!("{algorithm:?} is no name of a key algorithm: {error}"))
+}
+
+/// An identity with this public half and no private one: enough for a simulated host, which takes possession on trust.
+pub fn sample_identity(public_key: &PublicKey) -> Identity {
+    Identity::PrivateKey { public_key: public_key.clone(), openssh: SecretBytes::new(Vec::new()) }
 }

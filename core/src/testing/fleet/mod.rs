@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 pub use authorized_keys::Grant;
 pub use connection::{SimulatedFiles, SimulatedSession};
 pub use inspect::{SimulatedFile, TreeEntry};
-pub use keys::sample_public_key;
+pub use keys::{sample_identity, sample_public_key};
 pub use settings::{ExpiryTime, HostSettings};
 
 use self::tree::{Caller, Tree};
@@ -238,7 +238,7 @@ impl Network {
     fn index(&self, account: &Account) -> usize {
         match self.endpoints.get(&account.endpoint()) {
             Some(index) => *index,
-            None => unreachable!("{} was not added to the simulated fleet", account.endpoint()),
+            None => unreachable!("{account} was not added to the simulated fleet"),
         }
     }
 }
