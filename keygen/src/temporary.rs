@@ -241,7 +241,7 @@ fn render_line(key: &TemporaryKeyPair, from: Option<&FromPatterns>) -> String {
 }
 
 /// Where a key may be used from: the value of the `from` option of sshd(8), a comma-separated list of addresses, CIDR
-/// blocks and host patterns (PATTERNS in ssh_config(5)), each negated by a leading `!`.
+/// blocks and host patterns (PATTERNS in `ssh_config(5)`), each negated by a leading `!`.
 ///
 /// Only what sshd would match is taken: one address block that it cannot read makes it refuse the whole list, and a list
 /// of negations alone matches nobody.
@@ -315,7 +315,7 @@ fn is_block(address: &str, length: &str) -> bool {
     }
     let Ok(length) = length.parse::<u32>() else { return false };
     match address.parse() {
-        Ok(IpAddr::V4(address)) => length <= 32 && u64::from(address.to_bits()) << length & 0xffff_ffff == 0,
+        Ok(IpAddr::V4(address)) => length <= 32 && address.to_bits().checked_shl(length).unwrap_or(0) == 0,
         Ok(IpAddr::V6(address)) => length <= 128 && address.to_bits().checked_shl(length).unwrap_or(0) == 0,
         Err(_) => false,
     }

@@ -1,9 +1,10 @@
 //! The formats that OpenSSL writes: PKCS#8 (RFC 5958), PKCS#1 (RFC 8017) and SEC1 (RFC 5915).
 
-use pkcs8::der::{Decode as _, asn1::ObjectIdentifier};
-use pkcs8::pkcs5::pbes2::Kdf;
+use pkcs8::der::asn1::{ObjectIdentifier, OctetStringRef};
+use pkcs8::der::{self, Decode as _, ErrorKind, Reader as _, SliceReader};
+use pkcs8::pkcs5::pbes2::{Kdf, PBES2_OID};
 use pkcs8::pkcs5::{self, EncryptionScheme};
-use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
+use pkcs8::{AlgorithmIdentifierRef, EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 use sec1::{EcParameters, EcPrivateKey};
 use toehold_core::SecretBytes;
 use zeroize::Zeroizing;
@@ -27,8 +28,12 @@ const MAX_SCRYPT_PASSES: u16 = 16;
 
 /// A DER file without armour. Each format is a SEQUENCE that no other format's reader takes.
 pub(super) fn guess(der: &[u8], passphrase: Option<&SecretBytes>) -> Result<KeyPair, PrivateKeyError> {
-    if EncryptedPrivateKeyInfoRef::from_der(der).is_ok() {
-        return read_encrypted_pkcs8(der, passphrase);
+    match EncryptedPrivateKeyInfoRef::from_der(der) {
+        Ok(_) => return read_encrypted_pkcs8(der, passphrase),
+        Err(error) => match not_encrypted_as_known(der, error) {
+            PrivateKeyError::Damaged { .. } => {}
+            error => return Err(error),
+        },
     }
     let read: fn(&[u8]) -> Result<KeyPair, PrivateKeyError> = if PrivateKeyInfoRef::from_der(der).is_ok() {
         read_pkcs8
@@ -75,16 +80,16 @@ pub(super) fn read_pkcs8(der: &[u8]) -> Result<KeyPair, PrivateKeyError> {
 /// `EncryptedPrivateKeyInfo`.
 pub(super) fn read_encrypted_pkcs8(der: &[u8], passphrase: Option<&SecretBytes>) -> Result<KeyPair, PrivateKeyError> {
     let bad = |what| PrivateKeyError::Damaged { format: "PKCS#8", what };
-    let info = EncryptedPrivateKeyInfoRef::from_der(der).map_err(|_| bad("it is no EncryptedPrivateKeyInfo that is known"))?;
+    let info = EncryptedPrivateKeyInfoRef::from_der(der).map_err(|error| not_encrypted_as_known(der, error))?;
     let scheme = &info.encryption_algorithm;
     let EncryptionScheme::Pbes2(parameters) = scheme else {
-        return Err(PrivateKeyError::UnsupportedEncryption { what: format!("PBES1 ({})", scheme.oid()) });
+        return Err(PrivateKeyError::UnsupportedEncryption { what: name(scheme.oid()) });
     };
     check_cost(&parameters.kdf)?;
     let passphrase = passphrase.ok_or(PrivateKeyError::PassphraseNeeded)?;
     let mut buffer = Zeroizing::new(info.encrypted_data.as_bytes().to_vec());
     let plain = scheme.decrypt_in_place(passphrase.expose(), &mut buffer).map_err(|error| match error {
-        pkcs5::Error::UnsupportedAlgorithm { oid } => PrivateKeyError::UnsupportedEncryption { what: oid.to_string() },
+        pkcs5::Error::UnsupportedAlgorithm { oid } => PrivateKeyError::UnsupportedEncryption { what: name(oid) },
         pkcs5::Error::AlgorithmParametersInvalid { .. } => bad("the parameters of its encryption are not valid"),
         _ => PrivateKeyError::WrongPassphrase,
     })?;
@@ -93,6 +98,23 @@ pub(super) fn read_encrypted_pkcs8(der: &[u8], passphrase: Option<&SecretBytes>)
         return Err(PrivateKeyError::WrongPassphrase);
     }
     read_pkcs8(plain)
+}
+
+/// What to say of an `EncryptedPrivateKeyInfo` that the library does not take: the cipher that it does not know, if that is it.
+fn not_encrypted_as_known(der: &[u8], error: der::Error) -> PrivateKeyError {
+    let scheme = || -> der::Result<ObjectIdentifier> {
+        SliceReader::new(der)?.sequence(|reader| {
+            let scheme = AlgorithmIdentifierRef::decode(reader)?;
+            <&OctetStringRef>::decode(reader)?;
+            Ok::<_, der::Error>(scheme.oid)
+        })
+    };
+    match (error.kind(), scheme()) {
+        (ErrorKind::OidUnknown { oid }, Ok(_)) => PrivateKeyError::UnsupportedEncryption { what: name(oid) },
+        (_, Ok(oid)) if oid != PBES2_OID => PrivateKeyError::UnsupportedEncryption { what: name(oid) },
+        (_, Ok(_)) => PrivateKeyError::Damaged { format: "PKCS#8", what: "the parameters of its encryption are not valid" },
+        (_, Err(_)) => PrivateKeyError::Damaged { format: "PKCS#8", what: "it is not an EncryptedPrivateKeyInfo" },
+    }
 }
 
 fn check_cost(kdf: &Kdf) -> Result<(), PrivateKeyError> {
@@ -105,7 +127,7 @@ fn check_cost(kdf: &Kdf) -> Result<(), PrivateKeyError> {
             let memory = scrypt.cost_parameter.saturating_mul(128).saturating_mul(scrypt.block_size.into());
             ("bytes of scrypt's memory", memory, MAX_SCRYPT_MEMORY)
         }
-        _ => return Err(PrivateKeyError::UnsupportedEncryption { what: kdf.oid().to_string() }),
+        _ => return Err(PrivateKeyError::UnsupportedEncryption { what: name(kdf.oid()) }),
     };
     if asked > limit { Err(PrivateKeyError::TooCostly { unit, asked, limit }) } else { Ok(()) }
 }
@@ -167,6 +189,9 @@ fn name(oid: ObjectIdentifier) -> String {
     let name = match dotted.as_str() {
         "1.2.840.10040.4.1" => "ssh-dss (DSA)",
         "1.2.840.113549.1.1.10" => "RSASSA-PSS",
+        "1.2.840.113549.1.5.3" => "pbeWithMD5AndDES-CBC",
+        "1.2.840.113549.1.12.1.3" => "pbeWithSHAAnd3-KeyTripleDES-CBC",
+        "1.2.392.200011.61.1.1.1.2" => "camellia128-cbc",
         "1.3.101.110" => "X25519",
         "1.3.101.111" => "X448",
         "1.3.101.113" => "Ed448",

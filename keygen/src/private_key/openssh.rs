@@ -1,6 +1,6 @@
 //! OpenSSH's own format (`PROTOCOL.key`).
 //!
-//! Taken apart here and not by ssh-key, whose reader refuses the one P-256 key in 256 with a short scalar, runs as many
+//! Taken apart here and not by ssh-key, whose reader refuses the one P-256 key in 512 with a short scalar, runs as many
 //! rounds of bcrypt as the file asks for, believes the public half, and does not tell a wrong passphrase from damage.
 
 use ssh_key::{Cipher, Kdf};
@@ -90,9 +90,8 @@ fn read_private(bytes: &[u8], public: &PublicKey, cipher: Option<Cipher>) -> Res
             KeyPair::from_ed25519_seed(place)?
         }
         "ssh-rsa" => {
-            let (n, e, d) = (fields.string()?, fields.string()?, fields.string()?);
-            let (_coefficient, p, q) = (fields.string()?, fields.string()?, fields.string()?);
-            rsa("OpenSSH", &RsaNumbers { n, e, d, p, q })?
+            let [modulus, exponent, private, _coefficient, p, q] = fields.strings()?;
+            rsa("OpenSSH", &RsaNumbers { n: modulus, e: exponent, d: private, p, q })?
         }
         name => {
             let algorithm = ecdsa(name).ok_or_else(|| unsupported(name))?;
@@ -161,5 +160,13 @@ impl<'a> Fields<'a> {
         let (head, rest) = self.0.split_at_checked(length).ok_or(damaged("it is cut short"))?;
         self.0 = rest;
         Ok(head)
+    }
+
+    fn strings<const N: usize>(&mut self) -> Result<[&'a [u8]; N], PrivateKeyError> {
+        let mut strings = [[].as_slice(); N];
+        for string in &mut strings {
+            *string = self.string()?;
+        }
+        Ok(strings)
     }
 }
