@@ -157,6 +157,9 @@ pub enum StoreError {
         #[source]
         source: Source,
     },
+    /// The engine was never asked: no key can be made of this name.
+    #[error(transparent)]
+    BadKey(#[from] KeyError),
     /// A value is not what its key says it should be.
     #[error("{key} in the store cannot be read: {reason}")]
     Corrupt {
@@ -166,7 +169,9 @@ pub enum StoreError {
         reason: String,
     },
     /// The store, or a record in it, was written by a newer release, and cannot be read without guessing.
-    #[error("{what} was written by a newer release of Toehold (format {found}, this release reads up to {supported}); upgrade this machine")]
+    #[error(
+        "{what} was written by a newer release of Toehold (format {found}, this release reads up to {supported}); upgrade this machine"
+    )]
     Newer {
         /// The record's key, or the store's place.
         what: String,

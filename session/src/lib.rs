@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod host_files;
+pub mod machine;
+mod onboarder;
+mod operator;
+mod record;
+mod registry;
+mod request;
+mod status;
+mod wait;
+
+pub use error::SessionError;
+pub use machine::{End, Pace};
+pub use onboarder::{Onboarder, Outcome};
+pub use operator::{Installed, NoSealer, Operator, Progress, Sealer};
+pub use record::{Closed, Evidence, HostKeyCheck, SessionRecord, TrustedHostKey};
+pub use registry::{Recovered, is_settled, list};
+pub use request::{DEFAULT_LIFETIME, Request};
+pub use status::Status;

@@ -1,0 +1,190 @@
+//! What the machine asks for, and what it is told.
+
+use toehold_core::{Fingerprint, HostKeyPolicy, ManagedKey, PublicKey, Timestamp};
+
+use crate::record::SessionRecord;
+
+/// Which key a connection is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a driver has to know them all")]
+pub enum Credential {
+    /// The session's temporary key.
+    Temporary,
+    /// The fleet's master key.
+    Master,
+}
+
+/// One order to the driver. It performs it, then hands the result back as an [`Event`]; there is never more than one
+/// order at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a driver that ignores an action is broken; a new one must not compile there")]
+pub enum Action {
+    /// Write the record over the version last read or written. Answer: `Saved`, `Superseded` or `StoreFailed`.
+    Save(Box<SessionRecord>),
+    /// Show the installation command, or run it on the host. Answer: `CommandShown` or `CommandFailed`.
+    ShowCommand,
+    /// Read the record again. Answer: `Unchanged`, `Superseded` or `StoreFailed`.
+    Refresh,
+    /// Log in, keeping the connection under this credential in place of an older one. Answer: `LoggedIn` or `LoginFailed`.
+    LogIn {
+        /// With which key.
+        with: Credential,
+        /// To which host keys.
+        host_key: HostKeyPolicy,
+    },
+    /// Read the proof file over the temporary key's connection. Answer: `ProofRead` (nothing where there is none) or
+    /// `FilesFailed`.
+    ReadProof,
+    /// Ask the operator whether this host key is the right one. Answer: `Answered`.
+    AskOperator(Fingerprint),
+    /// Read the host's `authorized_keys`. Answer: `Inspected` or `FilesFailed`.
+    Inspect {
+        /// Over which connection.
+        over: Credential,
+    },
+    /// Add these lines to the host's `authorized_keys`, in one replacement. Answer: `LinesAdded` or `FilesFailed`.
+    AddLines {
+        /// Over which connection.
+        over: Credential,
+        /// Which lines.
+        lines: Vec<ManagedKey>,
+    },
+    /// Take every line of these keys out of the host's `authorized_keys`, in one replacement, then the proof file and what
+    /// earlier attempts left, and read back. With `restore`, also what the installation command created goes, if
+    /// nothing else has moved in. Answer: `Cleared` or `FilesFailed`.
+    Clear {
+        /// Over which connection.
+        over: Credential,
+        /// Which keys.
+        keys: Vec<PublicKey>,
+        /// Whether the host is to end as it was.
+        restore: bool,
+    },
+    /// Ask the host which of these keys it would accept, without logging in (RFC 4252 §7). Answer: `Queried` or
+    /// `LoginFailed`.
+    Query {
+        /// The keys.
+        keys: Vec<PublicKey>,
+        /// From which host keys an answer counts.
+        host_key: HostKeyPolicy,
+    },
+    /// Write the host's own record and its host key to the store. Answer: `HostRecorded` or `StoreFailed`.
+    RecordHost,
+    /// Wait. Answer: `Woke`, at that time or earlier (the command has ended, the operator wants out).
+    WaitUntil(Timestamp),
+    /// Close all connections; there is nothing more to do.
+    Finish(End),
+}
+
+/// How a run over a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a caller that shows an end has to know them all")]
+pub enum End {
+    /// The host is managed.
+    Completed,
+    /// Nothing was changed, or all of it was undone, and that was seen.
+    Failed,
+    /// The temporary key may still be there; the session stays on the list.
+    Orphaned,
+    /// Somebody else has taken the session up, or the store cannot be written: this run has let go of it.
+    LetGo,
+}
+
+/// Why a login or a query failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "made by drivers")]
+pub enum LoginFailure {
+    /// The server itself refused the key.
+    KeyRefused,
+    /// The host key was not one that the policy takes.
+    HostKeyRefused(String),
+    /// The login works but there is no SFTP.
+    NoSftp(String),
+    /// Everything that may pass: no answer, a broken connection.
+    Unreachable(String),
+}
+
+/// What came of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "made by drivers")]
+pub enum Event {
+    /// The record is written.
+    Saved,
+    /// The record is as this machine last wrote it.
+    Unchanged,
+    /// Somebody else has written the record; this is how it stands now.
+    Superseded(Box<SessionRecord>),
+    /// The store failed; what it holds is unknown.
+    StoreFailed(String),
+    /// The command was shown, or run to its end.
+    CommandShown {
+        /// Whether it was run, with success.
+        ran: bool,
+    },
+    /// The command could not be run, or failed on the host.
+    CommandFailed(String),
+    /// Logged in.
+    LoggedIn {
+        /// The host key of the connection.
+        host_key: PublicKey,
+    },
+    /// Not logged in, or no answer to a query.
+    LoginFailed(LoginFailure),
+    /// The proof file's content; `None` where there is no such file.
+    ProofRead(Option<Vec<u8>>),
+    /// The operator's answer.
+    Answered(bool),
+    /// The keys that the host's `authorized_keys` holds.
+    Inspected {
+        /// Of the managed, the temporary and the added keys, those that are there.
+        present: Vec<PublicKey>,
+    },
+    /// The lines are in the file, and the file was read back.
+    LinesAdded,
+    /// The lines and the proof are gone, but for these keys that were still seen.
+    Cleared {
+        /// Keys that should be gone and are not.
+        still_present: Vec<PublicKey>,
+    },
+    /// The host's files could not be read or changed.
+    FilesFailed {
+        /// Why, for people.
+        reason: String,
+        /// Whether the connection is gone.
+        lost: bool,
+    },
+    /// Which of the keys the host would accept.
+    Queried {
+        /// The accepted ones.
+        accepted: Vec<PublicKey>,
+    },
+    /// The host's record is written.
+    HostRecorded,
+    /// The wait is over.
+    Woke,
+}
+
+impl Event {
+    /// The event's name, without its content.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Saved => "Saved",
+            Self::Unchanged => "Unchanged",
+            Self::Superseded(_) => "Superseded",
+            Self::StoreFailed(_) => "StoreFailed",
+            Self::CommandShown { .. } => "CommandShown",
+            Self::CommandFailed(_) => "CommandFailed",
+            Self::LoggedIn { .. } => "LoggedIn",
+            Self::LoginFailed(_) => "LoginFailed",
+            Self::ProofRead(_) => "ProofRead",
+            Self::Answered(_) => "Answered",
+            Self::Inspected { .. } => "Inspected",
+            Self::LinesAdded => "LinesAdded",
+            Self::Cleared { .. } => "Cleared",
+            Self::FilesFailed { .. } => "FilesFailed",
+            Self::Queried { .. } => "Queried",
+            Self::HostRecorded => "HostRecorded",
+            Self::Woke => "Woke",
+        }
+    }
+}
