@@ -17,8 +17,6 @@ enum Answer {
         /// Whether the method was fine and only more of them is wanted.
         partial: bool,
     },
-    /// `SSH_MSG_USERAUTH_PK_OK`, and no signature was made.
-    WouldAccept,
 }
 
 /// Logs in as the route's user.
@@ -34,14 +32,10 @@ pub(super) async fn log_in(hop: &mut Hop, route: &Route, identity: &Identity) ->
         return Err(broken("the private key does not belong to the public key, or is encrypted".into()));
     }
     let key = Arc::new(key);
-    let hashes = if key.algorithm().is_rsa() { rsa_hashes(hop, route, DOING).await? } else { vec![None] };
-    // What is left without SHA-1, whose signatures we do not make.
-    let hashes: Vec<_> = hashes.into_iter().filter(|hash| hash.is_some() || !key.algorithm().is_rsa()).collect();
-    if hashes.is_empty() {
-        return Err(broken("the host takes RSA signatures with SHA-1 only".into()));
-    }
+    // A server may name an algorithm (RFC 8308 §3.1) that it does not take from this user, so both are tried.
+    let hashes: &[_] = if key.algorithm().is_rsa() { &[Some(HashAlg::Sha512), Some(HashAlg::Sha256)] } else { &[None] };
     for hash in hashes {
-        let key = PrivateKeyWithHashAlg::new(Arc::clone(&key), hash);
+        let key = PrivateKeyWithHashAlg::new(Arc::clone(&key), *hash);
         let asking = hop.handle.authenticate_publickey(route.account.user(), key);
         let result = hop.deadline.within(route, DOING, asking).await?;
         match settle(hop, result).await.map_err(broken)? {
@@ -49,53 +43,62 @@ pub(super) async fn log_in(hop: &mut Hop, route: &Route, identity: &Identity) ->
             Answer::Failure { partial: true } => {
                 return Err(broken("the host accepts the key but wants a second proof after it".into()));
             }
-            Answer::Failure { partial: false } | Answer::WouldAccept => {}
+            Answer::Failure { partial: false } => {}
         }
+    }
+    if key.algorithm().is_rsa() && query(hop, route, &Question::new(route, public_key)?, SHA_1).await? {
+        return Err(broken("the host takes RSA signatures with SHA-1 only".into()));
     }
     Err(ConnectError::KeyRefused { route: route.to_string(), fingerprint: public_key.fingerprint() })
 }
 
-/// Asks whether a signature by `public_key` would be a login. The connection can be used for a login afterwards.
-///
-/// `false` only where the server said so: a lost connection, a farewell and a time-out are errors.
-pub(super) async fn query(hop: &mut Hop, route: &Route, public_key: &PublicKey) -> Result<bool, ConnectError> {
-    const DOING: &str = "asking about a key";
-    let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: DOING, source };
-    let key = russh::keys::PublicKey::from_bytes(public_key.blob())
-        .map_err(|_| broken(format!("{} keys cannot be asked about", public_key.algorithm()).into()))?;
-    // Another encoding would be another key to the server, and its "no" worth nothing.
-    if !key.to_bytes().is_ok_and(|blob| blob == public_key.blob()) {
-        return Err(broken("the key is not in its canonical form".into()));
-    }
-    let hashes = if key.algorithm().is_rsa() { rsa_hashes(hop, route, DOING).await? } else { vec![None] };
-    for hash in hashes {
-        let mut signer = NeverSigns;
-        let asking = hop.handle.authenticate_publickey_with(route.account.user(), key.clone(), hash, &mut signer);
-        let answer = match hop.deadline.within(route, DOING, asking).await? {
-            Err(NotSigned::Asked) => Ok(Answer::WouldAccept),
-            Err(NotSigned::Lost) => settle(hop, Err(russh::Error::SendError)).await,
-            Ok(result) => settle(hop, Ok(result)).await,
-        };
-        match answer.map_err(broken)? {
-            Answer::WouldAccept => return Ok(true),
-            Answer::Failure { .. } => {}
-            Answer::Success => return Err(broken("the host let somebody in without a signature".into())),
+/// An RSA key with the algorithm `ssh-rsa`.
+const SHA_1: Option<HashAlg> = None;
+
+/// A key to ask a server about.
+pub(super) struct Question(russh::keys::PublicKey);
+
+impl Question {
+    pub(super) fn new(route: &Route, public_key: &PublicKey) -> Result<Self, ConnectError> {
+        let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: ASKING, source };
+        let key = russh::keys::PublicKey::from_bytes(public_key.blob())
+            .map_err(|_| broken(format!("{} keys cannot be asked about", public_key.algorithm()).into()))?;
+        // Another encoding would be another key to the server, and its "no" worth nothing.
+        if !key.to_bytes().is_ok_and(|blob| blob == public_key.blob()) {
+            return Err(broken("the key is not in its canonical form".into()));
         }
+        Ok(Self(key))
     }
-    Ok(false)
+
+    /// The hashes of the algorithms with which the key could log in; the key is refused where each of them is. To be asked
+    /// on a connection each, for a server may hang up after very few refusals.
+    pub(super) fn hashes(&self) -> &'static [Option<HashAlg>] {
+        if self.0.algorithm().is_rsa() { &[Some(HashAlg::Sha512), Some(HashAlg::Sha256), SHA_1] } else { &[None] }
+    }
 }
 
-/// The hashes to use with an RSA key, best first: the best that the server names (RFC 8308 §3.1), or all of them where it
-/// names none.
-async fn rsa_hashes(hop: &mut Hop, route: &Route, doing: &'static str) -> Result<Vec<Option<HashAlg>>, ConnectError> {
-    let told = hop.deadline.within(route, doing, hop.handle.best_supported_rsa_hash()).await?;
-    match told {
-        Ok(Some(best)) => Ok(vec![best]),
-        Ok(None) => Ok(vec![Some(HashAlg::Sha512), Some(HashAlg::Sha256), None]),
-        Err(error) => {
-            let source = hop.reason(error).await;
-            Err(ConnectError::Broken { route: route.to_string(), doing, source })
-        }
+const ASKING: &str = "asking about a key";
+
+/// Asks whether a signature by the key, with this hash, would be a login. The connection can be used for a login afterwards.
+///
+/// `false` only where the server said so: a lost connection, a farewell and a time-out are errors.
+pub(super) async fn query(
+    hop: &mut Hop,
+    route: &Route,
+    question: &Question,
+    hash: Option<HashAlg>,
+) -> Result<bool, ConnectError> {
+    let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: ASKING, source };
+    let mut signer = NeverSigns;
+    let asking = hop.handle.authenticate_publickey_with(route.account.user(), question.0.clone(), hash, &mut signer);
+    let answer = match hop.deadline.within(route, ASKING, asking).await? {
+        Err(NotSigned::Asked) => return Ok(true),
+        Err(NotSigned::Lost) => settle(hop, Err(russh::Error::SendError)).await,
+        Ok(result) => settle(hop, Ok(result)).await,
+    };
+    match answer.map_err(broken)? {
+        Answer::Failure { .. } => Ok(false),
+        Answer::Success => Err(broken("the host let somebody in without a signature".into())),
     }
 }
 

@@ -11,11 +11,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use russh::keys::HashAlg;
 use toehold_core::{ConnectError, Connector, HostKeyPolicy, Identity, KeyAnswer, Login, PublicKey, Route, Source};
 use tokio::time::Instant;
 
 pub use session::RusshSession;
 
+use auth::Question;
 use handshake::Hop;
 pub(crate) use handshake::words;
 
@@ -119,6 +121,29 @@ impl RusshConnector {
         let hop = Hop::open(&self.limits, below.last(), route, policy, true).await?;
         Ok((hop, below))
     }
+
+    /// Asks about the key with each of the hashes, on a connection each, until one is accepted; `None` without hashes.
+    async fn ask(
+        &self,
+        route: &Route,
+        question: &Question,
+        hashes: impl Iterator<Item = Option<HashAlg>> + Send,
+        host_key: &HostKeyPolicy,
+    ) -> Result<Option<KeyAnswer>, ConnectError> {
+        let mut answer: Option<KeyAnswer> = None;
+        for hash in hashes {
+            // One host answers all of it.
+            let same_host = answer.map(|answer| HostKeyPolicy::Exactly(answer.host_key));
+            let (mut hop, below) = self.connect(route, same_host.as_ref().unwrap_or(host_key)).await?;
+            let accepted = auth::query(&mut hop, route, question, hash).await?;
+            answer = Some(KeyAnswer { accepted, host_key: hop.host_key().clone() });
+            session::close(hop, below).await;
+            if accepted {
+                break;
+            }
+        }
+        Ok(answer)
+    }
 }
 
 impl Connector for RusshConnector {
@@ -128,7 +153,19 @@ impl Connector for RusshConnector {
         let (mut hop, below) = self.connect(login.route, login.host_key).await?;
         let queried = match login.query {
             None => None,
-            Some(key) => Some(auth::query(&mut hop, login.route, key).await?),
+            Some(key) => {
+                let question = Question::new(login.route, key)?;
+                let mut hashes = question.hashes().iter().copied();
+                let mut accepted = match hashes.next() {
+                    Some(hash) => auth::query(&mut hop, login.route, &question, hash).await?,
+                    None => false,
+                };
+                if !accepted {
+                    let same_host = HostKeyPolicy::Exactly(hop.host_key().clone());
+                    accepted = self.ask(login.route, &question, hashes, &same_host).await?.is_some_and(|answer| answer.accepted);
+                }
+                Some(accepted)
+            }
         };
         auth::log_in(&mut hop, login.route, login.identity).await?;
         RusshSession::open(hop, below, login.route, &self.limits, queried).await
@@ -140,11 +177,12 @@ impl Connector for RusshConnector {
         public_key: &PublicKey,
         host_key: &HostKeyPolicy,
     ) -> Result<KeyAnswer, ConnectError> {
-        let (mut hop, below) = self.connect(route, host_key).await?;
-        let accepted = auth::query(&mut hop, route, public_key).await?;
-        let host_key = hop.host_key().clone();
-        session::close(hop, below).await;
-        Ok(KeyAnswer { accepted, host_key })
+        let question = Question::new(route, public_key)?;
+        self.ask(route, &question, question.hashes().iter().copied(), host_key).await?.ok_or_else(|| ConnectError::Broken {
+            route: route.to_string(),
+            doing: "asking about a key",
+            source: "there is nothing to ask".into(),
+        })
     }
 }
 
