@@ -79,8 +79,7 @@ impl<'a> Entry<'a> {
 impl<'a> KeyLine<'a> {
     /// Looks for a key where sshd does: at the beginning of the line, else behind its options.
     fn at(line: &'a [u8], blanks: usize) -> Option<Self> {
-        let plain = Self::with_key_at(line, blanks, blanks).filter(|key| !key.algorithm().contains(&b'"'));
-        plain.or_else(|| {
+        Self::with_key_at(line, blanks, blanks).or_else(|| {
             let options_end = blanks + options_length(line.get(blanks..)?)?;
             let key_at = options_end + leading_blanks(line.get(options_end..)?);
             Self::with_key_at(line, blanks, key_at)
@@ -88,9 +87,10 @@ impl<'a> KeyLine<'a> {
     }
 
     fn with_key_at(line: &'a [u8], options_at: usize, key_at: usize) -> Option<Self> {
-        let word_end = key_at + field(line.get(key_at..)?).len();
+        let algorithm = field(line.get(key_at..)?);
+        let word_end = key_at + algorithm.len();
         let blob_at = word_end + leading_blanks(line.get(word_end..)?);
-        if blob_at == word_end {
+        if blob_at == word_end || !is_algorithm(algorithm) {
             return None;
         }
         Decoded::new(line.get(blob_at..)?).name()?;
@@ -188,6 +188,13 @@ fn leading_blanks(text: &[u8]) -> usize {
 fn field(text: &[u8]) -> &[u8] {
     let length = text.iter().position(|byte| ends_field(*byte)).unwrap_or(text.len());
     text.get(..length).unwrap_or_default()
+}
+
+/// Whether a word can name an algorithm: OpenSSH's names have no other characters, options with a value do. A word that is
+/// itself a key is none, so that no line can be taken for two different keys.
+fn is_algorithm(word: &[u8]) -> bool {
+    let in_names = |byte: &u8| byte.is_ascii_alphanumeric() || b"-@._+".contains(byte);
+    !word.is_empty() && word.iter().all(in_names) && Decoded::new(word).name().is_none()
 }
 
 /// How many bytes of `text` are options: all up to the first blank outside quotes, where `\"` neither opens nor closes
