@@ -13,6 +13,7 @@ mod prerequisites;
 mod process;
 mod report;
 mod test;
+mod test_targets;
 mod workspace;
 
 use std::process::ExitCode;
@@ -22,7 +23,8 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 const USAGE: &str = "\
 cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
-    All that CI checks. Parts that can be left out: openssh, dropbear, shells, acl, strace, fuzz.
+    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, openssh, root, shells,
+    strace.
     --only runs the named steps alone (a step's name as the table at the end prints it).
     --fuzz-seconds is for each fuzz target (default 5).
 

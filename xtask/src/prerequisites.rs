@@ -41,13 +41,15 @@ pub(crate) enum Part {
     Fuzz,
     /// Tests against real OpenSSH.
     Openssh,
+    /// Tests that mount something or give files to other users.
+    Root,
     /// The commands to paste, in every shell.
     Shells,
     /// Tests that look at system calls.
     Strace,
 }
 
-const PARTS: [Part; 6] = [Part::Acl, Part::Dropbear, Part::Fuzz, Part::Openssh, Part::Shells, Part::Strace];
+const PARTS: [Part; 7] = [Part::Acl, Part::Dropbear, Part::Fuzz, Part::Openssh, Part::Root, Part::Shells, Part::Strace];
 
 /// A program that must be there.
 struct Tool {
@@ -68,9 +70,11 @@ enum Origin {
     CargoFuzz,
     /// The toolchain that sanitizers need.
     Nightly,
+    /// Whoever started this task.
+    Root,
 }
 
-const TOOLS: [Tool; 22] = [
+const TOOLS: [Tool; 25] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -83,6 +87,9 @@ const TOOLS: [Tool; 22] = [
     Tool { program: "ssh-keygen", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
     Tool { program: "ssh-keyscan", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
     Tool { program: "dropbear", from: Origin::Apt("dropbear-bin"), part: Some(Part::Dropbear) },
+    Tool { program: "dropbearkey", from: Origin::Apt("dropbear-bin"), part: Some(Part::Dropbear) },
+    Tool { program: "unshare", from: Origin::Apt("util-linux"), part: Some(Part::Root) },
+    Tool { program: "mounting", from: Origin::Root, part: Some(Part::Root) },
     Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Shells) },
     Tool { program: "busybox", from: Origin::Apt("busybox"), part: Some(Part::Shells) },
     Tool { program: "dash", from: Origin::Apt("dash"), part: Some(Part::Shells) },
@@ -105,6 +112,7 @@ impl Part {
             Self::Dropbear => "dropbear",
             Self::Fuzz => "fuzz",
             Self::Openssh => "openssh",
+            Self::Root => "root",
             Self::Shells => "shells",
             Self::Strace => "strace",
         }
@@ -117,6 +125,7 @@ impl Part {
             Self::Dropbear => "hosts that run dropbear",
             Self::Fuzz => "the fuzz targets",
             Self::Openssh => "everything against a real OpenSSH server",
+            Self::Root => "full disks, other users' files and hosts with an /etc of their own",
             Self::Shells => "the install command in real shells",
             Self::Strace => "what is read off system calls",
         }
@@ -188,7 +197,7 @@ fn install(missing: &[&Tool]) -> Result<()> {
     // In the table's order: cargo-fuzz needs no nightly to be installed, but is of no use without.
     for tool in missing {
         match tool.from {
-            Origin::Apt(_) => {}
+            Origin::Apt(_) | Origin::Root => {}
             Origin::Component(component) => {
                 process::run(Command::new("rustup").args(["component", "add", component]))?;
             }
@@ -211,6 +220,7 @@ fn explain(missing: &[&Tool]) -> String {
             Origin::Component(component) => format!("rustup component add {component}"),
             Origin::Nightly => format!("rustup toolchain install {} --profile minimal", fuzz::TOOLCHAIN),
             Origin::CargoFuzz => format!("cargo install cargo-fuzz --locked --version {CARGO_FUZZ}"),
+            Origin::Root => "run as root where mount namespaces are allowed, such as in a privileged container".to_owned(),
         };
         let without =
             tool.part.map_or_else(|| "needed in any case".to_owned(), |part| format!("or leave it out: --without {part}"));
@@ -232,6 +242,7 @@ impl Tool {
             Origin::Component(_) => works(process::cargo().args([self.program.trim_start_matches("cargo-"), "--version"])),
             Origin::Nightly => works(Command::new("rustup").args(["run", fuzz::TOOLCHAIN, "rustc", "--version"])),
             Origin::CargoFuzz => works(process::cargo().args(["fuzz", "--version"])),
+            Origin::Root => is_root().unwrap_or(false) && works(Command::new("unshare").args(["--mount", "true"])),
         }
     }
 
@@ -239,7 +250,7 @@ impl Tool {
     fn packages(&self) -> impl Iterator<Item = &'static str> {
         let names = match self.from {
             Origin::Apt(names) => names,
-            Origin::Component(_) | Origin::CargoFuzz | Origin::Nightly => "",
+            Origin::Component(_) | Origin::CargoFuzz | Origin::Nightly | Origin::Root => "",
         };
         names.split_whitespace()
     }

@@ -3,10 +3,7 @@
 use crate::prerequisites::Part;
 use crate::report::Report;
 use crate::workspace::Metadata;
-use crate::{Result, architecture, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process};
-
-/// The variable that names, with commas between, the parts that tests are to leave out.
-const WITHOUT: &str = "TOEHOLD_WITHOUT";
+use crate::{Result, architecture, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process, test_targets};
 
 /// The command line of the task.
 #[derive(Debug)]
@@ -45,11 +42,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for part in &options.without {
         report.leave_out(format!("{part}: {}", part.loses()));
     }
-    let without: Vec<&str> = options.without.iter().map(|part| part.name()).collect();
-    let without = without.join(",");
 
     // What takes a second comes first.
-    report.step("format", |_| process::run(process::cargo().args(["fmt", "--all", "--check"])));
+    report.step("format", |_| {
+        process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
+        process::run(process::cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))
+    });
     report.step("hygiene", hygiene::check);
     report.step("invariants", |_| invariants::check());
     report.step("architecture", |_| architecture::check(&metadata));
@@ -66,11 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ]))
     });
     report.step("features", |_| features::check(&metadata));
-    report.step("test", |_| {
-        let mut cargo = process::cargo();
-        cargo.args(["test", "--locked", "--workspace", "--all-features", "--no-fail-fast"]);
-        process::run(cargo.env(WITHOUT, &without))
-    });
+    report.step("test", |report| test_targets::run(&metadata, &options.without, report));
     report.step("examples", |_| examples(&metadata));
     report.step("benches", |_| benches(&metadata));
     report.step("doc", |_| {

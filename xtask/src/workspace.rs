@@ -47,6 +47,7 @@ pub(crate) struct Dependency {
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) kind: Vec<String>,
+    pub(crate) src_path: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
