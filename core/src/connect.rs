@@ -149,6 +149,23 @@ pub trait Connector: Send + Sync {
     ) -> impl Future<Output = Result<KeyAnswer, ConnectError>> + Send;
 }
 
+impl<C: Connector + ?Sized> Connector for &C {
+    type Session = C::Session;
+
+    fn log_in(&self, login: &Login<'_>) -> impl Future<Output = Result<Self::Session, ConnectError>> + Send {
+        (**self).log_in(login)
+    }
+
+    fn would_accept(
+        &self,
+        route: &Route,
+        public_key: &PublicKey,
+        host_key: &HostKeyPolicy,
+    ) -> impl Future<Output = Result<KeyAnswer, ConnectError>> + Send {
+        (**self).would_accept(route, public_key, host_key)
+    }
+}
+
 /// A logged-in connection with SFTP open on it.
 pub trait HostSession: Send {
     /// The host's files.

@@ -1,3 +1,8 @@
 //! Toehold's adapters and commands: what its binary is made of.
 
 pub mod adapters;
+pub mod cli;
+pub mod commands;
+pub mod master_key;
+pub mod private;
+pub mod state;

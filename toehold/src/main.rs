@@ -1,1 +1,37 @@
-fn main(){}
+//! The `toehold` command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use toehold::cli::args::Cli;
+use toehold::cli::{Exit, Failure, Output, Signals};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.global.json };
+    let default = match cli.global.verbose {
+        0 => "warn,russh=error",
+        1 => "info,russh=warn",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
+        let result = runtime.block_on(async {
+            let signals = Signals::listen()?;
+            toehold::commands::run(cli, output, signals).await
+        });
+        // A read from the terminal that nobody will answer any more must not hold the process.
+        runtime.shutdown_background();
+        result
+    });
+    let exit = match result {
+        Ok(exit) => exit,
+        Err(failure) => {
+            output.failure(&failure);
+            failure.exit
+        }
+    };
+    ExitCode::from(Exit::code(exit))
+}

@@ -5,3 +5,6 @@ pub mod local_host;
 pub mod russh_connector;
 pub mod russh_files;
 pub mod sqlite;
+pub mod session_lock;
+pub mod system_clock;
+pub mod vault_sealer;

@@ -1,0 +1,24 @@
+//! Temporary keys, sealed to this machine's identity.
+
+use base64ct::{Base64, Encoding as _};
+use toehold_core::{SecretBytes, SessionId};
+use toehold_session::Sealer;
+
+use super::identity::{Purpose, Vault};
+use crate::cli::chain;
+
+/// Seals with a [`Vault`]; what is stored is an age file in base64.
+#[derive(Debug)]
+pub struct VaultSealer<'v>(pub &'v Vault);
+
+impl Sealer for VaultSealer<'_> {
+    fn seal(&self, session: SessionId, secret: &SecretBytes) -> Result<String, String> {
+        let sealed = self.0.seal_secret(Purpose::TemporaryKey(session), secret).map_err(|error| chain(&error))?;
+        Ok(Base64::encode_string(&sealed))
+    }
+
+    fn open(&self, session: SessionId, sealed: &str) -> Result<SecretBytes, String> {
+        let sealed = Base64::decode_vec(sealed).map_err(|_| "it is not base64".to_owned())?;
+        self.0.open_secret(Purpose::TemporaryKey(session), &sealed).map_err(|error| chain(&error))
+    }
+}

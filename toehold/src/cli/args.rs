@@ -1,0 +1,287 @@
+//! The command line's grammar.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use toehold_core::{Account, Fingerprint, SessionId};
+use toehold_keygen::KeyAlgorithm;
+
+/// Take machines from first contact to managed.
+///
+/// Exit codes: 0 done; 1 failed, nothing half done; 2 wrong usage; 3 done in part, or found otherwise than it should be.
+#[derive(Debug, Parser)]
+#[command(name = "toehold", version, max_term_width = 110, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Options of every command
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Where state is kept [default: the user's data directory]
+    #[arg(long, global = true, env = "TOEHOLD_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// A file whose first line is the identity's passphrase
+    #[arg(long, global = true, env = "TOEHOLD_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Print one JSON document (or one a line for long work) instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more on standard error (twice: still more); RUST_LOG is honoured too
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the state directory: an identity that seals it, and the fleet's master key
+    Init(Init),
+    /// Hosts: bring them in, look at them, let them go
+    #[command(subcommand)]
+    Host(Host),
+    /// Sessions: onboardings that are under way or were interrupted
+    #[command(subcommand)]
+    Session(Session),
+    /// The master key
+    #[command(subcommand)]
+    Key(Key),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Show the main job on hosts of its own, on loopback, with nothing to install or configure
+    Demo(Demo),
+}
+
+/// `toehold init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// The master key's algorithm: ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048 to rsa-8192
+    #[arg(long, default_value = "ed25519")]
+    pub algorithm: KeyAlgorithm,
+    /// Use this private key as the master key instead of a new one
+    #[arg(long, value_name = "FILE", conflicts_with = "algorithm")]
+    pub import: Option<PathBuf>,
+    /// Protect the identity with a passphrase: from --passphrase-file, or asked for on the terminal
+    #[arg(long)]
+    pub passphrase: bool,
+}
+
+/// `toehold host …`.
+#[derive(Debug, Subcommand)]
+pub enum Host {
+    /// Bring a host under management with a temporary key that ends by itself
+    Add(Add),
+    /// The same for a host that does not exist yet: prints cloud-init user data, then waits for the host
+    Invite(Invite),
+    /// List the hosts
+    Ls,
+    /// Show what is known of one host
+    Show {
+        /// user@host[:port]
+        account: Account,
+    },
+    /// Compare hosts with what should be there; exit code 3 where they differ
+    Check {
+        /// user@host[:port]; all hosts where none is named
+        accounts: Vec<Account>,
+        /// How many at a time
+        #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        concurrency: u16,
+    },
+    /// Take our keys away from a host and forget it; says what is left there
+    Rm {
+        /// user@host[:port]
+        account: Account,
+        /// Forget the host without reaching it: our keys stay where they are
+        #[arg(long)]
+        unreachable: bool,
+    },
+}
+
+/// `toehold host add`.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// user@host[:port], an IPv6 address in brackets
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub account: Option<Account>,
+    /// A list of accounts, one a line (# begins a comment), each brought in through --via
+    #[arg(long, value_name = "ACCOUNTS", requires = "via")]
+    pub file: Option<PathBuf>,
+    /// How many accounts of --file at a time
+    #[arg(long, default_value_t = 8, requires = "file", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+    /// Feed the script to this command's standard input instead of printing it, such as 'ssh admin@host sh'; {account},
+    /// {user}, {host} and {port} are filled in
+    #[arg(long, value_name = "COMMAND")]
+    pub via: Option<String>,
+    /// How the host is brought in
+    #[command(flatten)]
+    pub how: Onboarding,
+}
+
+/// `toehold host invite`.
+#[derive(Debug, Args)]
+pub struct Invite {
+    /// user@host[:port], an IPv6 address in brackets
+    pub account: Account,
+    /// Write the user data to this new file (0600) instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How the host is brought in
+    #[command(flatten)]
+    pub how: Onboarding,
+}
+
+/// How a host is brought in.
+#[derive(Clone, Debug, Args)]
+pub struct Onboarding {
+    /// Take only this host key; no proof is needed then
+    #[arg(long, value_name = "SHA256:…", group = "host-key-policy")]
+    pub host_key: Option<Fingerprint>,
+    /// Take the first host key seen (whoever is in the middle can be it)
+    #[arg(long, group = "host-key-policy")]
+    pub accept_new: bool,
+    /// Show the host key's fingerprint and ask
+    #[arg(long, group = "host-key-policy")]
+    pub ask: bool,
+    /// Also install this public key (a .pub file); may be given several times
+    #[arg(long = "key", value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+    /// Your own name for the host
+    #[arg(long)]
+    pub label: Option<String>,
+    /// A tag; may be given several times
+    #[arg(long = "tag", value_name = "K=V", value_parser = parse_tag)]
+    pub tags: Vec<(String, String)>,
+    /// How long the temporary key lives, such as 30m or 2h (1m to 24h)
+    #[arg(long, default_value = "30m", value_parser = parse_duration)]
+    pub ttl: Duration,
+    /// Only from these addresses may the temporary key be used (sshd's from=, such as 10.0.0.0/8,2001:db8::/32)
+    #[arg(long, value_name = "CIDR")]
+    pub from: Option<String>,
+    /// The account's home directory, where it is not the one in passwd
+    #[arg(long, value_name = "DIR")]
+    pub home: Option<String>,
+    /// Install the master key as restrict,command="internal-sftp"
+    #[arg(long)]
+    pub harden: bool,
+    /// For servers that know no expiry-time (OpenSSH before 7.7, dropbear): the temporary line has no end of its own
+    #[arg(long)]
+    pub no_expiry: bool,
+    /// Reach the host through this managed host; may be given several times, outermost first
+    #[arg(long = "jump", value_name = "HOST")]
+    pub jumps: Vec<Account>,
+    /// A public host key on the host, where sshd keeps its keys in an unusual place
+    #[arg(long = "host-key-file", value_name = "PATH")]
+    pub host_key_files: Vec<String>,
+    /// Keep the temporary private key, sealed, so that `session recover` can log in with it
+    #[arg(long)]
+    pub seal_temporary_key: bool,
+}
+
+/// `toehold session …`.
+#[derive(Debug, Subcommand)]
+pub enum Session {
+    /// List the sessions that are not settled
+    Ls {
+        /// The settled ones too
+        #[arg(long)]
+        all: bool,
+    },
+    /// Undo a session
+    Cancel {
+        /// The session's id
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<SessionId>,
+        /// Every open session
+        #[arg(long)]
+        all: bool,
+        /// The host is gone for good: close the session without having seen its key gone (only after the key's end)
+        #[arg(long, conflicts_with = "all")]
+        forget: bool,
+    },
+    /// Lead interrupted sessions to their end; exit code 3 where some are still owed
+    Recover {
+        /// Only this one
+        id: Option<SessionId>,
+    },
+}
+
+/// `toehold key …`.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Show the master key's public half and fingerprint
+    Show,
+}
+
+/// `toehold demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How many hosts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub hosts: u16,
+    /// Real sshd processes instead of hosts inside this process
+    #[arg(long)]
+    pub sshd: bool,
+}
+
+fn parse_tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write name=value".to_owned()),
+    }
+}
+
+/// `90s`, `30m`, `2h`, `1d`, or seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("\"{text}\" is not a time such as 90s, 30m or 2h");
+    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    let seconds = u64::from_str(number).ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)?;
+    if (60..=86_400).contains(&seconds) {
+        Ok(Duration::from_secs(seconds))
+    } else {
+        Err(format!("{text} is not between 1m and 24h"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        assert_eq!(parse_duration("30m"), Ok(Duration::from_secs(1800)));
+        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1d"), Ok(Duration::from_secs(86_400)));
+        for bad in ["", "m", "30x", "59s", "25h", "99999999999999999999h", "-5m"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

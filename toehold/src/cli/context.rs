@@ -1,0 +1,186 @@
+//! What a command works with: the state directory and everything that is wired to it.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use toehold_core::{HostKeyPolicy, HostRecord, Identity, KnownHost, Route, SecretBytes, Source, StoreAudit, StoreError, Stored};
+use toehold_session::{Onboarder, Pace};
+
+use super::args::Global;
+use super::{Failure, Output, Signals};
+use crate::adapters::russh_connector::{JumpLogin, Limits, RusshConnector};
+use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::system_clock::SystemClock;
+use crate::adapters::vault_sealer::VaultSealer;
+use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State};
+
+/// An onboarder over the real world.
+pub type RealOnboarder<'c> = Onboarder<&'c SqliteStore, &'c RusshConnector, SystemClock, StoreAudit<SqliteStore>, VaultSealer<'c>>;
+
+/// Everything that commands share.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Where results go.
+    pub output: Output,
+    /// Whether the operator wants out.
+    pub signals: Signals,
+    /// The state directory.
+    pub state: Arc<State>,
+    /// Makes connections.
+    pub connector: RusshConnector,
+}
+
+impl Context {
+    /// Opens the state directory that the options name.
+    ///
+    /// # Errors
+    /// Where it is not there, not private, or of a newer release.
+    pub fn open(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
+        let directory = state_directory(global)?;
+        Ok(Self::with(State::open(&directory, Asker::new(global))?, output, signals))
+    }
+
+    /// A context over a state directory that is open already.
+    pub fn with(state: State, output: Output, signals: Signals) -> Self {
+        let state = Arc::new(state);
+        let for_jumps = Arc::clone(&state);
+        let connector = RusshConnector::new(Limits::default()).with_jump_logins(move |jump| {
+            let state = Arc::clone(&for_jumps);
+            async move { jump_login(&state, &jump).await }
+        });
+        Self { output, signals, state, connector }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &SqliteStore {
+        self.state.store()
+    }
+
+    /// An onboarder; unlocks the identity.
+    ///
+    /// # Errors
+    /// Where the identity cannot be unlocked.
+    pub async fn onboarder(&self) -> Result<RealOnboarder<'_>, Failure> {
+        let vault = self.state.vault().await?;
+        Ok(Onboarder {
+            store: self.state.store(),
+            connector: &self.connector,
+            timer: SystemClock,
+            audit: StoreAudit::new(self.state.store().clone(), vault.recipient().to_string()),
+            sealer: VaultSealer(vault),
+            pace: Pace::default(),
+        })
+    }
+
+    /// The master key, ready to log in with; unlocks the identity.
+    ///
+    /// # Errors
+    /// Where there is none, or the identity cannot be unlocked.
+    pub async fn master_key(&self) -> Result<Identity, Failure> {
+        Ok(self.state.master_key().await?)
+    }
+
+    /// The key that a managed host is held to.
+    ///
+    /// # Errors
+    /// What the store says; a host without a recorded key is one.
+    pub async fn host_key_policy(&self, route: &Route) -> Result<HostKeyPolicy, Failure> {
+        host_key_policy(self.store(), route).await?.ok_or_else(|| Failure::new(format!("no host key is on record for {route}")))
+    }
+}
+
+/// The state directory that the options name, or the default.
+///
+/// # Errors
+/// Where there is no home directory to keep it in.
+pub fn state_directory(global: &Global) -> Result<std::path::PathBuf, Failure> {
+    match &global.state_dir {
+        Some(directory) => Ok(directory.clone()),
+        None => Ok(State::default_directory()?),
+    }
+}
+
+async fn host_key_policy(store: &SqliteStore, route: &Route) -> Result<Option<HostKeyPolicy>, StoreError> {
+    let known = Stored::<KnownHost>::read(store, &KnownHost::key(route)?).await?;
+    Ok(known.map(|known| HostKeyPolicy::Exactly(known.body.host_key)))
+}
+
+/// A jump host is a managed host: the master key logs in, and its host key is on record.
+async fn jump_login(state: &State, jump: &Route) -> Result<JumpLogin, Source> {
+    let store = state.store();
+    // The host may be managed under a route of its own, such as a direct one; its key is on record for that.
+    let managed = Stored::<HostRecord>::read(store, &HostRecord::key(&jump.account)?).await?;
+    let Some(managed) = managed else {
+        return Err(format!("the jump host {} is not managed; bring it in first: toehold host add {}", jump.account, jump.account).into());
+    };
+    let host_key = match host_key_policy(store, jump).await? {
+        Some(policy) => policy,
+        None => host_key_policy(store, &managed.body.route)
+            .await?
+            .ok_or_else(|| format!("no host key is on record for the jump host {}", jump.account))?,
+    };
+    Ok(JumpLogin { identity: state.master_key().await?, host_key })
+}
+
+/// Asks for the identity's passphrase: the file that was named, else the terminal.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    file: Option<PassphraseFile>,
+}
+
+impl Asker {
+    /// As the options say.
+    pub fn new(global: &Global) -> Self {
+        Self { file: global.passphrase_file.clone().map(PassphraseFile) }
+    }
+
+    /// A passphrase for a new identity: typed twice, or the file's.
+    ///
+    /// # Errors
+    /// Where there is neither a file nor a terminal, or the two do not match.
+    pub fn new_passphrase(&self) -> Result<SecretBytes, Failure> {
+        if let Some(file) = &self.file {
+            return Ok(file.read()?);
+        }
+        let first = prompt("New passphrase for the identity: ").map_err(PassphraseError::Terminal)?;
+        let second = prompt("The same again: ").map_err(PassphraseError::Terminal)?;
+        match (first, second) {
+            (Some(first), Some(second)) if first == second && !first.is_empty() => Ok(first),
+            (Some(first), Some(_)) if first.is_empty() => Err(Failure::new("the passphrase is empty")),
+            (Some(_), Some(_)) => Err(Failure::new("the two passphrases differ")),
+            _ => Err(Failure::new("there is no terminal to ask for a passphrase on").hint("name a file: --passphrase-file FILE")),
+        }
+    }
+}
+
+impl PassphraseSource for Asker {
+    fn passphrase(&self, identity: &Path) -> Result<Option<SecretBytes>, PassphraseError> {
+        match &self.file {
+            Some(file) => file.passphrase(identity),
+            None => prompt(&format!("Passphrase of {}: ", identity.display())).map_err(PassphraseError::Terminal),
+        }
+    }
+}
+
+/// Reads a line from the terminal without showing it; `None` where there is no terminal.
+fn prompt(question: &str) -> std::io::Result<Option<SecretBytes>> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Ok(None);
+    }
+    let before = tcgetattr(&stdin)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    silent.local_modes.insert(LocalModes::ECHONL);
+    let mut stderr = std::io::stderr().lock();
+    stderr.write_all(question.as_bytes())?;
+    stderr.flush()?;
+    tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
+    let mut line = zeroize::Zeroizing::new(String::with_capacity(4096));
+    let read = stdin.read_line(&mut line);
+    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    read?;
+    Ok(Some(SecretBytes::new(line.trim_end_matches(['\r', '\n']).as_bytes().to_vec())))
+}

@@ -1,0 +1,9 @@
+//! The command line: its grammar, what it prints, how it ends.
+
+pub mod args;
+pub mod context;
+mod output;
+mod signals;
+
+pub use output::{Exit, Failure, Output, chain, printable, table};
+pub use signals::Signals;

@@ -1,0 +1,370 @@
+//! `toehold host add`: a host, or a list of hosts, from first contact to managed.
+
+use std::fs;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use getrandom::SysRng;
+use getrandom::rand_core::UnwrapErr;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use toehold_core::{Account, Identity, KeyRole, ManagedKey, PublicKey, Route};
+use toehold_keygen::install::RemovalCommand;
+use toehold_keygen::{FromPatterns, Options};
+use toehold_session::{End, HostKeyCheck, Outcome, Request, SessionError, SessionRecord, Status};
+
+use super::operator::{Console, Delivery};
+use super::via::Via;
+use crate::adapters::session_lock::SessionLock;
+use crate::cli::args::{Add, Onboarding};
+use crate::cli::context::Context;
+use crate::cli::{Exit, Failure, chain, table};
+
+/// The comment of the master key's line on a host.
+pub(super) const MASTER_COMMENT: &str = "toehold-master";
+
+/// Brings in one host, or those of a list.
+///
+/// # Errors
+/// Where it could not begin.
+pub(super) async fn add(context: &Context, options: Add) -> Result<Exit, Failure> {
+    let via = options.via.as_deref().map(Via::parse).transpose().map_err(Failure::new)?;
+    let keys = read_selected_keys(&options.how)?;
+    if let (Some(file), Some(via)) = (&options.file, &via) {
+        return add_list(context, &options, file, via, keys).await;
+    }
+    let Some(account) = options.account else {
+        return Err(Failure::new("name an account: user@host[:port]"));
+    };
+    let delivery = via.map_or(Delivery::Paste, Delivery::Via);
+    add_one(context, account, &options.how, keys, delivery).await
+}
+
+/// Brings in one host.
+///
+/// # Errors
+/// Where it could not begin.
+pub(super) async fn add_one(
+    context: &Context,
+    account: Account,
+    how: &Onboarding,
+    keys: Vec<ManagedKey>,
+    delivery: Delivery,
+) -> Result<Exit, Failure> {
+    let master = context.master_key().await?;
+    let request = request(account, how, &master, keys)?;
+    let mut console =
+        Console::new(context.output, context.signals.clone(), context.state.directory().to_owned(), delivery.clone());
+    let result = onboard(context, request, &master, &mut console).await;
+    console.finish();
+    let outcome = result?;
+    let removal = if outcome.end == End::Orphaned { clean_up_through(&outcome.record, &delivery).await } else { None };
+    context.output.document(&outcome_document(&outcome));
+    if outcome.end == End::Completed {
+        context.output.text(managed_text(&outcome.record));
+        if context.signals.came() {
+            return Err(Failure::new("interrupted; the master key had already logged in, so the host is managed"));
+        }
+        return Ok(Exit::Done);
+    }
+    Err(failure(&outcome, removal))
+}
+
+async fn onboard(context: &Context, request: Request, master: &Identity, console: &mut Console) -> Result<Outcome, Failure> {
+    let onboarder = context.onboarder().await?;
+    let account = request.route.account.clone();
+    let outcome = onboarder.onboard(request, master, &mut UnwrapErr(SysRng), console).await.map_err(begin_failure)?;
+    if outcome.end == End::Completed {
+        // The next contact with a host settles what earlier sessions left on it.
+        for record in onboarder.open_sessions().await.unwrap_or_default() {
+            if record.route.account != account || record.status != Status::Orphaned {
+                continue;
+            }
+            if let Ok(Some(lock)) = SessionLock::take(context.state.directory(), record.id) {
+                console.resume(lock, account.to_string());
+                drop(onboarder.recover(record.id, master, &mut UnwrapErr(SysRng), console).await);
+            }
+        }
+    }
+    Ok(outcome)
+}
+
+fn begin_failure(error: SessionError) -> Failure {
+    let failure = Failure::new(chain(&error));
+    match error {
+        SessionError::AlreadyOpen { id, .. } => {
+            failure.hint(format!("if nobody is working on it: toehold session recover {id}"))
+        }
+        SessionError::KnownOtherwise { .. } => failure.hint("nothing was changed; find out which of the two keys is the host's"),
+        _ => failure,
+    }
+}
+
+/// What a request asks for, checked before anything happens.
+fn request(account: Account, how: &Onboarding, master: &Identity, selected: Vec<ManagedKey>) -> Result<Request, Failure> {
+    let options = if how.harden { Options::new().restrict().command("internal-sftp")?.to_bytes() } else { Vec::new() };
+    let line = ManagedKey {
+        role: KeyRole::Master,
+        public_key: master.public_key().clone(),
+        options: String::from_utf8_lossy(&options).into_owned(),
+        comment: MASTER_COMMENT.to_owned(),
+    };
+    let mut request = Request::new(Route { account, jumps: how.jumps.clone() }, line);
+    request.keys.extend(selected.into_iter().filter(|key| key.public_key != *master.public_key()));
+    request.host_key_check = match (how.host_key, how.accept_new, how.ask) {
+        (Some(fingerprint), ..) => HostKeyCheck::Fingerprint(fingerprint),
+        (None, true, _) => HostKeyCheck::AcceptNew,
+        (None, false, true) => HostKeyCheck::Ask,
+        (None, false, false) => HostKeyCheck::Proof,
+    };
+    if let Some(from) = &how.from {
+        request.from = Some(from.parse::<FromPatterns>()?);
+    }
+    request.lifetime = how.ttl;
+    request.home.clone_from(&how.home);
+    request.label.clone_from(&how.label);
+    request.tags = how.tags.iter().cloned().collect();
+    request.without_expiry = how.no_expiry;
+    request.host_key_files.clone_from(&how.host_key_files);
+    request.seal_temporary_key = how.seal_temporary_key;
+    Ok(request)
+}
+
+/// Reads the `.pub` files of `--key`.
+///
+/// # Errors
+/// For a file that cannot be read or holds anything but one public key.
+pub(super) fn read_selected_keys(how: &Onboarding) -> Result<Vec<ManagedKey>, Failure> {
+    let mut keys: Vec<ManagedKey> = Vec::new();
+    for path in &how.keys {
+        let key = read_public_key(path)?;
+        if !keys.iter().any(|have| have.public_key == key.public_key) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+fn read_public_key(path: &Path) -> Result<ManagedKey, Failure> {
+    let named = |what: String| Failure::new(format!("{}: {what}", path.display()));
+    let size = fs::metadata(path).map_err(|error| named(error.to_string()))?.len();
+    if size > 64 * 1024 {
+        return Err(named(format!("{size} bytes are too many for a public key")));
+    }
+    let text = fs::read(path).map_err(|error| named(error.to_string()))?;
+    let text = String::from_utf8(text).map_err(|_| named("not a public key file: it is not text".to_owned()))?;
+    if text.contains("PRIVATE KEY") {
+        return Err(named("this is a private key; name the .pub file beside it".to_owned()));
+    }
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return Err(named("a public key file holds one line".to_owned()));
+    };
+    let public_key: PublicKey = line.parse().map_err(|error| named(chain(&error)))?;
+    let comment: Vec<&str> = line.split_ascii_whitespace().skip(2).collect();
+    let comment = comment.join(" ");
+    if comment.chars().any(char::is_control) {
+        return Err(named("the comment has control characters".to_owned()));
+    }
+    Ok(ManagedKey { role: KeyRole::Selected, public_key, options: String::new(), comment })
+}
+
+fn managed_text(record: &SessionRecord) -> String {
+    let host_key = record
+        .host_key
+        .as_ref()
+        .map_or_else(String::new, |trusted| format!("; its host key is {}", trusted.public_key.fingerprint()));
+    format!("{} is managed{host_key}.", record.route.account)
+}
+
+/// The line that takes a session's key away by hand.
+pub(super) fn removal_line(record: &SessionRecord) -> Option<String> {
+    let mut command = RemovalCommand::new(&record.route.account, record.id, &record.temporary_key);
+    if let Some(home) = &record.home {
+        command = command.home(home);
+    }
+    Some(command.command_line().ok()?.trim_end().to_owned())
+}
+
+fn outcome_document(outcome: &Outcome) -> Value {
+    json!({
+        "event": match outcome.end {
+            End::Completed => "completed",
+            End::Failed => "failed",
+            End::Orphaned => "orphaned",
+            End::LetGo => "let_go",
+        },
+        "account": outcome.record.route.account,
+        "session": outcome.record.id,
+        "status": outcome.record.status,
+        "host_key": outcome.record.host_key.as_ref().map(|trusted| trusted.public_key.fingerprint()),
+        "reason": outcome.reason,
+    })
+}
+
+fn failure(outcome: &Outcome, removal: Option<String>) -> Failure {
+    let account = &outcome.record.route.account;
+    let reason = outcome.reason.as_deref().unwrap_or("it was interrupted");
+    match outcome.end {
+        End::Completed | End::Failed => {
+            Failure::new(format!("{account} is not managed: {reason}. The temporary key is gone; the host is as it was."))
+        }
+        End::LetGo => Failure::new(format!("{account}: {reason}")).hint("see how it stands: toehold session ls").partly(),
+        End::Orphaned => {
+            let id = outcome.record.id;
+            let end = if outcome.record.without_expiry {
+                "the temporary line has no end of its own".to_owned()
+            } else {
+                format!("the temporary key ends at {}", outcome.record.expires_at)
+            };
+            let mut hint = format!("try again: toehold session recover {id}");
+            if let Some(removal) = removal {
+                hint.push_str(&format!("\n         or remove it by hand on the host: {removal}"));
+            }
+            Failure::new(format!(
+                "{account} is not managed: {reason}. It was not seen that the temporary key is gone from the host; {end}."
+            ))
+            .hint(hint)
+            .partly()
+        }
+    }
+}
+
+/// Where a command leads to the host, the removal goes the same way. The session stays on the list until the key's end
+/// was seen all the same. Returns the line to run by hand where that did not work.
+async fn clean_up_through(record: &SessionRecord, delivery: &Delivery) -> Option<String> {
+    let line = removal_line(record)?;
+    let Delivery::Via(via) = delivery else { return Some(line) };
+    let input = format!("{line}\n");
+    let run = via.run(&record.route.account, input.as_bytes(), std::future::pending());
+    match tokio::time::timeout(Duration::from_secs(60), run).await {
+        Ok(Ok(_)) => None,
+        _ => Some(line),
+    }
+}
+
+/// How one host of a list went.
+struct Row {
+    account: Account,
+    took: Duration,
+    exit: Exit,
+    words: String,
+    document: Value,
+}
+
+async fn add_list(context: &Context, options: &Add, file: &Path, via: &Via, keys: Vec<ManagedKey>) -> Result<Exit, Failure> {
+    let accounts = read_accounts(file)?;
+    if accounts.len() > 1 && !via.names_the_account() {
+        return Err(Failure::new("--via leads every account of the list to the same place")
+            .hint("let it name the account, such as --via 'ssh {account} sh'"));
+    }
+    // Asked for once, before the first host.
+    drop(context.master_key().await?);
+    let begun = Instant::now();
+    let bars = MultiProgress::new();
+    if context.output.json || !std::io::stderr().is_terminal() {
+        bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    let total = bars.add(ProgressBar::new(accounts.len() as u64));
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} hosts ({elapsed}) {msg}") {
+        total.set_style(style);
+    }
+    let places = Arc::new(Semaphore::new(usize::from(options.concurrency)));
+    let mut tasks = JoinSet::new();
+    for account in accounts {
+        let (context, places, via, keys, how) =
+            (context.clone(), Arc::clone(&places), via.clone(), keys.clone(), options.how.clone());
+        tasks.spawn(async move {
+            let _place = places.acquire_owned().await;
+            let begun = Instant::now();
+            let (exit, words, document) = add_of_list(&context, account.clone(), &how, keys, via).await;
+            Row { account, took: begun.elapsed(), exit, words, document }
+        });
+    }
+    let mut rows = Vec::new();
+    while let Some(row) = tasks.join_next().await {
+        let row = row.map_err(|error| Failure::new(format!("a host's work was lost: {error}")).partly())?;
+        context.output.document(&row.document);
+        total.inc(1);
+        rows.push(row);
+    }
+    total.finish_and_clear();
+    rows.sort_by(|a, b| a.account.cmp(&b.account));
+    let mut lines = vec![["ACCOUNT", "TOOK", "RESULT"].map(str::to_owned).to_vec()];
+    lines.extend(rows.iter().map(|row| vec![row.account.to_string(), format!("{:.1} s", row.took.as_secs_f64()), row.words.clone()]));
+    context.output.text(table(&lines).trim_end());
+    let done = rows.iter().filter(|row| row.exit == Exit::Done).count();
+    context.output.text(format_args!("{done} of {} hosts are managed, in {:.1} s", rows.len(), begun.elapsed().as_secs_f64()));
+    Ok(if done == rows.len() {
+        Exit::Done
+    } else if done == 0 && rows.iter().all(|row| row.exit == Exit::Failed) {
+        Exit::Failed
+    } else {
+        Exit::Partly
+    })
+}
+
+async fn add_of_list(
+    context: &Context,
+    account: Account,
+    how: &Onboarding,
+    keys: Vec<ManagedKey>,
+    via: Via,
+) -> (Exit, String, Value) {
+    if context.signals.came() {
+        return (Exit::Failed, "not begun: interrupted".to_owned(), json!({ "event": "not_begun", "account": account }));
+    }
+    let delivery = Delivery::Via(via);
+    let mut console = Console::quiet(
+        context.output,
+        context.signals.clone(),
+        context.state.directory().to_owned(),
+        delivery.clone(),
+        ProgressBar::hidden(),
+    );
+    let result = async {
+        let master = context.master_key().await?;
+        let request = request(account.clone(), how, &master, keys)?;
+        onboard(context, request, &master, &mut console).await
+    }
+    .await;
+    console.finish();
+    match result {
+        Ok(outcome) if outcome.end == End::Completed => (Exit::Done, "managed".to_owned(), outcome_document(&outcome)),
+        Ok(outcome) => {
+            let removal =
+                if outcome.end == End::Orphaned { clean_up_through(&outcome.record, &delivery).await } else { None };
+            let failure = failure(&outcome, removal);
+            (failure.exit, failure.message, outcome_document(&outcome))
+        }
+        Err(failure) => {
+            let document = json!({ "event": "failed", "account": account, "reason": failure.message });
+            (failure.exit, failure.message, document)
+        }
+    }
+}
+
+fn read_accounts(file: &Path) -> Result<Vec<Account>, Failure> {
+    let text = fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+    let mut accounts: Vec<Account> = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let account = line
+            .parse()
+            .map_err(|error| Failure::new(format!("{}, line {number}: {}", file.display(), chain(&error))))?;
+        if !accounts.contains(&account) {
+            accounts.push(account);
+        }
+    }
+    if accounts.is_empty() {
+        return Err(Failure::new(format!("{} names no account", file.display())));
+    }
+    Ok(accounts)
+}

@@ -1,0 +1,214 @@
+//! `toehold host check`: whether hosts are as their records say.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use toehold_core::{
+    Account, Clock as _, ConnectError, Connector as _, HostRecord, HostSession as _, Identity, Login, Timestamp,
+};
+use toehold_keygen::replacement::{Inspection, KeyFile, inspect};
+use toehold_keygen::{Options, TEMPORARY_COMMENT_PREFIX};
+
+use super::host_list::{host, hosts};
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::context::Context;
+use crate::cli::{Exit, Failure, chain, table};
+
+/// What was found on one host.
+struct Report {
+    account: Account,
+    /// `as recorded`, `drifted`, `unreachable`, …
+    state: &'static str,
+    findings: Vec<String>,
+    other_keys: usize,
+}
+
+impl Report {
+    fn document(&self) -> Value {
+        json!({
+            "account": self.account,
+            "state": self.state,
+            "findings": self.findings,
+            "other_keys": self.other_keys,
+        })
+    }
+}
+
+/// Checks the named hosts, or all.
+///
+/// # Errors
+/// Where a named host is not managed, or the store or the identity cannot be used.
+pub(super) async fn check(context: &Context, accounts: Vec<Account>, concurrency: u16) -> Result<Exit, Failure> {
+    let mut records = Vec::new();
+    let mut unreadable = Vec::new();
+    if accounts.is_empty() {
+        for record in hosts(context).await? {
+            match record {
+                Ok(record) => records.push(record),
+                Err(failure) => unreadable.push(failure.message),
+            }
+        }
+    }
+    for account in accounts {
+        records.push(host(context, &account).await?.body);
+    }
+    if records.is_empty() && unreadable.is_empty() {
+        context.output.document(&json!({ "hosts": [], "unreadable": [] }));
+        context.output.text("No host is managed yet.");
+        return Ok(Exit::Done);
+    }
+    drop(context.master_key().await?);
+    let places = Arc::new(Semaphore::new(usize::from(concurrency)));
+    let mut tasks = JoinSet::new();
+    for record in records {
+        let (context, places) = (context.clone(), Arc::clone(&places));
+        tasks.spawn(async move {
+            let _place = places.acquire_owned().await;
+            check_host(&context, &record).await
+        });
+    }
+    let mut signals = context.signals.clone();
+    let mut reports: Vec<Report> = Vec::new();
+    loop {
+        tokio::select! {
+            report = tasks.join_next() => match report {
+                Some(report) => reports.push(report.map_err(|error| Failure::new(format!("a check was lost: {error}")))??),
+                None => break,
+            },
+            () = signals.wait() => return Err(Failure::new("interrupted; nothing was changed anywhere")),
+        }
+    }
+    reports.sort_by(|a, b| a.account.cmp(&b.account));
+    let documents: Vec<Value> = reports.iter().map(Report::document).collect();
+    context.output.document(&json!({ "hosts": documents, "unreadable": unreadable }));
+    let mut rows = vec![["ACCOUNT", "STATE", "FINDINGS"].map(str::to_owned).to_vec()];
+    for report in &reports {
+        let mut first = true;
+        for finding in report.findings.iter().map(String::as_str).chain(report.findings.is_empty().then_some("")) {
+            let account = if first { report.account.to_string() } else { String::new() };
+            rows.push(vec![account, if first { report.state.to_owned() } else { String::new() }, finding.to_owned()]);
+            first = false;
+        }
+    }
+    context.output.text(table(&rows).trim_end());
+    let drifted = reports.iter().filter(|report| report.state != AS_RECORDED).count();
+    if drifted == 0 && unreadable.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let mut message = format!("{drifted} of {} hosts are not as they should be", reports.len());
+    for text in unreadable {
+        message.push_str(&format!("; {text}"));
+    }
+    Err(Failure::new(message).partly())
+}
+
+const AS_RECORDED: &str = "as recorded";
+
+async fn check_host(context: &Context, record: &HostRecord) -> Result<Report, Failure> {
+    let mut report =
+        Report { account: record.route.account.clone(), state: AS_RECORDED, findings: Vec::new(), other_keys: 0 };
+    let policy = match context.host_key_policy(&record.route).await {
+        Ok(policy) => policy,
+        Err(failure) => {
+            report.state = "no host key";
+            report.findings.push(failure.message);
+            return Ok(report);
+        }
+    };
+    let master = context.master_key().await?;
+    let login = Login { route: &record.route, identity: &master, host_key: &policy, query: None };
+    let mut session = match context.connector.log_in(&login).await {
+        Ok(session) => session,
+        Err(error) => {
+            report.state = match &error {
+                ConnectError::HostKeyRefused { .. } => "host key changed",
+                ConnectError::KeyRefused { .. } => "master key refused",
+                _ => "unreachable",
+            };
+            report.findings.push(chain(&error));
+            return Ok(report);
+        }
+    };
+    let inspected = inspect(session.files(), record.home.as_deref().unwrap_or(".")).await;
+    session.close().await;
+    match inspected {
+        Ok(inspection) => {
+            report.findings = differences(record, &master, &inspection, SystemClock.now());
+            report.other_keys = other_keys(record, &inspection);
+            if !report.findings.is_empty() {
+                report.state = "drifted";
+            }
+        }
+        Err(error) => {
+            report.state = "unreadable";
+            report.findings.push(chain(&error));
+        }
+    }
+    Ok(report)
+}
+
+/// How many keys there are that are none of ours.
+pub(super) fn other_keys(record: &HostRecord, inspection: &Inspection) -> usize {
+    inspection
+        .files
+        .iter()
+        .flat_map(|file| file.document.entries())
+        .filter_map(|entry| entry.key().and_then(|found| found.public_key()))
+        .filter(|key| !record.keys.iter().any(|ours| ours.public_key == *key))
+        .count()
+}
+
+/// Everything on a host that is not as its record says.
+fn differences(record: &HostRecord, master: &Identity, inspection: &Inspection, now: Timestamp) -> Vec<String> {
+    let mut findings: Vec<String> = inspection.objections.iter().map(|objection| chain(objection)).collect();
+    for key in &record.keys {
+        let name = format!("{} {}", key.public_key.fingerprint(), key.comment);
+        let copies = inspection.copies(&key.public_key);
+        if copies.is_empty() {
+            findings.push(format!("missing: {name}"));
+            continue;
+        }
+        let wanted = Options::parse(key.options.as_bytes()).map(|options| options.to_bytes()).unwrap_or_default();
+        for file in &inspection.files {
+            for entry in file.document.find(&key.public_key) {
+                let theirs = entry.key().and_then(|found| found.options().map(<[u8]>::to_vec)).unwrap_or_default();
+                if theirs != wanted {
+                    findings.push(format!(
+                        "other options on line {} of {}: {name} has \"{}\", should have \"{}\"",
+                        entry.number(),
+                        file.path,
+                        String::from_utf8_lossy(&theirs),
+                        key.options
+                    ));
+                }
+            }
+        }
+        if copies.len() > 1 {
+            let places: Vec<String> = copies.iter().map(|(file, line)| format!("{file}:{line}")).collect();
+            findings.push(format!("on several lines ({}): {name}", places.join(", ")));
+        } else if let Some((KeyFile::AuthorizedKeys2, line)) = copies.first() {
+            findings.push(format!("in authorized_keys2, line {line}: {name}"));
+        }
+    }
+    if !record.keys.iter().any(|key| key.public_key == *master.public_key()) {
+        findings.push(format!("the current master key {} is not among its recorded keys", master.public_key().fingerprint()));
+    }
+    for file in &inspection.files {
+        for entry in file.document.entries() {
+            let Some(comment) = entry.key().map(|found| String::from_utf8_lossy(found.comment()).into_owned()) else { continue };
+            if let Some(session) = comment.trim().strip_prefix(TEMPORARY_COMMENT_PREFIX) {
+                let session = session.trim_start_matches(':');
+                findings.push(format!("a temporary key is left on line {} of {}: session {session}", entry.number(), file.path));
+            }
+        }
+    }
+    if let Some(lock) = &inspection.lock {
+        let since = now.saturating_since(Timestamp::from_unix_seconds(lock.since)).as_secs();
+        let holder = lock.holder.as_deref().unwrap_or("somebody unknown");
+        findings.push(format!("{} is held by {holder}, for {since} s", lock.path));
+    }
+    findings.extend(inspection.staged.iter().map(|path| format!("{path} was left behind by an interrupted replacement")));
+    findings
+}

@@ -1,0 +1,48 @@
+//! What each command does.
+
+mod demo;
+mod host_add;
+mod host_check;
+mod host_invite;
+mod host_list;
+mod host_remove;
+mod init;
+mod key;
+mod operator;
+mod session;
+mod via;
+
+use clap::CommandFactory as _;
+
+use crate::cli::args::{Cli, Command, Host, Key, Session};
+use crate::cli::context::Context;
+use crate::cli::{Exit, Failure, Output, Signals};
+
+/// Runs the command that was asked for.
+///
+/// # Errors
+/// Why it failed, with what to do next.
+pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    let global = cli.global;
+    let context = || Context::open(&global, output, signals.clone());
+    match cli.command {
+        Command::Init(options) => init::init(&global, &options, output).await,
+        Command::Host(Host::Add(options)) => host_add::add(&context()?, options).await,
+        Command::Host(Host::Invite(options)) => host_invite::invite(&context()?, options).await,
+        Command::Host(Host::Ls) => host_list::list(&context()?).await,
+        Command::Host(Host::Show { account }) => host_list::show(&context()?, &account).await,
+        Command::Host(Host::Check { accounts, concurrency }) => host_check::check(&context()?, accounts, concurrency).await,
+        Command::Host(Host::Rm { account, unreachable }) => host_remove::remove(&context()?, &account, unreachable).await,
+        Command::Session(Session::Ls { all }) => session::list(&context()?, all).await,
+        Command::Session(Session::Cancel { id, all: _, forget }) => session::cancel(&context()?, id, forget).await,
+        Command::Session(Session::Recover { id }) => session::recover(&context()?, id).await,
+        Command::Key(Key::Show) => key::show(&context()?).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "toehold", &mut script);
+            output.raw(&String::from_utf8_lossy(&script));
+            Ok(Exit::Done)
+        }
+        Command::Demo(options) => demo::demo(&options, output, signals).await,
+    }
+}

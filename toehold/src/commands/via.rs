@@ -1,0 +1,135 @@
+//! Running the installation command on a host through a command of the operator's, such as `ssh admin@host sh`.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+use toehold_core::Account;
+
+/// The most that is kept of what the command prints, in bytes.
+const MAX_OUTPUT: u64 = 64 * 1024;
+
+/// A command line with `{account}`, `{user}`, `{host}` and `{port}` in it, split as a shell would, run without one.
+#[derive(Clone, Debug)]
+pub(super) struct Via {
+    words: Vec<String>,
+}
+
+impl Via {
+    /// Splits a command line.
+    ///
+    /// # Errors
+    /// For unbalanced quotes, or no word at all.
+    pub(super) fn parse(line: &str) -> Result<Self, String> {
+        match shell_words::split(line) {
+            Ok(words) if !words.is_empty() => Ok(Self { words }),
+            Ok(_) => Err("the command of --via is empty".to_owned()),
+            Err(error) => Err(format!("the command of --via cannot be read: {error}")),
+        }
+    }
+
+    /// Whether it differs from host to host.
+    pub(super) fn names_the_account(&self) -> bool {
+        self.words.iter().any(|word| ["{account}", "{user}", "{host}", "{port}"].iter().any(|name| word.contains(name)))
+    }
+
+    fn filled(&self, account: &Account) -> Vec<String> {
+        let fill = |word: &String| {
+            // Each place once and from the left, so that nothing inside a value is filled in again.
+            let mut rest = word.as_str();
+            let mut filled = String::with_capacity(word.len() + 32);
+            while let Some(at) = rest.find('{') {
+                let (before, from) = rest.split_at(at);
+                filled.push_str(before);
+                let values = [
+                    ("{account}", account.to_string()),
+                    ("{user}", account.user().to_owned()),
+                    ("{host}", account.host().to_owned()),
+                    ("{port}", account.port().to_string()),
+                ];
+                match values.iter().find(|(name, _)| from.starts_with(name)) {
+                    Some((name, value)) => {
+                        filled.push_str(value);
+                        rest = from.get(name.len()..).unwrap_or_default();
+                    }
+                    None => {
+                        filled.push('{');
+                        rest = from.get(1..).unwrap_or_default();
+                    }
+                }
+            }
+            filled.push_str(rest);
+            filled
+        };
+        self.words.iter().map(fill).collect()
+    }
+
+    /// Runs it with `input` as its standard input, and returns the last lines that it printed.
+    ///
+    /// # Errors
+    /// Where it cannot be started, ends with another code than 0, or `stop` comes first: then it is ended too.
+    pub(super) async fn run(&self, account: &Account, input: &[u8], stop: impl Future<Output = ()>) -> Result<String, String> {
+        let words = self.filled(account);
+        let (program, arguments) = words.split_first().ok_or("the command of --via is empty")?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            // A Ctrl-C is for us to handle: the command must not die half way while we think that it goes on.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("{program} cannot be started: {error}"))?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // A command that ends without reading has its say through its exit code.
+                drop(stdin.write_all(input).await);
+                drop(stdin.shutdown().await);
+            }
+        };
+        let work = async {
+            let ((), printed, complaints) = tokio::join!(feed, read(stdout), read(stderr));
+            (child.wait().await, printed, complaints)
+        };
+        let (status, printed, complaints) = tokio::select! {
+            done = work => done,
+            () = stop => return Err("interrupted".to_owned()),
+        };
+        let status = status.map_err(|error| format!("{program} was lost: {error}"))?;
+        if status.success() {
+            return Ok(printed);
+        }
+        let words = if complaints.trim().is_empty() { printed } else { complaints };
+        let words = words.trim();
+        let last: Vec<&str> = words.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect();
+        Err(format!("the command of --via failed ({status}): {}", last.join("; ")))
+    }
+}
+
+async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        drop((&mut stream).take(MAX_OUTPUT).read_to_end(&mut bytes).await);
+        // What is over the limit is read all the same, or the command would block.
+        drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_filled_once() {
+        let via = Via::parse("ssh -p {port} 'admin@{host}' {account} {x} {user}").unwrap();
+        let account: Account = "{host}@web1:2222".parse().unwrap();
+        assert_eq!(via.filled(&account), ["ssh", "-p", "2222", "admin@web1", "{host}@web1:2222", "{x}", "{host}"]);
+        assert!(via.names_the_account());
+        assert!(!Via::parse("sh").unwrap().names_the_account());
+        assert!(Via::parse("").is_err());
+        assert!(Via::parse("sh 'x").is_err());
+    }
+}

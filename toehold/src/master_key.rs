@@ -1,0 +1,228 @@
+//! The fleet's master key in the store: its private half sealed, and which one is current.
+//!
+//! `masterkey/<fingerprint>` holds a key, `masterkey/current` names one by its fingerprint only. They are written in this
+//! order, so that the name never leads nowhere; an initialisation that stopped between the two is completed by the next.
+
+use std::fmt;
+
+use base64ct::{Base64, Encoding as _};
+use serde::{Deserialize, Serialize};
+use toehold_core::{Fingerprint, Identity, Key, KeyError, PublicKey, Record, SecretBytes, Store, StoreError, Stored, Timestamp};
+
+use crate::adapters::identity::{Purpose, Vault, VaultError};
+
+/// A master key: `masterkey/<fingerprint>`, the fingerprint as [`Fingerprint::to_segment`] writes it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterKeyRecord {
+    /// The public half.
+    pub public_key: PublicKey,
+    /// The comment that stands in the private key file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The private half as an OpenSSH private key file, sealed as [`Purpose::MasterKey`]: an age file in base64.
+    pub sealed: String,
+}
+
+impl fmt::Debug for MasterKeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MasterKeyRecord")
+            .field("public_key", &self.public_key)
+            .field("comment", &self.comment)
+            .field("created_at", &self.created_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Record for MasterKeyRecord {}
+
+impl MasterKeyRecord {
+    /// `masterkey/<fingerprint>`.
+    ///
+    /// # Errors
+    /// None in practice: a fingerprint's segment is always one.
+    pub fn key(fingerprint: &Fingerprint) -> Result<Key, KeyError> {
+        Key::new(["masterkey", &fingerprint.to_segment()])
+    }
+}
+
+/// Which master key is in use: `masterkey/current`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrentMasterKey {
+    /// Its fingerprint.
+    pub fingerprint: Fingerprint,
+}
+
+impl Record for CurrentMasterKey {}
+
+impl CurrentMasterKey {
+    /// `masterkey/current`.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn key() -> Result<Key, KeyError> {
+        Key::new(["masterkey", "current"])
+    }
+}
+
+/// Why there is no master key to be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MasterKeyError {
+    /// None was ever made.
+    #[error("the store has no master key; run: toehold init")]
+    Absent,
+    /// The record is there, but what it holds is not that key.
+    #[error("the record of the master key {fingerprint} does not hold it: {reason}; restore the store from a backup")]
+    Damaged {
+        /// Of the key that it should be.
+        fingerprint: Fingerprint,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A key cannot be named in the store.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The store names a key that it does not hold. Nothing is made in its place: hosts know the lost one.
+    #[error("the store names {fingerprint} as its master key but does not hold it; restore the store from a backup")]
+    Lost {
+        /// Of the key that is named.
+        fingerprint: Fingerprint,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The private half cannot be sealed or opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// What [`create_master_key`] found or made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterKey {
+    /// The key that is current now.
+    pub record: MasterKeyRecord,
+    /// Whether it is the one that was handed in.
+    pub created: bool,
+}
+
+/// Makes `key` the master key, unless the store has one, which then stays. Durable on return.
+///
+/// Of several processes that do this at once, one wins and all return its key. One that stopped half-way left a key that is not
+/// current yet: the next call makes that one current and drops the new one.
+///
+/// # Errors
+/// [`MasterKeyError::Vault`] for a key that was left half-way and does not open in this vault; all others as they say.
+pub async fn create_master_key<S: Store + ?Sized>(
+    store: &S,
+    vault: &Vault,
+    key: &Identity,
+    comment: &str,
+    now: Timestamp,
+) -> Result<MasterKey, MasterKeyError> {
+    if let Some(record) = current_master_key(store).await? {
+        return Ok(MasterKey { record, created: false });
+    }
+    if let Some(unfinished) = oldest(store).await? {
+        // Nothing becomes current that we could not log in with.
+        open(vault, &unfinished)?;
+        return make_current(store, unfinished).await.map(|record| MasterKey { record, created: false });
+    }
+
+    let public_key = key.public_key().clone();
+    let fingerprint = public_key.fingerprint();
+    let openssh = openssh(key)?;
+    check_private_half(fingerprint, &public_key, openssh)?;
+    let sealed = Base64::encode_string(&vault.seal_secret(Purpose::MasterKey(fingerprint), openssh)?);
+    let record = MasterKeyRecord { public_key, comment: comment.to_owned(), created_at: now, sealed };
+    let stored = Stored::create(store, MasterKeyRecord::key(&fingerprint)?, record).await?;
+    let current = make_current(store, stored.body.clone()).await?;
+    if current.public_key == stored.body.public_key {
+        return Ok(MasterKey { record: current, created: true });
+    }
+    // Somebody else was faster. Ours was never current and no host has it.
+    store.delete(&stored.key, stored.revision).await?;
+    Ok(MasterKey { record: current, created: false })
+}
+
+/// The current master key's record; `None` where none was ever made.
+///
+/// # Errors
+/// [`MasterKeyError::Lost`], [`MasterKeyError::Damaged`], [`MasterKeyError::Store`].
+pub async fn current_master_key<S: Store + ?Sized>(store: &S) -> Result<Option<MasterKeyRecord>, MasterKeyError> {
+    let Some(current) = Stored::<CurrentMasterKey>::read(store, &CurrentMasterKey::key()?).await? else { return Ok(None) };
+    let fingerprint = current.body.fingerprint;
+    let stored = Stored::<MasterKeyRecord>::read(store, &MasterKeyRecord::key(&fingerprint)?).await?;
+    let record = stored.ok_or(MasterKeyError::Lost { fingerprint })?.body;
+    if record.public_key.fingerprint() != fingerprint {
+        return Err(MasterKeyError::Damaged { fingerprint, reason: "it is about another key" });
+    }
+    Ok(Some(record))
+}
+
+/// The current master key's public half.
+///
+/// # Errors
+/// As [`current_master_key`], and [`MasterKeyError::Absent`].
+pub async fn current_master_public<S: Store + ?Sized>(store: &S) -> Result<PublicKey, MasterKeyError> {
+    Ok(current_master_key(store).await?.ok_or(MasterKeyError::Absent)?.public_key)
+}
+
+/// The current master key, ready to log in with.
+///
+/// # Errors
+/// As [`current_master_public`], and [`MasterKeyError::Vault`] for one that this vault cannot open.
+pub async fn load_master_key<S: Store + ?Sized>(store: &S, vault: &Vault) -> Result<Identity, MasterKeyError> {
+    open(vault, &current_master_key(store).await?.ok_or(MasterKeyError::Absent)?)
+}
+
+/// Opens a record's private half and sees that it is that of its public half: sealing alone does not say who sealed.
+fn open(vault: &Vault, record: &MasterKeyRecord) -> Result<Identity, MasterKeyError> {
+    let fingerprint = record.public_key.fingerprint();
+    let sealed = Base64::decode_vec(&record.sealed)
+        .map_err(|_| MasterKeyError::Damaged { fingerprint, reason: "the private half is not base64" })?;
+    let openssh = vault.open_secret(Purpose::MasterKey(fingerprint), &sealed)?;
+    check_private_half(fingerprint, &record.public_key, &openssh)?;
+    Ok(Identity::PrivateKey { public_key: record.public_key.clone(), openssh })
+}
+
+fn openssh(key: &Identity) -> Result<&SecretBytes, MasterKeyError> {
+    match key {
+        Identity::PrivateKey { openssh, .. } => Ok(openssh),
+        other => {
+            let fingerprint = other.public_key().fingerprint();
+            Err(MasterKeyError::Damaged { fingerprint, reason: "its private half is not in memory" })
+        }
+    }
+}
+
+fn check_private_half(fingerprint: Fingerprint, public_key: &PublicKey, openssh: &SecretBytes) -> Result<(), MasterKeyError> {
+    let damaged = |reason| MasterKeyError::Damaged { fingerprint, reason };
+    let pair = toehold_keygen::read_private_key_file(openssh.expose(), None)
+        .map_err(|_| damaged("what was sealed is not a private key"))?;
+    if pair.public_key() != public_key {
+        return Err(damaged("the private half is that of another key"));
+    }
+    Ok(())
+}
+
+/// The oldest key in the store, by the time that its record names.
+async fn oldest<S: Store + ?Sized>(store: &S) -> Result<Option<MasterKeyRecord>, MasterKeyError> {
+    let current = CurrentMasterKey::key()?;
+    let mut records = Vec::new();
+    for entry in store.list(&Key::new(["masterkey"])?).await?.iter().filter(|entry| entry.key != current) {
+        records.push(Stored::<MasterKeyRecord>::decode(entry)?.body);
+    }
+    Ok(records.into_iter().min_by_key(|record| (record.created_at, record.public_key.fingerprint())))
+}
+
+/// Makes `record` current unless another one is; returns the one that is.
+async fn make_current<S: Store + ?Sized>(store: &S, record: MasterKeyRecord) -> Result<MasterKeyRecord, MasterKeyError> {
+    let current = CurrentMasterKey { fingerprint: record.public_key.fingerprint() };
+    match Stored::create(store, CurrentMasterKey::key()?, current).await {
+        Ok(_) => Ok(record),
+        Err(StoreError::Conflict { .. }) => current_master_key(store).await?.ok_or(MasterKeyError::Absent),
+        Err(error) => Err(error.into()),
+    }
+}

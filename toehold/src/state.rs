@@ -1,0 +1,274 @@
+//! The state directory: the store, and the identity that opens what is sealed in it.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use etcetera::base_strategy::{BaseStrategy as _, Xdg};
+use toehold_core::{Identity, SecretBytes, Source, StoreError, Timestamp};
+use tokio::sync::OnceCell;
+
+use crate::adapters::identity::{self, IdentityError, IdentityFile, NewIdentity, Recipient, Vault, read_wiped};
+use crate::adapters::sqlite::SqliteStore;
+use crate::master_key::{self, MasterKey, MasterKeyError};
+use crate::private::{self, PrivateError};
+
+/// The most bytes that a passphrase file may have.
+const MAX_PASSPHRASE: usize = 4096;
+
+/// Where the passphrase of an identity comes from. Never the command line: `ps` shows it to everybody.
+///
+/// Asked at most once, on a thread that may block, and only for an identity that has a passphrase.
+pub trait PassphraseSource: Send + Sync {
+    /// The passphrase of the identity in the file `identity`; `None` where there is nobody to ask.
+    ///
+    /// # Errors
+    /// Where it was to be had and could not be read.
+    fn passphrase(&self, identity: &Path) -> Result<Option<SecretBytes>, PassphraseError>;
+}
+
+/// Why a passphrase could not be read. Never holds any of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassphraseError {
+    /// The file is not private, or the system refused.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    /// Asking for it on the terminal failed.
+    #[error("the passphrase could not be read from the terminal")]
+    Terminal(#[source] io::Error),
+    /// The file has more bytes than any passphrase.
+    #[error("{} has over {MAX_PASSPHRASE} bytes and is no passphrase file", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl<F> PassphraseSource for F
+where
+    F: Fn(&Path) -> Result<Option<SecretBytes>, PassphraseError> + Send + Sync,
+{
+    fn passphrase(&self, identity: &Path) -> Result<Option<SecretBytes>, PassphraseError> {
+        self(identity)
+    }
+}
+
+/// A source for those who have no passphrase.
+#[derive(Clone, Copy, Debug)]
+pub struct NoPassphrase;
+
+impl PassphraseSource for NoPassphrase {
+    fn passphrase(&self, _: &Path) -> Result<Option<SecretBytes>, PassphraseError> {
+        Ok(None)
+    }
+}
+
+/// A file whose first line is the passphrase: `TOEHOLD_PASSPHRASE_FILE` or `--passphrase-file`.
+#[derive(Clone, Debug)]
+pub struct PassphraseFile(pub PathBuf);
+
+impl PassphraseFile {
+    /// Reads it. A regular file must let nobody but its owner in; a pipe such as `/dev/fd/3` is read as it is.
+    ///
+    /// # Errors
+    /// [`PassphraseError::Private`] and [`PassphraseError::TooLong`].
+    pub fn read(&self) -> Result<SecretBytes, PassphraseError> {
+        let path = &self.0;
+        let file = File::open(path).map_err(private::io_error("reading", path))?;
+        let metadata = file.metadata().map_err(private::io_error("reading", path))?;
+        if metadata.is_file() && metadata.mode() & 0o077 != 0 {
+            let mode = metadata.mode() & 0o7777;
+            return Err(PrivateError::Loose { path: path.clone(), mode, wanted: 0o600 }.into());
+        }
+        let content = read_wiped(file, MAX_PASSPHRASE + 1).map_err(private::io_error("reading", path))?;
+        if content.len() > MAX_PASSPHRASE {
+            return Err(PassphraseError::TooLong { path: path.clone() });
+        }
+        let line = content.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        Ok(SecretBytes::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec()))
+    }
+}
+
+impl PassphraseSource for PassphraseFile {
+    fn passphrase(&self, _: &Path) -> Result<Option<SecretBytes>, PassphraseError> {
+        self.read().map(Some)
+    }
+}
+
+/// Why the state directory could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The user has no home directory, so that there is no default place.
+    #[error("there is no home directory to keep state in; name one with --state-dir or TOEHOLD_STATE_DIR")]
+    NoHome,
+    /// The directory is not there: nothing was initialised.
+    #[error("there is no state directory {}; run: toehold init", path.display())]
+    NotInitialised {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory is not private, not ours, or cannot be made.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The identity cannot be made or unlocked.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The master key is sealed to an identity that is gone; a new one could not open it.
+    #[error("the identity {} is gone, and the store's keys are sealed to it; bring it back from its copy", path.display())]
+    IdentityLost {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// There is no master key to be had.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The passphrase could not be read.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
+    /// A key pair could not be made.
+    #[error("making the master key failed")]
+    Generating(#[source] Source),
+    /// The thread that unlocks the identity panicked.
+    #[error("unlocking the identity failed")]
+    Unlocking(#[source] Source),
+}
+
+/// What [`State::init`] found and made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Initialised {
+    /// Whether the identity was made now.
+    pub identity_created: bool,
+    /// The identity's recipient; `None` for one that was there and that nobody had to unlock.
+    pub recipient: Option<Recipient>,
+    /// The master key, and whether it was made now.
+    pub master_key: MasterKey,
+}
+
+/// An open state directory.
+pub struct State {
+    directory: PathBuf,
+    store: SqliteStore,
+    passphrase: Arc<dyn PassphraseSource>,
+    vault: OnceCell<Vault>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// `toehold` in the user's data directory by the XDG Base Directory Specification: `~/.local/share/toehold`.
+    ///
+    /// # Errors
+    /// [`StateError::NoHome`].
+    pub fn default_directory() -> Result<PathBuf, StateError> {
+        Ok(Xdg::new().map_err(|_| StateError::NoHome)?.data_dir().join("toehold"))
+    }
+
+    /// Opens a directory that was initialised. The identity is unlocked when it is first needed.
+    ///
+    /// # Errors
+    /// [`StateError::NotInitialised`]; [`StateError::Private`] for a directory that others may enter; [`StateError::Store`].
+    pub fn open(directory: &Path, passphrase: impl PassphraseSource + 'static) -> Result<Self, StateError> {
+        private::check_directory(directory).map_err(|error| {
+            if error.is_absent() { StateError::NotInitialised { path: directory.to_owned() } } else { error.into() }
+        })?;
+        Ok(Self::with(directory, SqliteStore::open(directory)?, passphrase))
+    }
+
+    /// Opens a directory, and makes it with mode 0700 and an empty store where there is none. [`State::init`] does the rest.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn create(directory: &Path, passphrase: impl PassphraseSource + 'static) -> Result<Self, StateError> {
+        private::create_directory(directory)?;
+        Ok(Self::with(directory, SqliteStore::create(directory)?, passphrase))
+    }
+
+    fn with(directory: &Path, store: SqliteStore, passphrase: impl PassphraseSource + 'static) -> Self {
+        Self { directory: directory.to_owned(), store, passphrase: Arc::new(passphrase), vault: OnceCell::new() }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The store in it.
+    pub fn store(&self) -> &SqliteStore {
+        &self.store
+    }
+
+    /// Makes what is not there yet: an identity as `new_identity` says, and a master key by `generate`. What is there stays as it
+    /// is, and for that no passphrase is asked. Safe to interrupt and to run again.
+    ///
+    /// # Errors
+    /// [`StateError::IdentityLost`]; further as [`IdentityFile::create`], [`State::vault`] and [`master_key::create_master_key`].
+    pub async fn init(
+        &self,
+        new_identity: &NewIdentity,
+        generate: impl FnOnce() -> Result<Identity, Source>,
+        comment: &str,
+        now: Timestamp,
+    ) -> Result<Initialised, StateError> {
+        let current = master_key::current_master_key(&self.store).await?;
+        if current.is_some() && !IdentityFile::exists(&self.directory) {
+            return Err(StateError::IdentityLost { path: self.directory.join(identity::FILE_NAME) });
+        }
+        let made = IdentityFile::create(&self.directory, new_identity, now)?;
+        let identity_created = made.is_some();
+        if let Some(vault) = made {
+            // Only filled already where somebody took the identity away meanwhile.
+            drop(self.vault.set(vault));
+        }
+        if let Some(record) = current {
+            let master_key = MasterKey { record, created: false };
+            return Ok(Initialised { identity_created, recipient: self.vault.get().map(Vault::recipient), master_key });
+        }
+        let vault = self.vault().await?;
+        let key = generate().map_err(StateError::Generating)?;
+        let master_key = master_key::create_master_key(&self.store, vault, &key, comment, now).await?;
+        Ok(Initialised { identity_created, recipient: Some(vault.recipient()), master_key })
+    }
+
+    /// The unlocked identity; asks for its passphrase at the first call. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StateError::Identity`] and [`StateError::Passphrase`]. A later call tries again.
+    pub async fn vault(&self) -> Result<&Vault, StateError> {
+        self.vault
+            .get_or_try_init(|| async {
+                let directory = self.directory.clone();
+                let source = Arc::clone(&self.passphrase);
+                // A prompt waits for a person, and scrypt computes for a second.
+                tokio::task::spawn_blocking(move || unlock(&directory, source.as_ref()))
+                    .await
+                    .map_err(|error| StateError::Unlocking(Box::new(error)))?
+            })
+            .await
+    }
+
+    /// The current master key, ready to log in with.
+    ///
+    /// # Errors
+    /// As [`State::vault`] and [`master_key::load_master_key`].
+    pub async fn master_key(&self) -> Result<Identity, StateError> {
+        Ok(master_key::load_master_key(&self.store, self.vault().await?).await?)
+    }
+}
+
+fn unlock(directory: &Path, source: &dyn PassphraseSource) -> Result<Vault, StateError> {
+    let file = IdentityFile::read(directory)?;
+    let passphrase = if file.needs_passphrase() { source.passphrase(file.path())? } else { None };
+    Ok(file.unlock(passphrase.as_ref())?)
+}
