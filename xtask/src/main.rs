@@ -3,6 +3,7 @@
 mod architecture;
 mod bench;
 mod chaos;
+mod cli_document;
 mod features;
 mod fuzz;
 mod hygiene;

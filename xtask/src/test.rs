@@ -3,7 +3,9 @@
 use crate::prerequisites::Part;
 use crate::report::Report;
 use crate::workspace::Metadata;
-use crate::{Result, architecture, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process, test_targets};
+use crate::{
+    Result, architecture, cli_document, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process, test_targets,
+};
 
 /// The command line of the task.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     report.step("features", |_| features::check(&metadata));
     report.step("test", |report| test_targets::run(&metadata, &options.without, report));
+    report.step("cli", |_| cli_document::check(&metadata));
     report.step("examples", |_| examples(&metadata));
     report.step("benches", |_| benches(&metadata));
     report.step("doc", |_| {
