@@ -62,7 +62,7 @@ pub(super) async fn add_one(
     let result = onboard(context, request, &master, &mut console).await;
     console.finish();
     let outcome = result?;
-    let removal = if outcome.end == End::Orphaned { clean_up_through(&outcome.record, &delivery).await } else { None };
+    let by_hand = outcome.end == End::Orphaned && !cleaned_up_through(&outcome.record, &delivery).await;
     context.output.document(&outcome_document(&outcome));
     if outcome.end == End::Completed {
         context.output.text(managed_text(&outcome.record));
@@ -71,7 +71,7 @@ pub(super) async fn add_one(
         }
         return Ok(Exit::Done);
     }
-    Err(failure(&outcome, removal))
+    Err(failure(&outcome, by_hand))
 }
 
 async fn onboard(context: &Context, request: Request, master: &Identity, console: &mut Console) -> Result<Outcome, Failure> {
@@ -206,7 +206,7 @@ fn outcome_document(outcome: &Outcome) -> Value {
     })
 }
 
-fn failure(outcome: &Outcome, removal: Option<String>) -> Failure {
+fn failure(outcome: &Outcome, by_hand: bool) -> Failure {
     let account = &outcome.record.route.account;
     let reason = outcome.reason.as_deref().unwrap_or("it was interrupted");
     match outcome.end {
@@ -222,8 +222,8 @@ fn failure(outcome: &Outcome, removal: Option<String>) -> Failure {
                 format!("the temporary key ends at {}", outcome.record.expires_at)
             };
             let mut hint = format!("try again: toehold session recover {id}");
-            if let Some(removal) = removal {
-                hint.push_str(&format!("\n         or remove it by hand on the host: {removal}"));
+            if by_hand {
+                hint.push_str("; toehold session ls prints the line that takes it away by hand");
             }
             Failure::new(format!(
                 "{account} is not managed: {reason}. It was not seen that the temporary key is gone from the host; {end}."
@@ -234,17 +234,13 @@ fn failure(outcome: &Outcome, removal: Option<String>) -> Failure {
     }
 }
 
-/// Where a command leads to the host, the removal goes the same way. The session stays on the list until the key's end
-/// was seen all the same. Returns the line to run by hand where that did not work.
-async fn clean_up_through(record: &SessionRecord, delivery: &Delivery) -> Option<String> {
-    let line = removal_line(record)?;
-    let Delivery::Via(via) = delivery else { return Some(line) };
+/// Where a command leads to the host, the removal goes the same way. The session stays on the list all the same, until the
+/// key was seen gone. Says whether the removal ran.
+async fn cleaned_up_through(record: &SessionRecord, delivery: &Delivery) -> bool {
+    let (Some(line), Delivery::Via(via)) = (removal_line(record), delivery) else { return false };
     let input = format!("{line}\n");
     let run = via.run(&record.route.account, input.as_bytes(), std::future::pending());
-    match tokio::time::timeout(Duration::from_secs(60), run).await {
-        Ok(Ok(_)) => None,
-        _ => Some(line),
-    }
+    matches!(tokio::time::timeout(Duration::from_secs(60), run).await, Ok(Ok(_)))
 }
 
 /// How one host of a list went.
@@ -336,9 +332,8 @@ async fn add_of_list(
     match result {
         Ok(outcome) if outcome.end == End::Completed => (Exit::Done, "managed".to_owned(), outcome_document(&outcome)),
         Ok(outcome) => {
-            let removal =
-                if outcome.end == End::Orphaned { clean_up_through(&outcome.record, &delivery).await } else { None };
-            let failure = failure(&outcome, removal);
+            let by_hand = outcome.end == End::Orphaned && !cleaned_up_through(&outcome.record, &delivery).await;
+            let failure = failure(&outcome, by_hand);
             (failure.exit, failure.message, outcome_document(&outcome))
         }
         Err(failure) => {

@@ -38,10 +38,11 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<Exit, Failure> 
                 continue;
             }
         };
-        let ends = match (record.without_expiry, record.is_expired(now)) {
-            (true, _) => "by hand".to_owned(),
-            (false, true) => "ended".to_owned(),
-            (false, false) => record.expires_at.to_string(),
+        let ends = match (record.status.is_open(), record.without_expiry, record.is_expired(now)) {
+            (false, ..) => "gone".to_owned(),
+            (true, true, _) => "by hand".to_owned(),
+            (true, false, true) => "ended".to_owned(),
+            (true, false, false) => record.expires_at.to_string(),
         };
         rows.push(vec![
             record.id.to_string(),

@@ -1,5 +1,6 @@
 //! Running the installation command on a host through a command of the operator's, such as `ssh admin@host sh`.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,8 +23,12 @@ impl Via {
     /// For unbalanced quotes, or no word at all.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         match shell_words::split(line) {
-            Ok(words) if !words.is_empty() => Ok(Self { words }),
-            Ok(_) => Err("the command of --via is empty".to_owned()),
+            Ok(words) => match words.first() {
+                // Known before a session begins; found out later it would leave one behind.
+                Some(program) if is_there(program) => Ok(Self { words }),
+                Some(program) => Err(format!("the command of --via begins with {program}, which is not to be found")),
+                None => Err("the command of --via is empty".to_owned()),
+            },
             Err(error) => Err(format!("the command of --via cannot be read: {error}")),
         }
     }
@@ -103,9 +108,18 @@ impl Via {
         }
         let words = if complaints.trim().is_empty() { printed } else { complaints };
         let words = words.trim();
-        let last: Vec<&str> = words.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect();
-        Err(format!("the command of --via failed ({status}): {}", last.join("; ")))
+        let mut last: Vec<&str> = words.lines().rev().take(3).collect();
+        last.reverse();
+        let colon = if last.is_empty() { "" } else { ": " };
+        Err(format!("the command of --via failed ({status}){colon}{}", last.join("; ").trim_end_matches('.')))
     }
+}
+
+fn is_there(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).exists();
+    }
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
 async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
@@ -124,12 +138,13 @@ mod tests {
 
     #[test]
     fn places_are_filled_once() {
-        let via = Via::parse("ssh -p {port} 'admin@{host}' {account} {x} {user}").unwrap();
+        let via = Via::parse("sh -p {port} 'admin@{host}' {account} {x} {user}").unwrap();
         let account: Account = "{host}@web1:2222".parse().unwrap();
-        assert_eq!(via.filled(&account), ["ssh", "-p", "2222", "admin@web1", "{host}@web1:2222", "{x}", "{host}"]);
+        assert_eq!(via.filled(&account), ["sh", "-p", "2222", "admin@web1", "{host}@web1:2222", "{x}", "{host}"]);
         assert!(via.names_the_account());
         assert!(!Via::parse("sh").unwrap().names_the_account());
         assert!(Via::parse("").is_err());
+        assert!(Via::parse("no-such-program-anywhere {account}").is_err());
         assert!(Via::parse("sh 'x").is_err());
     }
 }

@@ -51,26 +51,26 @@ pub(super) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 /// What SSH runs over.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// A stream that ends with an error as soon as its [`Lifeline`] is dropped.
 ///
 /// russh reads and writes in a task of its own, which a peer that says nothing more would keep for ever.
-pub(super) struct Tethered {
+pub(crate) struct Tethered {
     stream: Box<dyn Stream>,
     lifeline: Option<oneshot::Receiver<()>>,
 }
 
 /// Held by the owner of the connection.
 #[derive(Debug)]
-pub(super) struct Lifeline {
+pub(crate) struct Lifeline {
     _held: oneshot::Sender<()>,
 }
 
 impl Tethered {
-    pub(super) fn new(stream: Box<dyn Stream>) -> (Self, Lifeline) {
+    pub(crate) fn new(stream: Box<dyn Stream>) -> (Self, Lifeline) {
         let (held, lifeline) = oneshot::channel();
         (Self { stream, lifeline: Some(lifeline) }, Lifeline { _held: held })
     }

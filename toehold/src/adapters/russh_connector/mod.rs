@@ -18,6 +18,7 @@ use tokio::time::Instant;
 pub use session::RusshSession;
 
 use auth::Question;
+pub(crate) use dial::{Lifeline, Tethered};
 use handshake::Hop;
 pub(crate) use handshake::words;
 

@@ -95,6 +95,8 @@ impl SqliteError {
             Some(ErrorCode::NotADatabase) => Self::Damaged { path, reason: "it is not an SQLite database".to_owned() },
             Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { path, reason: error.to_string() },
             Some(ErrorCode::ReadOnly) => Self::ReadOnly { path },
+            // Even a reader has to make the log's index beside the database.
+            Some(ErrorCode::CannotOpen) if !may_write_beside(&path) => Self::ReadOnly { path },
             _ => Self::Engine { path, reason: error.to_string() },
         }
     }
@@ -103,4 +105,8 @@ impl SqliteError {
     pub(super) fn while_doing(self, doing: impl Into<String>) -> StoreError {
         StoreError::Unavailable { doing: doing.into(), source: Box::new(self) }
     }
+}
+
+fn may_write_beside(path: &Path) -> bool {
+    path.parent().is_none_or(|directory| rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok())
 }
