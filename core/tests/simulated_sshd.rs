@@ -48,6 +48,12 @@ fn lines_are_found_as_sshd_finds_them() {
         "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,no-pty,no-user-rc {key}",
         "environment=\"A=b c\",permitopen=\"localhost:80\",permitlisten=\"8080\",tunnel=\"0\" {key}",
         "no-touch-required,verify-required {key}",
+        // Nothing needs to stand between commas.
+        "restrict, {key}",
+        ",restrict {key}",
+        "restrict,,pty {key}",
+        ", {key}",
+        "permitopen=\"[::1]:*\",permitopen=\"*:*\",permitlisten=\"*:80\",tunnel=\"any\" {key}",
         // A refusal by one line is not a refusal by all.
         "cert-authority {key}\n{key}\n",
         "expiry-time=\"20200101\" {key}\nunknown {key}\n{key}\n",
@@ -67,9 +73,6 @@ fn lines_are_found_as_sshd_finds_them() {
         "unknown=\"value\" {key}",
         "no-restrict {key}",
         "no-cert-authority {key}",
-        "restrict, {key}",
-        ",restrict {key}",
-        "restrict,,pty {key}",
         "restrict=\"yes\" {key}",
         "restricted {key}",
         "command {key}",
@@ -80,6 +83,13 @@ fn lines_are_found_as_sshd_finds_them() {
         "from=\"*\",from=\"*\" {key}",
         "principals=\"root\" {key}",
         "environment=\"A\" {key}",
+        "environment=\"=x\" {key}",
+        "environment=\"A b=x\" {key}",
+        "permitopen=\"80\" {key}",
+        "permitopen=\"host:1,other:2\" {key}",
+        "permitopen=\"host:99999\" {key}",
+        "permitlisten=\"\" {key}",
+        "tunnel=\"x\" {key}",
         "restrict\0 {key}",
         "\0{key}",
         "{other} {key}",
@@ -164,9 +174,12 @@ fn expiry_in_all_its_forms() {
         (0, "20270001", false),
         (0, "202711242400", false),
         (0, "202711240060", false),
-        (0, "20271124000061", false),
-        (0, "20271124000060", true), // A leap second.
+        (0, "20271124000062", false),
+        (0, "20271124000061", true), // Leap seconds, as strptime(3) has them.
         (0, "+2027112", false),
+        (0, "2027 1 4", true), // And blanks before a number.
+        (0, "20271 04", false),
+        (0, "2027  04", false),
         (0, "20271124Z ", false),
         (0, "20271124ZZ", false),
         (0, "99991231235959Z", true),
@@ -228,6 +241,10 @@ fn where_a_login_may_come_from() {
         ("192.0.2.10", "!10.0.0.0/8", false),
         ("192.0.2.10", "192.0.2.10/24", false), // Bits behind the mask: not a network, so nobody.
         ("192.0.2.10", "192.0.2.0/33,192.0.2.10", false),
+        ("192.0.2.10", "192.0.2.10,", false), // Nor is an empty entry anything.
+        ("192.0.2.10", "no/network,192.0.2.10", true),
+        ("192.0.2.10", "192.0.2.0/129,192.0.2.10", true),
+        ("2001:db8::7", "2001:db8:0:0::7", true),
         ("2001:db8::7", "2001:db8::/32", true),
         ("2001:db8::7", "2001:DB8::7", true),
         ("2001:db8::7", "::/0", true),

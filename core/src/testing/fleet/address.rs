@@ -3,17 +3,16 @@
 use std::net::IpAddr;
 
 /// Whether a connection from `address` is one that the list permits. A negated entry that matches refuses it whatever else
-/// is in the list, and so does an entry that looks like a network and is none.
+/// is in the list, and so does an empty entry, or a network with a mask that does not fit it.
 pub(super) fn matches_from(address: &str, list: &str) -> bool {
     let mut permitted = false;
     for entry in list.split(',') {
         let (negated, pattern) = entry.strip_prefix('!').map_or((false, entry), |rest| (true, rest));
-        let hit = match pattern.split_once('/') {
-            Some((network, bits)) => match in_network(address, network, bits) {
-                Some(hit) => hit,
-                None => return false,
-            },
-            None => glob(pattern.to_ascii_lowercase().as_bytes(), address.to_ascii_lowercase().as_bytes()),
+        let hit = match Network::parse(pattern) {
+            _ if pattern.is_empty() => return false,
+            Ok(network) => network.contains(address),
+            Err(NoNetwork::Inconsistent) => return false,
+            Err(NoNetwork::Text) => glob(pattern.to_ascii_lowercase().as_bytes(), address.to_ascii_lowercase().as_bytes()),
         };
         if hit && negated {
             return false;
@@ -23,24 +22,50 @@ pub(super) fn matches_from(address: &str, list: &str) -> bool {
     permitted
 }
 
-/// `None` for what is not a network: no address, too long a mask, or bits set behind the mask.
-fn in_network(address: &str, network: &str, bits: &str) -> Option<bool> {
-    let network: IpAddr = network.parse().ok()?;
-    let bits: u32 = bits.parse().ok()?;
-    let width = if network.is_ipv4() { 32 } else { 128 };
-    if bits > width {
-        return None;
-    }
-    let as_bits = |address: IpAddr| match address {
+struct Network {
+    address: IpAddr,
+    mask: u128,
+}
+
+enum NoNetwork {
+    /// Not written as one, so that it is a pattern for the text of the address.
+    Text,
+    /// A mask that is too long, or bits behind it.
+    Inconsistent,
+}
+
+/// An address from the left, so that a mask is the same for both families.
+fn bits(address: IpAddr) -> u128 {
+    match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
         IpAddr::V6(v6) => v6.to_bits(),
-    };
-    let mask = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
-    if as_bits(network) & !mask != 0 {
-        return None;
     }
-    let Ok(address) = address.parse::<IpAddr>() else { return Some(false) };
-    Some(address.is_ipv4() == network.is_ipv4() && as_bits(address) & mask == as_bits(network))
+}
+
+impl Network {
+    /// `addr_pton_cidr`.
+    fn parse(text: &str) -> Result<Self, NoNetwork> {
+        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+        let address: IpAddr = address.parse().map_err(|_| NoNetwork::Text)?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            None => width,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse::<u32>().ok().filter(|length| *length <= 128).ok_or(NoNetwork::Text)?
+            }
+            Some(_) => return Err(NoNetwork::Text),
+        };
+        let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+        if length > width || bits(address) & !mask != 0 {
+            return Err(NoNetwork::Inconsistent);
+        }
+        Ok(Self { address, mask })
+    }
+
+    fn contains(&self, address: &str) -> bool {
+        let Ok(address) = address.parse::<IpAddr>() else { return false };
+        address.is_ipv4() == self.address.is_ipv4() && bits(address) & self.mask == bits(self.address)
+    }
 }
 
 /// `match_pattern`: `*` for any text, `?` for any one byte.

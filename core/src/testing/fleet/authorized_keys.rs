@@ -118,21 +118,15 @@ impl Options {
                 options.cert_authority |= name == "cert-authority";
                 options.restricted |= name == "restrict";
                 rest
-            } else {
-                let (name, rest) = VALUES.iter().find_map(|name| Some((*name, strip_name(text, name)?)))?;
+            } else if let Some((name, rest)) = VALUES.iter().find_map(|name| Some((*name, strip_name(text, name)?))) {
                 let (value, rest) = dequote(rest)?;
                 options.set(settings, name, value)?;
                 rest
+            } else {
+                text
             };
-            // Another one follows a comma; a comma at the end is an error.
-            if let Some(rest) = text.strip_prefix(b",") {
-                if rest.is_empty() {
-                    return None;
-                }
-                text = rest;
-            } else if !text.is_empty() {
-                return None;
-            }
+            // What follows an option is a comma or a blank; nothing needs to stand between two commas or after the last.
+            text = if text.is_empty() { text } else { text.strip_prefix(b",")? };
         }
         Some(options)
     }
@@ -151,7 +145,11 @@ impl Options {
                 // Of several the earliest counts.
                 self.expires = Some(self.expires.map_or(time, |other| other.min(time)));
             }
-            "environment" if !value.contains(&b'=') => return None,
+            "environment" => is_assignment(&value).then_some(())?,
+            "permitopen" => is_permission(&value).then_some(())?,
+            // A bare port stands for any address.
+            "permitlisten" => (is_permission(&value) || is_port(&value)).then_some(())?,
+            "tunnel" => is_tunnel(&value).then_some(())?,
             _ => {}
         }
         Some(())
@@ -163,6 +161,32 @@ impl Options {
             && !self.principals
             && self.from.as_ref().is_none_or(|list| matches_from(&settings.client_address, &String::from_utf8_lossy(list)))
     }
+}
+
+/// `NAME=value`, whatever the value.
+fn is_assignment(text: &[u8]) -> bool {
+    let name = text.split(|byte| *byte == b'=').next().unwrap_or_default();
+    name.len() < text.len() && !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
+/// `host:port`, with brackets around an IPv6 address, and `*` for any port. Names of services are not modelled.
+fn is_permission(text: &[u8]) -> bool {
+    let bracketed = text.strip_prefix(b"[").and_then(|rest| rest.get(rest.iter().position(|byte| *byte == b']')? + 1..));
+    let after_host = bracketed.unwrap_or(text);
+    let Some(delimiter) = after_host.iter().position(|byte| *byte == b':' || *byte == b'/') else { return false };
+    after_host.get(delimiter + 1..).is_some_and(|port| port == b"*" || is_port(port))
+}
+
+fn is_port(text: &[u8]) -> bool {
+    number(text).is_some_and(|port| (1..=65_535).contains(&port))
+}
+
+fn is_tunnel(text: &[u8]) -> bool {
+    text.eq_ignore_ascii_case(b"any") || number(text).is_some()
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn strip_flag<'a>(text: &'a [u8], name: &str, negatable: bool) -> Option<&'a [u8]> {
@@ -210,16 +234,21 @@ fn absolute_time(text: &[u8], utc_offset: i64, knows_utc: bool) -> Option<i64> {
         n if n > 3 && text.get(n - 3..)?.eq_ignore_ascii_case(b"UTC") => (text.get(..n - 3)?, true),
         _ => (text, false),
     };
-    if (utc && !knows_utc) || !matches!(digits.len(), 8 | 12 | 14) || !digits.iter().all(u8::is_ascii_digit) {
+    if (utc && !knows_utc) || !matches!(digits.len(), 8 | 12 | 14) {
         return None;
     }
     let field = |range: std::ops::Range<usize>, low: i64, high: i64| -> Option<i64> {
         let Some(part) = digits.get(range) else { return Some(0) };
+        // As strptime(3) reads numbers, with blanks before them.
+        let part = part.trim_ascii_start();
+        if part.is_empty() || !part.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
         let value = part.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
         (low..=high).contains(&value).then_some(value)
     };
     let (year, month, day) = (field(0..4, 0, 9999)?, field(4..6, 1, 12)?, field(6..8, 1, 31)?);
-    let (hour, minute, second) = (field(8..10, 0, 23)?, field(10..12, 0, 59)?, field(12..14, 0, 60)?);
+    let (hour, minute, second) = (field(8..10, 0, 23)?, field(10..12, 0, 59)?, field(12..14, 0, 61)?);
     let local = days_before(year, month) * 86_400 + (day - 1) * 86_400 + hour * 3_600 + minute * 60 + second;
     let time = if utc { local } else { local - utc_offset };
     // Zero stands for "none" inside sshd, which refuses it here.
