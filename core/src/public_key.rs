@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base64ct::{Base64, Base64Unpadded, Encoding as _};
+use base64ct::{Base64, Base64Unpadded, Base64UrlUnpadded, Encoding as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -151,6 +151,12 @@ impl Fingerprint {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The hash as 43 characters of `A–Z a–z 0–9 - _` (RFC 4648 §5), for names such as a segment of a store key, in which
+    /// the `/` of the printed form cannot stand.
+    pub fn to_segment(&self) -> String {
+        Base64UrlUnpadded::encode_string(&self.0)
+    }
 }
 
 impl FromStr for Fingerprint {
@@ -207,6 +213,13 @@ mod tests {
         assert_eq!(key.algorithm(), "ssh-ed25519");
         assert_eq!(format!("{key} someone@example.net"), LINE);
         assert_eq!(key.fingerprint().to_string().parse(), Ok(key.fingerprint()));
+    }
+
+    #[test]
+    fn a_fingerprint_has_a_form_without_slashes() {
+        let fingerprint = Fingerprint([0xff; 32]);
+        assert!(fingerprint.to_string().contains('/'));
+        assert_eq!(fingerprint.to_segment(), format!("{}8", "_".repeat(42)));
     }
 
     #[test]

@@ -109,8 +109,8 @@ impl SqliteStore {
 
     fn start(opened: open::Opened, path: PathBuf, options: Options) -> Result<Self, StoreError> {
         let place: Arc<Path> = Arc::from(path.as_path());
-        let (reads, read_queue) = channel();
-        let (writes, write_queue) = channel();
+        let (reads, to_read) = channel();
+        let (writes, to_write) = channel();
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|source| StoreError::Unavailable {
                 doing: format!("opening {}", path.display()),
@@ -118,12 +118,12 @@ impl SqliteStore {
             })
         };
         let reader = reader::Reader::new(opened.reader, Arc::clone(&place), options.busy_limit, options.watch_interval);
-        let reader = spawn("sqlite-reader", Box::new(move || reader.run(&read_queue)))?;
-        let to_reader = reads.clone();
-        let writer = writer::Writer::new(opened.writer, place, options.busy_limit, to_reader);
-        let writer = spawn("sqlite-writer", Box::new(move || writer.run(&write_queue)))?;
-        let inner =
-            Inner { path, reads: Some(reads), writes: Some(writes), threads: vec![writer, reader], closing: opened.closing };
+        let writing = writer::Writer::new(opened.writer, place, options.busy_limit, reads.clone());
+        let threads = vec![
+            spawn("sqlite-writer", Box::new(move || writing.run(&to_write)))?,
+            spawn("sqlite-reader", Box::new(move || reader.run(&to_read)))?,
+        ];
+        let inner = Inner { path, reads: Some(reads), writes: Some(writes), threads, closing: opened.closing };
         Ok(Self { inner: Arc::new(inner) })
     }
 

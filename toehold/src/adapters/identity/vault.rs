@@ -205,9 +205,8 @@ impl Vault {
         if sealed.len() > MAX_SEALED {
             return Err(damaged("it is larger than any secret"));
         }
-        let identity: &dyn age::Identity = match &self.identity {
-            IdentityKind::X25519(identity) => identity,
-        };
+        let IdentityKind::X25519(identity) = &self.identity;
+        let identity: &dyn age::Identity = identity;
         let decryptor = Decryptor::new_buffered(sealed).map_err(|_| damaged("it is not an age file"))?;
         let reader = decryptor.decrypt(std::iter::once(identity)).map_err(|error| match error {
             DecryptError::NoMatchingKeys => VaultError::OtherRecipient { purpose, recipient: self.recipient() },
@@ -224,8 +223,7 @@ impl Vault {
 pub(crate) fn read_wiped(mut reader: impl io::Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut buffer = Zeroizing::new(vec![0; limit]);
     let mut filled = 0;
-    loop {
-        let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) else { break };
+    while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
         match reader.read(free) {
             Ok(0) => break,
             Ok(count) => filled += count,

@@ -191,3 +191,27 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn both_connections_are_durable_and_the_reader_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let path = directory.path().join(FILE_NAME);
+        create(&path, Options::default()).unwrap();
+        let opened = existing(&path, Options::default()).unwrap();
+        for connection in [&opened.writer, &opened.reader] {
+            let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap();
+            assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
+            // FULL: <https://www.sqlite.org/pragma.html#pragma_synchronous>
+            assert_eq!(pragma("synchronous"), 2.into());
+        }
+        assert!(opened.reader.execute("UPDATE counter SET revision = 7", []).is_err());
+        assert_eq!(opened.writer.execute("UPDATE counter SET revision = 7", []).unwrap(), 1);
+    }
+}
