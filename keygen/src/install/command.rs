@@ -169,10 +169,13 @@ impl<'a> InstallCommand<'a> {
         let end = self.expires_at.unix_seconds();
         let people = self.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC");
         let mut line = format!("|u={} i={} E={end} w='{people}' o={}", quote(user), self.session, self.account.port());
+        if self.expiry != ExpiryForm::None {
+            let _ = write!(line, " t={}", self.expires_at.strftime("%Y%m%d%H%M%SZ"));
+        }
         if self.expiry == ExpiryForm::Detect {
             let [january, july] = ["%Y-01-01T00:00:00Z", "%Y-07-01T00:00:00Z"]
                 .map(|form| self.expires_at.strftime(form).parse::<Timestamp>().unwrap_or(self.expires_at).unix_seconds());
-            let _ = write!(line, " j={january} J={july}");
+            let _ = write!(line, " j='{january} {july}'");
         }
         let _ = write!(line, " k={} r={}", quote(&self.key.to_string()), from);
         if let Some(home) = self.home {

@@ -4,19 +4,19 @@
 # command, and no operator inside of a message. Every byte counts: a terminal takes 4,095 of them in one line.
 #
 # The secret comes on stdin, everything else in the environment of this one `sh`:
-# u account's user   h home   i session id   E end in unix seconds   w the same for people; its digits are YYYYMMDDHHMMSS in UTC
-# j 1 January and J 1 July of that year in unix seconds   o TCP port of the SSH server   k `type base64` of the key
+# u account's user   h home   i session id   E end in unix seconds, w for people and t for an expiry-time that is in UTC
+# j 1 January and 1 July of that year in unix seconds   o TCP port of the SSH server   k `type base64` of the key
 # r `,from="…"` or empty   positional: further .pub files of the host
 exec 3>&2 2>/dev/null;
-set -fu;
+set -u;
 umask 077;
 unset TZ s;
-export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin";
+export LC_ALL=C PATH="$PATH:/usr/sbin";
 e() { printf "toehold: %s\n" "$*" >&3; exit 1; };
 D= F= N= W= A= S=;
-Z() { x=$?; [ $x = 0 ] || {
+Z() {
   [ $W ] && { dd if=/dev/null of="$f" bs=1 seek=$W; [ $F ] && rm "$f"; }; [ $A ] && rm -f "$p" "$p.$$"; [ $D ] && rmdir "$d";
-  echo "toehold: nothing was changed" >&3; exit 1; }; };
+  echo "toehold: nothing was changed" >&3; exit 1; };
 trap Z 0;
 trap "exit 1" 1 2 13 15;
 read -r s;
@@ -24,7 +24,7 @@ read -r s;
 # Whose account this is (O3), and whether the grant is over (O2).
 x=$(id -un);
 [ "$x" = "$u" ] || e "this is the account $x, not $u";
-[ "$(date +%s)" -lt $E ] || e "this line ended at $w, make a new one";
+[ "$(date +%s)" -lt $E ] || e "this line ended at $w";
 #if passwd
 h=~USER;
 #fi
@@ -34,8 +34,9 @@ d=$h/.ssh;
 f=$d/authorized_keys p=$d/toehold-proof-$i;
 
 # l PATH: what StrictModes refuses, or a later atomic replacement would lose. False where there is nothing.
-l() { set -- "$1" $(ls -ldn "$1");
-  case ${2-} in "") return 1;; l*) e "$1 is a link";; ?????w*|????????w*) e "others can write $1, use chmod go-w";; -*+) e "$1 has an ACL"; esac;
+l() { x=$(ls -ldn "$1") || return;
+  set -- "$1" $x;
+  case $2 in l*) e "$1 is a link";; ?????w*|????????w*) e "others can write $1, use chmod go-w";; -*+) e "$1 has an ACL"; esac;
   [ $4 = $(id -u) ] || [ "$4$1" = "0$h/" ] || e "$1 belongs to uid $4"; };
 l "$h/" || e "there is no $h";
 l "$d" || D=1;
@@ -48,17 +49,17 @@ else F=1; fi;
 #if told
 # What sshd makes of this account (O6): its own answer where it gives one, else the global part of its configuration. The
 # loop leaves the host keys' paths and the ports.
-C=$({ sshd -T -C "user=$u,host=x,addr=127.0.0.1" || { cd /etc/ssh; set +f; for x in sshd_config.d/*f sshd_config; do
-    sed "/^ *[Mm]atch/,\$d;/^#/d;/^$/d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/authorized_keys; } | while read -r x v; do
+C=$({ sshd -T -C "user=$u,host=x,addr=127.0.0.1" || { cd /etc/ssh; for x in sshd_config.d/*f sshd_config; do
+    sed "/^ *[Mm]atch/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/authorized_keys; } |
+grep -iE "^ *port|hostkey[^a]|keysf|keysc|chroot|forcec|pubkeyau" | while read -r x v; do
   x=$(echo "$x" | tr A-Z a-z);
-  case $x in hostkey) echo "$v.pub";; port) echo $v; esac;
-  case $S in *" $x "*) continue; esac;
-  S="$S $x ";
   case $x=$v in
-  authorizedkeysfile=*) for y in $v x; do
+  authorizedkeysfile=*) [ $S ] || for y in $v x; do
     y=${y#%h/};
     case $y in *%u*) y=${y%%%u*}$u${y#*%u}; esac;
-    case $y in "$f"|.ssh/authorized_keys) break;; x) e "sshd reads $v, not $f"; esac; done;;
+    case $y in "$f"|.ssh/authorized_keys) break;; x) e "sshd reads $v, not $f"; esac; done; S=1;;
+  hostkey=*) echo "$v.pub";;
+  port=*) echo $v;;
   *=none|chrootdirectory=/|forcecommand=internal-sftp*) ;;
   chrootdirectory=*|forcecommand=*|pubkeyauthentication=no) e "sshd has $x $v";;
   authorizedkeyscommand=*) echo "toehold: note: sshd has $x $v" >&3; esac; done) || exit 1;
@@ -68,14 +69,14 @@ C=;
 #fi
 
 # The end of the key as this host reads it (O2).
-t=$(echo "$w" | tr -dc 0-9)Z y=internal-sftp;
+y=internal-sftp;
 #if detect
 Y() { date $3 -d "@$1" $2 || date $3 -r $1 $2; };
 case "$(sshd -V 2>&1; ssh -V 2>&1)" in
 *OpenSSH_[1-6].*|*OpenSSH_7.[0-6]*) t=;;
 *OpenSSH_[78].*|*OpenSSH_9.0*)
   v=99999;
-  for x in $j $J; do
+  for x in $j; do
     x=$(Y $x +%z "");
     z=$((1${x#?}-10000));
     z=$((${x%????}(z/100*3600+z%100*60)));
@@ -99,11 +100,9 @@ T() { while read -r x y v; do case $x in ssh-*|ecdsa-*|sk-*) x=$(echo "$y" | H);
 #if files
 for x; do [ -r "$x" ] || e "cannot read $x"; done;
 #fi
-set +f;
 P=$({ for x in /etc/ssh/ssh_host_*key.pub $C "$@"; do cat "$x"; echo; done; for x in /etc/dropbear/*key; do dropbearkey -y -f "$x"; done; } | T);
-set -f;
 C=" "$(echo $C 22)" ";
-[ "$P" ] && [ "$#${C#* $o }" != "0$C" ] || P="$P $(for y in $o $C; do ssh-keyscan -p $y 127.0.0.1; done | sed "s/^[^ ]* //" | T)";
+[ "$P" ] && [ "$#${C#* $o }" != "0$C" ] || P="$P $(for y in $o $C; do ssh-keyscan -p $y 127.0.0.1; done | cut -d" " -f2- | T)";
 [ ${#P} -gt 63 ] || e "cannot read a host key, be root or use --host-key";
 
 # Nothing was written so far. From here on a failure takes back whatever was. The proof is there before the key is.
@@ -111,5 +110,6 @@ C=" "$(echo $C 22)" ";
 [ -e "$p" ] || { A=1; set -C; printf "%s\n" $P ${D:+new:.ssh} ${F:+new:authorized_keys} ${N:+new:newline} >"$p.$$" && mv "$p.$$" "$p"; } || e "cannot write $p";
 grep -qF "$k" "$f" || {
   W=$(cat "$f" | wc -c);
-  { [ -z "$N" ] || echo; } >>"$f" && printf "%s\n" "$L" >>"$f" && grep -qxF "$L" "$f" || e "cannot write $f"; };
+  { [ -z "$N" ] || echo; printf "%s\n" "$L"; } >>"$f" && grep -qxF "$L" "$f" || e "cannot write $f"; };
+trap - 0;
 echo "toehold: $u has the temporary key until $w. Go back to the other terminal."

@@ -3,7 +3,7 @@
 #
 # u account's user   h home   i session id   k `type base64` of the key
 exec 3>&2 2>/dev/null;
-set -fu;
+set -u;
 umask 077;
 export LC_ALL=C;
 e() { printf "toehold: %s\n" "$*" >&3; exit 1; };
@@ -25,8 +25,10 @@ c="has no temporary key of this session";
 if grep -qF "$k" "$f"; then
   [ ! -L "$d" ] && [ ! -L "$f" ] && [ -f "$f" ] || e "$f is a link or no file, nothing was changed";
   cp -p "$f" "$t" && sed "\|$k|d" <"$f" >"$t" || e "cannot write $t, nothing was changed";
+# busybox ends a last line that has no newline when it prints it.
   x=$(sed -n "\|$k|p" <"$f" | wc -c);
-  [ $(n "$f") = $(($(n "$t")+x)) ] || e "cannot write $t, nothing was changed";
+  x=$(($(n "$f")-$(n "$t")-x));
+  [ $x = 0 ] || [ $x = -1 ] || e "cannot write $t, nothing was changed";
   if m new:newline && tail -n 1 "$f" | grep -qF "$k"; then
     dd if=/dev/null of="$t" bs=1 seek=$(($(n "$t")-1)) || e "cannot write $t, nothing was changed"; fi;
   mv -f "$t" "$f" || e "cannot replace $f, nothing was changed";
@@ -35,7 +37,6 @@ fi;
 [ -f "$f" ] && [ ! -s "$f" ] && m new:authorized_keys && rm -f "$f";
 x=;
 m new:.ssh && x=1;
-set +f;
 rm -f "$p" "$p".*;
 [ $x ] && rmdir "$d";
 echo "toehold: $u $c.";

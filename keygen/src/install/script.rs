@@ -24,7 +24,10 @@ pub(super) fn condense(source: &str, parts: &[&str]) -> String {
     for operator in [";", "||", "&&", "|"] {
         line = line.replace(&format!(" {operator}"), operator).replace(&format!("{operator} "), operator);
     }
-    line.replace("*) ", "*)")
+    for (long, short) in [("*) ", "*)"), ("() {", "(){"), ("\" >", "\">"), ("} >", "}>"), (") e \"", ")e \"")] {
+        line = line.replace(long, short);
+    }
+    line
 }
 
 /// `value` as one word of a POSIX shell, literally: as it is where nothing in it means anything to a shell, else in single
