@@ -198,7 +198,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                     connections.spawn(connection::serve(stream, peer.ip(), Arc::clone(&shared)));
                 }
                 // Out of file descriptors, say: others may give theirs back.
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}
         }
