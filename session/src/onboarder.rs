@@ -146,9 +146,16 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         operator: &mut O,
     ) -> Result<Outcome, SessionError> {
         let stored = self.read(id).await?;
-        let record = stored.body.clone();
+        let mut record = stored.body.clone();
         if !record.status.is_open() {
             return Err(SessionError::Closed { id, status: record.status });
+        }
+        if record.host_key.is_none() {
+            // A later session may have established what this one could not.
+            let known = KnownHost::key(&record.route).map_err(StoreError::from)?;
+            if let Some(known) = Stored::<KnownHost>::read(&self.store, &known).await? {
+                record.host_key_check = HostKeyCheck::Known(known.body.host_key);
+            }
         }
         let sealed = match &record.sealed_temporary_key {
             Some(sealed) => match self.open_sealed(&record, sealed) {

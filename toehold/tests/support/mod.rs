@@ -14,11 +14,13 @@
     reason = "test code: a broken assumption is a failed test, and no test uses all of it"
 )]
 
+pub mod cli;
 pub mod dropbear;
 pub mod keys;
 pub mod proxy;
 pub mod server;
 pub mod sshd;
 
+pub use cli::{Done, Toehold};
 pub use keys::{Key, key};
 pub use sshd::RealSshd;
