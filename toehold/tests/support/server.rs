@@ -175,6 +175,11 @@ impl Server {
         found.into_iter().filter_map(Pid::from_raw).collect()
     }
 
+    /// A path as the server sees it, with the mounts of its own.
+    pub fn seen_by_server(&self, path: &Path) -> PathBuf {
+        Path::new(&format!("/proc/{}/root", self.child.id())).join(path.strip_prefix("/").unwrap())
+    }
+
     /// Waits until no connection has a process of its own any more.
     pub fn wait_until_idle(&self) {
         let end = Instant::now() + PATIENCE;
