@@ -135,3 +135,32 @@ fn passphrase_files() {
 fn the_default_lies_in_the_users_data_directory() {
     assert!(State::default_directory().unwrap().ends_with("toehold"));
 }
+
+#[test]
+fn several_inits_at_once_agree() {
+    let parent = directory();
+    let path = parent.path().join("state");
+    let at_once = std::sync::Barrier::new(4);
+    let made: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|seed| {
+                let (path, at_once) = (&path, &at_once);
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    at_once.wait();
+                    runtime.block_on(async {
+                        let state = State::create(path, unasked).unwrap();
+                        state.init(&NewIdentity::unprotected(), new_key(seed), "", NOW).await.unwrap()
+                    })
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(made.iter().filter(|made| made.identity_created).count(), 1);
+    let keys: std::collections::BTreeSet<_> = made.iter().map(|made| made.master_key.record.public_key.clone()).collect();
+    assert_eq!(keys.len(), 1);
+    let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, [FILE_NAME, "state.db"]);
+}

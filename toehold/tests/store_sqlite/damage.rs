@@ -140,3 +140,25 @@ fn the_file_names_its_maker() {
     assert_eq!(&bytes[68..72], b"Toeh");
     assert_eq!(&bytes[60..64], SCHEMA.to_be_bytes());
 }
+
+#[tokio::test]
+async fn damage_that_shows_later_is_an_error_in_words_and_hides_nothing_else() {
+    let directory = directory();
+    let path = directory.path().join(FILE_NAME);
+    let store = SqliteStore::create(directory.path()).unwrap();
+    for number in 0..60 {
+        store.put(&key(&format!("a/{number:02}")), &[0x33; 2000], Expect::Absent).await.unwrap();
+    }
+    drop(store);
+    let mut bytes = fs::read(&path).unwrap();
+    let from = bytes.len() - 3 * 4096;
+    bytes[from..].fill(0xa5);
+    fs::write(&path, &bytes).unwrap();
+
+    let store = SqliteStore::open(directory.path()).unwrap();
+    let words = in_words(&store.list(&key("a")).await.unwrap_err());
+    assert!(words.contains("listing a") && words.contains("is damaged") && words.contains(path.to_str().unwrap()), "{words}");
+    assert_eq!(store.get(&key("a/00")).await.unwrap().unwrap().value, [0x33; 2000]);
+    drop(store);
+    assert!(fs::read(&path).unwrap() == bytes, "the damaged file was changed");
+}

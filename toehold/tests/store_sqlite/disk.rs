@@ -16,14 +16,14 @@ fn mounted(role: &str, mount: &str) -> Vec<String> {
 
 #[test]
 fn a_read_only_directory_is_an_error_in_words() {
-    let said = mounted("open read-only", &format!("mount -t tmpfs -o ro,mode=0700 none \"${DIRECTORY}\""));
+    let said = mounted("fail to create", &format!("mount -t tmpfs -o ro,mode=0700 none \"${DIRECTORY}\""));
     assert!(said[0].contains("Read-only file system") && said[0].contains("state.db"), "{said:?}");
 }
 
 #[test]
 fn an_existing_store_on_a_read_only_file_system_is_an_error_in_words() {
     let said = mounted(
-        "open read-only",
+        "fail to create",
         &format!(
             "mount -t tmpfs -o mode=0700 none \"${DIRECTORY}\" && {ROLE}='create with an open umask' \"$@\" > /dev/null &&
              mount -o remount,ro \"${DIRECTORY}\""
@@ -68,4 +68,47 @@ pub(crate) async fn full_disk(directory: &Path) {
     store.put(&key("kept/small"), b"after", Expect::Revision(small)).await.unwrap();
     assert_eq!(store.get(&key("kept/small")).await.unwrap().unwrap().value, b"after");
     say("survived");
+}
+
+#[test]
+fn a_write_that_finds_no_room_does_not_take_others_with_it() {
+    let said = mounted("share a commit on a full disk", &format!("mount -t tmpfs -o size=2M,mode=0700 none \"${DIRECTORY}\""));
+    assert_eq!(said, ["survived"]);
+}
+
+pub(crate) async fn full_disk_for_some(directory: &Path) {
+    let store = SqliteStore::create(directory).unwrap();
+    // All are in the queue before the first can be written.
+    let other = beside(directory);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let writes: Vec<_> = (0..40)
+        .map(|number| {
+            let store = store.clone();
+            let length = if number < 3 { 10 } else { 100_000 };
+            tokio::spawn(async move { store.put(&key(&format!("a/{number:02}")), &vec![0x77; length], Expect::Absent).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    let mut done = Vec::new();
+    for (number, write) in writes.into_iter().enumerate() {
+        match write.await.unwrap() {
+            Ok(_) => done.push(key(&format!("a/{number:02}"))),
+            Err(error) => assert!(in_words(&error).contains("is full"), "{}", in_words(&error)),
+        }
+    }
+    let there: Vec<_> = store.list(&key("a")).await.unwrap().into_iter().map(|entry| entry.key).collect();
+    assert_eq!(there, done, "what was answered is not what is there");
+    // The small ones all fit, and some of the large ones.
+    assert!((0..3).all(|number| done.contains(&key(&format!("a/{number:02}")))), "{done:?}");
+    assert!((4..40).contains(&done.len()), "{done:?}");
+    say("survived");
+}
+
+#[test]
+fn no_half_made_store_is_left_on_a_full_disk() {
+    let said = mounted("fail to create", &format!("mount -t tmpfs -o size=12k,mode=0700 none \"${DIRECTORY}\""));
+    assert!(said[0].contains("is full") && said[0].contains("creating"), "{said:?}");
+    assert_eq!(said[1..], ["left: 0"]);
 }

@@ -1,7 +1,7 @@
 //! This test program, started again as a process of its own.
 
 use super::*;
-use crate::disk::full_disk;
+use crate::disk::{full_disk, full_disk_for_some};
 
 /// The environment variable by which this program, started again, knows its part and directory.
 pub(crate) const ROLE: &str = "TOEHOLD_TEST_ROLE";
@@ -72,9 +72,11 @@ async fn other_process() {
             increment(&store, 50).await;
         }
         "write into a full disk" => full_disk(&directory).await,
-        "open read-only" => {
+        "share a commit on a full disk" => full_disk_for_some(&directory).await,
+        "fail to create" => {
             let error = SqliteStore::create(&directory).unwrap_err();
             say(&in_words(&error));
+            say(&format!("left: {}", fs::read_dir(&directory).unwrap().count()));
         }
         "create with an open umask" => {
             rustix::process::umask(rustix::fs::Mode::empty());

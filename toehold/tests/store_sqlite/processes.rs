@@ -43,9 +43,9 @@ async fn concurrent_writes_of_one_process_share_a_commit_and_keep_their_own_answ
     }
     assert_eq!((done, conflicts), (51, 49));
     assert_eq!(version(&other), 53);
-    // One for the first write, one for the write that waited, and one, or two, for the hundred behind it.
+    // One for the first write; one, or a few, for the hundred and one that came together.
     let commits = commits_in_the_log(directory.path());
-    assert!((3..=4).contains(&commits), "{commits} commits");
+    assert!((2..=4).contains(&commits), "{commits} commits");
 }
 
 /// Counts the commits in the write-ahead log, from its start: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.

@@ -146,7 +146,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(16);
     // Fails here, not at the first use, where the tables are not there or the file is cut short.
     connection.query_row(
-        "SELECT (SELECT revision FROM counter), (SELECT max(revision) FROM entry), (SELECT max(revision) FROM change)",
+        "SELECT (SELECT revision FROM counter), (SELECT revision FROM entry LIMIT 1), (SELECT max(revision) FROM change)",
         [],
         |_| Ok(()),
     )

@@ -115,13 +115,18 @@ impl Writer {
         for write in batch {
             outcomes.push(apply(&transaction, write).map_err(Failure::Before)?);
         }
-        transaction.commit().map_err(Failure::AtCommit)?;
+        // Without room for all of it the log did not get the frame that ends a commit.
+        transaction.commit().map_err(|error| if is_full(&error) { Failure::Before(error) } else { Failure::AtCommit(error) })?;
         Ok(outcomes)
     }
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
 }
 
 fn apply(transaction: &Transaction<'_>, write: &Write) -> rusqlite::Result<Outcome> {
