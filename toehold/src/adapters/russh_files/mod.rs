@@ -1,6 +1,8 @@
 //! A host's files over SFTP: russh-sftp's protocol behind [`toehold_core::HostFiles`].
 
 mod pipeline;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;
