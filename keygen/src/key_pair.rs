@@ -11,7 +11,7 @@ use ssh_key::{Cipher, EcdsaCurve, Kdf, LineEnding};
 use toehold_core::{Identity, PublicKey, SecretBytes};
 use zeroize::Zeroizing;
 
-use crate::private_key::PrivateKeyError;
+use crate::private_key::{PrivateKeyError, openssh};
 
 /// The smallest RSA modulus that is made or read, in bits. What NIST SP 800-131A asks for; OpenSSH itself stops at 1024.
 pub const MIN_RSA_BITS: usize = 2048;
@@ -122,6 +122,9 @@ pub enum KeyGenerationError {
 
 /// An SSH key pair. The private half is on the heap, is wiped on drop and is never printed.
 ///
+/// Making an Ed25519 pair, reading it and writing it without passphrase leaves no copy of the private half in memory. The
+/// libraries for ECDSA and RSA, and for encryption, wipe what they hold, but move it about on the stack before.
+///
 /// ```
 /// # use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 /// use toehold_keygen::{KeyAlgorithm, KeyPair};
@@ -188,7 +191,13 @@ impl KeyPair {
     /// # Errors
     /// [`PrivateKeyError::Comment`] where `comment` is longer than 1024 bytes or holds a control character.
     pub fn to_openssh(&self, comment: &str) -> Result<SecretBytes, PrivateKeyError> {
-        to_pem(&self.to_ssh_key(comment)?)
+        match &self.private {
+            Private::Ed25519(seed) => {
+                check_comment(comment)?;
+                openssh::write_ed25519(seed, &self.public_key, comment)
+            }
+            Private::Other(_) => to_pem(&self.to_ssh_key(comment)?),
+        }
     }
 
     /// The pair as an OpenSSH private key file under a passphrase: aes256-ctr with a key from bcrypt-pbkdf in 24 rounds, as
@@ -277,9 +286,7 @@ impl KeyPair {
     }
 
     fn to_ssh_key(&self, comment: &str) -> Result<ssh_key::PrivateKey, PrivateKeyError> {
-        if comment.len() > MAX_COMMENT || comment.chars().any(char::is_control) {
-            return Err(PrivateKeyError::Comment);
-        }
+        check_comment(comment)?;
         let data = match &self.private {
             Private::Ed25519(seed) => {
                 let public = self.public_key.blob().last_chunk::<32>().ok_or(PrivateKeyError::Encoding)?;
@@ -339,6 +346,11 @@ fn padded<const N: usize>(scalar: &[u8]) -> Option<Zeroizing<[u8; N]>> {
     let mut bytes = Zeroizing::new([0; N]);
     bytes.get_mut(N.checked_sub(scalar.len())?..)?.copy_from_slice(scalar);
     Some(bytes)
+}
+
+fn check_comment(comment: &str) -> Result<(), PrivateKeyError> {
+    let writable = comment.len() <= MAX_COMMENT && !comment.chars().any(char::is_control);
+    if writable { Ok(()) } else { Err(PrivateKeyError::Comment) }
 }
 
 fn to_pem(key: &ssh_key::PrivateKey) -> Result<SecretBytes, PrivateKeyError> {

@@ -1,7 +1,7 @@
 //! Private key files of other programs: which format it is, and the pair in it.
 
 mod der;
-mod openssh;
+pub(crate) mod openssh;
 mod pem;
 
 use toehold_core::{PublicKey, SecretBytes};

@@ -1,10 +1,11 @@
 //! Private keys that `ssh-keygen` and `openssl` wrote (`vectors/keys/README.md`), in every format that is read.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod keys_common;
 
+use base64ct::{Base64, Encoding as _};
 use keys_common::{NAMES, all_vectors, directory, passphrase, public_half, vector};
-use toehold_core::Fingerprint;
+use toehold_core::{Fingerprint, Identity};
 use toehold_keygen::{KeyAlgorithm, KeyPair, PrivateKeyError, read_private_key_file};
 
 const PLAIN: [&str; 11] = [
@@ -64,6 +65,38 @@ fn every_format_of_a_key_reads_as_the_same_pair() {
         }
     }
     assert_eq!(read, 51, "a vector is missing, or this number was not raised with them");
+}
+
+fn decoded(file: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(file).unwrap();
+    Base64::decode_vec(&text.lines().filter(|line| !line.starts_with('-')).collect::<String>()).unwrap()
+}
+
+#[test]
+fn what_is_written_is_what_ssh_keygen_wrote_but_for_the_check_numbers() {
+    // It drops the zeros that these two scalars begin with; ssh-key keeps them, and ssh-keygen takes that as well.
+    for (name, _) in NAMES.into_iter().filter(|(name, _)| !["short-scalar", "ecdsa-p521"].contains(name)) {
+        let file = vector(&format!("{name}.openssh"));
+        let pair = read_private_key_file(&file, None).unwrap();
+        let ours = pair.to_openssh("toehold test key, authorizes nothing").unwrap();
+        assert_eq!(ours.expose().len(), file.len(), "{name}");
+        let (mut ours, mut theirs) = (decoded(ours.expose()), decoded(&file));
+        let check = 15 + 8 + 8 + 4 + 4 + 4 + pair.public_key().blob().len() + 4;
+        ours[check..check + 8].fill(0);
+        theirs[check..check + 8].fill(0);
+        assert!(ours == theirs, "{name}");
+    }
+}
+
+/// The library that the connections are made with.
+#[test]
+fn what_is_written_is_read_by_ssh_key() {
+    for (name, _) in NAMES {
+        let pair = read_private_key_file(&vector(&format!("{name}.openssh")), None).unwrap();
+        let Identity::PrivateKey { openssh, .. } = pair.identity().unwrap() else { unreachable!() };
+        let read = ssh_key::PrivateKey::from_openssh(openssh.expose()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(read.public_key().to_openssh().unwrap().trim_end(), pair.public_key().to_string(), "{name}");
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn assert_silent(name: &str, printed: &str, file: &[u8]) {
 }
 
 #[test]
-fn nothing_that_is_printed_holds_a_secret() {
+fn never_on_disk_nothing_that_is_printed_holds_a_secret() {
     let wrong = PASSPHRASE.to_uppercase().into_bytes().into();
     for name in all_vectors().iter().filter(|name| !name.contains("pub") && !name.contains("8192")) {
         let whole = vector(name);
@@ -67,7 +67,7 @@ fn a_pair_prints_its_public_half_alone() {
 }
 
 #[test]
-fn a_temporary_key_prints_no_secret_and_is_gone_when_wiped() {
+fn never_on_disk_a_temporary_key_prints_no_secret_and_is_gone_when_wiped() {
     let session = SessionId::generate(&mut rng(22));
     let now = Timestamp::from_unix_seconds(1_795_395_600);
     let mut key = TemporaryKeyPair::generate(&mut rng(23), session, now, DEFAULT_LIFETIME).unwrap();

@@ -3,12 +3,14 @@
 
 mod keys_common;
 
+use std::sync::LazyLock;
+
 use keys_common::{PASSPHRASE, passphrase, private_file, rng, ssh_keygen, ssh_keygen_says, vector};
 use toehold_core::{SessionId, Timestamp};
 use toehold_keygen::{DEFAULT_LIFETIME, KeyAlgorithm, KeyPair, TemporaryKeyPair, read_private_key_file};
 
 /// One of each kind; RSA is made once, at its smallest.
-fn pairs() -> Vec<KeyPair> {
+static PAIRS: LazyLock<Vec<KeyPair>> = LazyLock::new(|| {
     let kinds = [
         KeyAlgorithm::Ed25519,
         KeyAlgorithm::EcdsaP256,
@@ -20,12 +22,12 @@ fn pairs() -> Vec<KeyPair> {
     pairs.push(read_private_key_file(&vector("short-scalar.openssh"), None).unwrap());
     pairs.push(read_private_key_file(&vector("rsa-3072.pkcs1"), None).unwrap());
     pairs
-}
+});
 
 #[test]
 fn it_derives_our_public_half_from_our_private_half() {
     let directory = tempfile::tempdir().unwrap();
-    for (n, pair) in pairs().iter().enumerate() {
+    for (n, pair) in PAIRS.iter().enumerate() {
         let file = pair.to_openssh("one two").unwrap();
         let path = private_file(directory.path(), &n.to_string(), file.expose());
         let public = ssh_keygen_says(&["-y", "-f", &path]);
@@ -39,7 +41,7 @@ fn it_derives_our_public_half_from_our_private_half() {
 #[test]
 fn it_opens_our_encryption_with_the_passphrase_alone() {
     let directory = tempfile::tempdir().unwrap();
-    for (n, pair) in pairs().iter().enumerate() {
+    for (n, pair) in PAIRS.iter().enumerate() {
         let file = pair.to_openssh_encrypted(&mut rng(12), "one two", &passphrase()).unwrap();
         let path = private_file(directory.path(), &n.to_string(), file.expose());
         let public = ssh_keygen_says(&["-y", "-P", PASSPHRASE, "-f", &path]);
@@ -55,7 +57,7 @@ fn it_opens_our_encryption_with_the_passphrase_alone() {
 #[test]
 fn it_signs_with_our_private_half() {
     let directory = tempfile::tempdir().unwrap();
-    for (n, pair) in pairs().iter().enumerate() {
+    for (n, pair) in PAIRS.iter().enumerate() {
         let path = private_file(directory.path(), &n.to_string(), pair.to_openssh("").unwrap().expose());
         let message = private_file(directory.path(), &format!("{n}.message"), b"hello");
         ssh_keygen_says(&["-Y", "sign", "-q", "-n", "test", "-f", &path, &message]);

@@ -41,7 +41,7 @@ fn it_ends_by_our_clock_at_its_second() {
 }
 
 #[test]
-fn the_line_allows_sftp_until_the_end_and_names_the_session() {
+fn o6_the_line_allows_sftp_alone_and_names_the_session() {
     let key = key(DEFAULT_LIFETIME).unwrap();
     let from: FromPatterns = "192.0.2.0/24,10.0.0.7".parse().unwrap();
     let expected = format!(
@@ -64,7 +64,7 @@ fn the_line_allows_sftp_until_the_end_and_names_the_session() {
 }
 
 #[test]
-fn the_line_admits_its_key_from_there_until_the_end() {
+fn o2_the_line_admits_its_key_until_its_end() {
     let key = key(DEFAULT_LIFETIME).unwrap();
     let document = |from: Option<&str>| {
         let from = from.map(|from| from.parse().unwrap());

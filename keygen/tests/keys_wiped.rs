@@ -80,11 +80,23 @@ fn hex(text: &str) -> u64 {
 fn a_wiped_key_is_nowhere_in_memory() {
     let masked: [u8; 32] = std::array::from_fn(|n| u8::try_from(n * 7 + 13).unwrap());
     let session = SessionId::generate(&mut UnwrapErr(Fixed([MASK; 32])));
-    let mut key =
-        TemporaryKeyPair::generate(&mut UnwrapErr(Fixed(masked)), session, Timestamp::UNIX_EPOCH, DEFAULT_LIFETIME).unwrap();
+    let generate =
+        || TemporaryKeyPair::generate(&mut UnwrapErr(Fixed(masked)), session, Timestamp::UNIX_EPOCH, DEFAULT_LIFETIME).unwrap();
+    let mut key = generate();
     assert!(key.authorized_keys_line(None).contains("ssh-ed25519"));
     assert!(occurrences(masked) >= 2, "the key is not found even while it is there, so the search finds nothing");
     key.wipe();
-    assert_eq!(occurrences(masked), 0);
+    assert_eq!(occurrences(masked), 0, "after a wipe");
+
+    // Lent for a login, sealed and brought back.
+    let mut key = generate();
+    drop(key.identity().unwrap());
+    let sealed = key.expose_openssh().unwrap();
+    let back = TemporaryKeyPair::from_parts(session, key.created_at(), key.expires_at(), &sealed).unwrap();
+    assert_eq!(back.public_key(), key.public_key());
+    key.wipe();
+    assert!(occurrences(masked) >= 2, "the other copy is still there");
+    drop((sealed, back));
+    assert_eq!(occurrences(masked), 0, "after every copy was dropped");
     assert!(key.is_wiped());
 }
