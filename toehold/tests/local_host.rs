@@ -105,6 +105,8 @@ async fn the_file_decides_at_every_attempt() {
     }
     fs::remove_file(fixture.host.authorized_keys_file()).unwrap();
     assert!(!fixture.accepts(&fixture.key).await);
+    fs::write(fixture.host.home().join(".ssh/authorized_keys2"), line).unwrap();
+    assert!(fixture.accepts(&fixture.key).await);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use support::proxy::Proxy;
 use support::{RealSshd, key};
 use toehold::adapters::russh_connector::{Limits, RusshConnector};
 use toehold_core::{Account, ConnectError, Connector as _, HostFiles as _, HostKeyPolicy, HostSession as _, Login, Route};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
 fn quick() -> RusshConnector {
@@ -39,6 +40,11 @@ async fn a_listener_that_never_speaks() {
     let error = quick().would_accept(&route, &key.public_key, &HostKeyPolicy::CallerDecides).await.unwrap_err();
     assert!(matches!(error, ConnectError::TimedOut { doing: "exchanging keys", seconds: 2, .. }), "{error:?}");
     assert!(begun.elapsed() < Duration::from_secs(10));
+    // Nothing of it stays: our end is closed.
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut said = Vec::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut said)).await.unwrap().unwrap();
+    assert!(said.starts_with(b"SSH-2.0-Toehold_"));
 }
 
 #[tokio::test]

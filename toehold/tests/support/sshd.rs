@@ -211,7 +211,7 @@ impl Builder {
             config,
             "ListenAddress 127.0.0.1\n\
              Port {port}\n\
-             AuthorizedKeysFile {}\n\
+             AuthorizedKeysFile {0} {0}2\n\
              LogLevel VERBOSE\n\
              MaxStartups 1000\n\
              PasswordAuthentication no\n\
@@ -219,7 +219,7 @@ impl Builder {
              PermitRootLogin yes\n\
              PidFile none\n\
              StrictModes yes\n\
-             Subsystem {}\n\
+             Subsystem {1}\n\
              UseDNS no\n\
              UsePAM no\n",
             authorized_keys.display(),

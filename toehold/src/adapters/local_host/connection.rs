@@ -99,17 +99,20 @@ struct Client {
 }
 
 impl Client {
-    /// Reads `authorized_keys` anew; `None` where no line admits the key, else whether that line allows SFTP.
+    /// Reads the files anew; `None` where no line admits the key, else whether that line allows SFTP.
     fn admits(&self, user: &str, key: &russh::keys::PublicKey) -> Option<bool> {
         if user != self.shared.options.user {
             return None;
         }
         let key = PublicKey::from_blob(&key.to_bytes().ok()?).ok()?;
-        let file = fs::read(self.shared.home.join(".ssh/authorized_keys")).ok()?;
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = Timestamp::from_unix_seconds(i64::try_from(seconds).unwrap_or(i64::MAX));
         let login = Login { now, utc_offset: self.shared.options.utc_offset, peer: Some(self.peer) };
-        let authorized = AuthorizedKeys::parse(file).authorizes_login(&key, &login)?;
+        // The two files that sshd reads unless it is told otherwise.
+        let authorized = ["authorized_keys", "authorized_keys2"].iter().find_map(|name| {
+            let file = fs::read(self.shared.home.join(".ssh").join(name)).ok()?;
+            AuthorizedKeys::parse(file).authorizes_login(&key, &login)
+        })?;
         Some(match authorized.effect.command.as_deref() {
             None | Some(b"internal-sftp") => true,
             // No command is ever run here; a server of files is what this one is meant for.

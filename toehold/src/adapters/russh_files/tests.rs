@@ -297,7 +297,7 @@ proptest! {
             let Ok(mut files) = files else { return };
             let _ = files.stat("a").await;
             let _ = files.read("a", 100_000).await;
-            let _ = files.stage("a", &[7; 70_000], 0o600).await;
+            let _ = files.stage("a", &vec![7; 70_000], 0o600).await;
             let _ = files.sync("a").await;
             let _ = files.rename("a", "b").await;
             let _ = files.list("a").await;
