@@ -12,7 +12,7 @@ set -u;
 umask 077;
 unset TZ s;
 export LC_ALL=C PATH="$PATH:/usr/sbin";
-e() { printf "toehold: %s\n" "$*" >&3; exit 1; };
+e() { echo "toehold: $*" >&3; exit 1; };
 D= F= N= W= A= S=;
 Z() {
   [ $W ] && { dd if=/dev/null of="$f" bs=1 seek=$W; [ $F ] && rm "$f"; }; [ $A ] && rm -f "$p" "$p.$$"; [ $D ] && rmdir "$d";
@@ -31,7 +31,8 @@ h=~USER;
 case $h in /*) ;; *) e "$u has no home, tell --home"; esac;
 h=${h%/};
 d=$h/.ssh;
-f=$d/authorized_keys p=$d/toehold-proof-$i;
+a=authorized_keys p=$d/toehold-proof-$i;
+f=$d/$a;
 
 # l PATH: what StrictModes refuses, or a later atomic replacement would lose. False where there is nothing.
 l() { x=$(ls -ldn "$1") || return;
@@ -42,7 +43,7 @@ l "$h/" || e "there is no $h";
 l "$d" || D=1;
 if l "$f"; then
   [ -f "$f" ] || e "$f is no file";
-  [ $(cd "$d"; ls -dZ . authorized_keys | cut -sd: -f3 | uniq | wc -l) != 2 ] || e "$f lost its SELinux type, use restorecon";
+  [ $(cd "$d"; ls -dZ . $a | cut -sd: -f3 | uniq | wc -l) != 2 ] || e "$f lost its SELinux type, use restorecon";
   [ -s "$f" ] && [ $(tail -c 1 "$f" | wc -l) = 0 ] && N=1;
 else F=1; fi;
 
@@ -50,19 +51,19 @@ else F=1; fi;
 # What sshd makes of this account (O6): its own answer where it gives one, else the global part of its configuration. The
 # loop leaves the host keys' paths and the ports.
 C=$({ sshd -T -C "user=$u,host=x,addr=127.0.0.1" || { cd /etc/ssh; for x in sshd_config.d/*f sshd_config; do
-    sed "/^ *[Mm]atch/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/authorized_keys; } |
-grep -iE "^ *port|hostkey[^a]|keysf|keysc|chroot|forcec|pubkeyau" | while read -r x v; do
+    sed "/^ *[Mm]atch/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/$a; } |
+grep -iE "port|hostkey[^a]|keys[fc]|chroot|forcec|pubkeyau" | while read -r x v; do
   x=$(echo "$x" | tr A-Z a-z);
   case $x=$v in
-  authorizedkeysfile=*) [ $S ] || for y in $v x; do
+  auth*file=*) [ $S ] || for y in $v x; do
     y=${y#%h/};
     case $y in *%u*) y=${y%%%u*}$u${y#*%u}; esac;
-    case $y in "$f"|.ssh/authorized_keys) break;; x) e "sshd reads $v, not $f"; esac; done; S=1;;
+    case $y in "$f"|.ssh/$a) break;; x) e "sshd reads $v, not $f"; esac; done; S=1;;
   hostkey=*) echo "$v.pub";;
   port=*) echo $v;;
-  *=none|chrootdirectory=/|forcecommand=internal-sftp*) ;;
-  chrootdirectory=*|forcecommand=*|pubkeyauthentication=no) e "sshd has $x $v";;
-  authorizedkeyscommand=*) echo "toehold: note: sshd has $x $v" >&3; esac; done) || exit 1;
+  *=none|*=/|*=internal-sftp*) ;;
+  chroot*|force*|pubkeyauth*=no) e "sshd has $x $v";;
+  auth*mand=*) echo "toehold: note: sshd has $x $v" >&3; esac; done) || exit 1;
 #fi
 #if known
 C=;
@@ -71,25 +72,25 @@ C=;
 # The end of the key as this host reads it (O2).
 y=internal-sftp;
 #if detect
-Y() { date $3 -d "@$1" $2 || date $3 -r $1 $2; };
+Y() { date -d @$* || date -r $*; };
 case "$(sshd -V 2>&1; ssh -V 2>&1)" in
-*OpenSSH_[1-6].*|*OpenSSH_7.[0-6]*) t=;;
-*OpenSSH_[78].*|*OpenSSH_9.0*)
+*SSH_[1-6].*|*SSH_7.[0-6]*) t=;;
+*SSH_[78].*|*SSH_9.0*)
   v=99999;
   for x in $j; do
-    x=$(Y $x +%z "");
+    x=$(Y $x +%z);
     z=$((1${x#?}-10000));
     z=$((${x%????}(z/100*3600+z%100*60)));
     [ $z -gt $v ] || v=$z; done;
   case $(tail -n 1 /etc/localtime) in IST-1GMT*) v=3600; esac;
-  t=$(Y $((E+v)) +%Y%m%d%H%M%S -u);;
-*OpenSSH_9.*|*OpenSSH_[1-9][0-9].*) ;;
+  t=$(Y $((E+v)) -u +%Y%m%d%H%M%S);;
+*SSH_9.*|*SSH_[1-9][0-9].*) ;;
 *) t=; esac;
 [ ${#t} -gt 13 ] || e "sshd knows no expiry-time here, use --no-expiry";
 #fi
 #if none
 t= w="you remove it";
-for x in lib/openssh libexec/openssh lib/ssh libexec lib local/libexec; do [ -x /usr/$x/sftp-server ] && y=/usr/$x/sftp-server; done;
+for x in local/libexec lib libexec lib/ssh libexec/openssh lib/openssh; do [ -x /usr/$x/sftp-server ] && y=/usr/$x/sftp-server; done;
 #fi
 q=\";
 L="restrict,command=$q$y$q${t:+,expiry-time=$q$t$q}$r $k toehold-temporary:$i";
@@ -107,7 +108,7 @@ C=" "$(echo $C 22)" ";
 
 # Nothing was written so far. From here on a failure takes back whatever was. The proof is there before the key is.
 [ -z "$D" ] || mkdir "$d" || e "cannot make $d";
-[ -e "$p" ] || { A=1; set -C; printf "%s\n" $P ${D:+new:.ssh} ${F:+new:authorized_keys} ${N:+new:newline} >"$p.$$" && mv "$p.$$" "$p"; } || e "cannot write $p";
+[ -e "$p" ] || { A=1; set -C; printf "%s\n" $P ${D:+new:.ssh} ${F:+new:$a} ${N:+new:newline} >"$p.$$" && mv "$p.$$" "$p"; } || e "cannot write $p";
 grep -qF "$k" "$f" || {
   W=$(cat "$f" | wc -c);
   { [ -z "$N" ] || echo; printf "%s\n" "$L"; } >>"$f" && grep -qxF "$L" "$f" || e "cannot write $f"; };

@@ -57,12 +57,12 @@ pub fn tool(name: &str) -> PathBuf {
 
 pub fn needs_root() {
     assert!(
-        rustix_like_uid() == 0,
+        own_uid() == 0,
         "this test mounts over /etc in a mount namespace of its own and changes owners: run it as root (a container will do)"
     );
 }
 
-fn rustix_like_uid() -> u32 {
+fn own_uid() -> u32 {
     fs::metadata("/proc/self").unwrap().uid()
 }
 
@@ -265,6 +265,11 @@ impl Host {
 
     /// Feeds a line to a program, within the mounts and as the user of this host.
     pub fn run_in(&self, program: &[&OsStr], line: &str) -> Ran {
+        self.run_with(self.user, program, line)
+    }
+
+    /// Feeds a line to a program within the mounts of this host, as another user.
+    pub fn run_with(&self, user: Option<u32>, program: &[&OsStr], line: &str) -> Ran {
         let mut words: Vec<OsString> = Vec::new();
         if !self.mounts.is_empty() {
             needs_root();
@@ -276,7 +281,7 @@ impl Host {
             }
             words.push("--".into());
         }
-        if let Some(user) = self.user {
+        if let Some(user) = user {
             needs_root();
             words.push(tool("setpriv").into());
             words.extend([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()].map(OsString::from));
@@ -338,7 +343,7 @@ pub fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
     while let Some(path) = open.pop() {
         let stat = fs::symlink_metadata(&path).unwrap();
         let content = if stat.is_symlink() {
-            format!("{:?}", fs::read_link(&path).unwrap())
+            fs::read_link(&path).unwrap().display().to_string()
         } else if stat.is_file() {
             format!("{:?}", fs::read(&path).unwrap().escape_ascii().to_string())
         } else {
@@ -364,4 +369,87 @@ pub fn user_name() -> String {
 
 pub fn os(text: &str) -> &OsStr {
     OsStr::from_bytes(text.as_bytes())
+}
+
+/// A real sshd that a login reaches through a pipe (`sshd -i`), within the host's mounts.
+pub struct Sshd {
+    config: PathBuf,
+    key: PathBuf,
+    user: String,
+}
+
+/// Makes keys and a configuration of the host's own, puts a fresh temporary key into `host`, and gives the way in.
+pub fn sshd_here(host: &mut Host) -> Sshd {
+    needs_root();
+    fs::create_dir_all("/run/sshd").unwrap();
+    let directory = host.directory.path().to_owned();
+    let host_key = directory.join("ssh_host_key");
+    ssh_keygen(&host_key);
+    fs::copy(directory.join("ssh_host_key.pub"), directory.join("host.pub")).unwrap();
+    let config = directory.join("sshd_config");
+    // StrictModes is off where the tests' directory lies below a home that others may write.
+    fs::write(
+        &config,
+        format!(
+            "HostKey {}\nAuthorizedKeysFile {}\nUsePAM no\nStrictModes no\nPermitRootLogin yes\nPidFile none\nSubsystem sftp internal-sftp\n",
+            host_key.display(),
+            host.file().display()
+        ),
+    )
+    .unwrap();
+    let key = temporary_key(host);
+    Sshd { config, key, user: host.account.user().to_owned() }
+}
+
+pub fn ssh_keygen(file: &Path) {
+    let made = Command::new(tool("ssh-keygen")).args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file).status().unwrap();
+    assert!(made.success());
+}
+
+/// A temporary key of its own for `host`, whose private half lies in a file as `ssh` wants it.
+pub fn temporary_key(host: &mut Host) -> PathBuf {
+    let file = host.directory.path().join("temporary_key");
+    ssh_keygen(&file);
+    host.key = fs::read_to_string(file.with_extension("pub")).unwrap().parse().unwrap();
+    file
+}
+
+impl Sshd {
+    fn proxy(&self) -> String {
+        format!("{} -i -f {}", tool("sshd").display(), self.config.display())
+    }
+
+    /// Logs in with `sftp` and runs one command of it.
+    pub fn sftp(&self, host: &Host, command: &str) -> Ran {
+        self.client(host, &["sftp", "-b", "-"], command)
+    }
+
+    /// Runs `command` by `ssh`.
+    pub fn ssh(&self, host: &Host, command: &str) -> Ran {
+        self.client(host, &["ssh"], command)
+    }
+
+    fn client(&self, host: &Host, program: &[&str], command: &str) -> Ran {
+        let proxy = format!("ProxyCommand={}", self.proxy());
+        let target = format!("{}@host", self.user);
+        let client = tool(program[0]);
+        let mut words: Vec<&OsStr> = vec![client.as_os_str()];
+        words.extend(program[1..].iter().map(|word| os(word)));
+        for option in [
+            &proxy,
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "LogLevel=ERROR",
+        ] {
+            words.extend([os("-o"), os(option)]);
+        }
+        words.extend([os("-F"), os("none"), os("-i"), self.key.as_os_str(), os(&target)]);
+        if program[0] == "ssh" {
+            words.push(os(command));
+            return host.run_with(None, &words, "");
+        }
+        host.run_with(None, &words, command)
+    }
 }
