@@ -35,9 +35,9 @@
 //! A file whose last line has no line feed keeps that property: [`AuthorizedKeys::add`] puts a line feed before the new line
 //! and none behind it, and [`AuthorizedKeys::remove`] of a last line without line feed takes the one before it. So removing
 //! what was added gives the exact bytes again, in whatever order lines come and go and whoever removes them, without any
-//! memory of who added what. Whoever adds a line by other means should do the same; in a shell:
-//! `[ -s f ] && [ -n "$(tail -c 1 f)" ]` tells such a file. New lines end with a line feed alone, also in a file of CRLF
-//! lines; sshd reads both, and a carriage return would become part of our comment.
+//! memory of who added what. A line that came in by other means with a line feed of its own, though the file had none at its
+//! end, leaves that behind when it is removed; the installation command notes so in its proof. New lines have no carriage
+//! return, also in a file of CRLF lines: sshd reads both, and it would become part of our comment.
 
 mod authorize;
 mod base64;

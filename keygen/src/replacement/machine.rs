@@ -131,6 +131,7 @@ pub(super) enum State {
     LookAtStaged,
     ReadStaged,
     CheckLock,
+    CheckSwept,
     LookAgain,
     ReadAgain,
     Replace,
@@ -252,7 +253,7 @@ impl Replacement {
             State::LookAtDirectory => Action::Stat(&self.paths.directory),
             State::LookAtFile(_) | State::Look | State::LookAgain | State::LookAtResult => Action::Stat(&target.path),
             State::Lock => Action::Stage { path: &self.paths.lock, content: self.lock_content.as_bytes(), mode: 0o600 },
-            State::ReadContender | State::CheckLock | State::CheckLockLast => {
+            State::ReadContender | State::CheckLock | State::CheckSwept | State::CheckLockLast => {
                 Action::Read { path: &self.paths.lock, limit: MAX_LOCK }
             }
             State::LookAtContender | State::LookAtLock => Action::Stat(&self.paths.lock),
@@ -297,6 +298,7 @@ impl Replacement {
             | State::LookAtStaged
             | State::ReadStaged
             | State::CheckLock
+            | State::CheckSwept
             | State::LookAgain
             | State::ReadAgain
             | State::Replace

@@ -141,7 +141,7 @@ pub struct Replaced {
     pub files: Vec<FileChange>,
     /// The host's time while the lock was taken, read off the lock file: compare it with one's own clock of that moment.
     pub host_time: Timestamp,
-    /// Files of ours that could not be removed from the host in the end.
+    /// Files of ours that are not known to have been removed from the host in the end.
     pub leftovers: Vec<String>,
 }
 

@@ -50,22 +50,26 @@ impl Replacement {
             }
             State::Sync => match answer!(event, Done) {
                 Ok(()) | Err(FileError::Unsupported { .. }) => Ok(State::LookAtStaged),
+                Err(FileError::NotFound { .. }) => Ok(self.swept_by_another()),
                 Err(error) => Err(failed("making durable", self.staged_path())(error)),
             },
             State::LookAtStaged => {
-                let stat = answer!(event, Stat).map_err(failed("looking at", self.staged_path()))?;
-                self.check_staged(stat)?;
+                let Some(stat) = answer!(event, Stat).map_err(failed("looking at", self.staged_path()))? else {
+                    return Ok(self.swept_by_another());
+                };
+                self.check_staged(&stat)?;
                 Ok(State::ReadStaged)
             }
             State::ReadStaged => match answer!(event, Read) {
                 Ok(bytes) if Some(Digest::of(&bytes)) == self.target.after => Ok(State::CheckLock),
                 Ok(_) | Err(FileError::TooLarge { .. }) => Err(self.staged_differs("other bytes")),
-                Err(FileError::NotFound { .. }) => Err(self.lock_lost(None)),
+                Err(FileError::NotFound { .. }) => Ok(self.swept_by_another()),
                 Err(error) => Err(failed("reading back", self.staged_path())(error)),
             },
-            State::CheckLock => match answer!(event, Read) {
-                Ok(content) if content == self.lock_content.as_bytes() => Ok(State::LookAgain),
-                Ok(content) => Err(self.lock_lost(Some(&content))),
+            State::CheckLock | State::CheckSwept => match answer!(event, Read) {
+                Ok(content) if content != self.lock_content.as_bytes() => Err(self.lock_lost(Some(&content))),
+                Ok(_) if self.state == State::CheckSwept => self.start_over(),
+                Ok(_) => Ok(State::LookAgain),
                 Err(FileError::NotFound { .. } | FileError::TooLarge { .. }) => Err(self.lock_lost(None)),
                 Err(error) => Err(failed("reading", &self.paths.lock)(error)),
             },
@@ -106,8 +110,7 @@ impl Replacement {
                         Ok(State::LookAtResult)
                     }
                     Err(FileError::NotFound { .. }) if removed => Ok(State::LookAtResult),
-                    // Somebody swept the staged file: they have the lock now.
-                    Err(FileError::NotFound { .. }) => Err(self.lock_lost(None)),
+                    Err(FileError::NotFound { .. }) => Ok(self.swept_by_another()),
                     Err(source) if source.is_lost() => {
                         let (path, before, after) = (path.to_owned(), self.target.before(), self.target.after);
                         Err(ReplaceError::OutcomeUnknown { path, before, after, source: Box::new(source) })
@@ -175,15 +178,20 @@ impl Replacement {
         check_owner(&self.target.path, stat, self.own_uid)
     }
 
-    fn check_staged(&self, stat: Option<FileStat>) -> Result<(), ReplaceError> {
-        let stat = stat.ok_or_else(|| self.lock_lost(None))?;
+    fn check_staged(&self, stat: &FileStat) -> Result<(), ReplaceError> {
         if stat.kind != FileKind::Regular {
             return Err(self.staged_differs("no regular file"));
         }
         if stat.mode & 0o7777 != self.target.mode() {
             return Err(self.staged_differs("other permission bits"));
         }
-        check_owner(self.staged_path(), &stat, self.own_uid)
+        check_owner(self.staged_path(), stat, self.own_uid)
+    }
+
+    /// The staged file is gone: either the lock is somebody else's by now, or somebody swept who has lost it to us.
+    fn swept_by_another(&mut self) -> State {
+        self.staged = None;
+        State::CheckSwept
     }
 
     /// Somebody else wrote the file meanwhile: what was staged is of no use.
