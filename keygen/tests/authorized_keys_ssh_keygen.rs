@@ -50,8 +50,8 @@ fn ssh_keygen_sees_the_same_keys() {
 
     let document = AuthorizedKeys::parse(file.into_bytes());
     for (entry, n) in document.entries().zip(0..) {
-        let sees = theirs.contains(key(n).fingerprint().to_string().as_str());
+        let expected = theirs.contains(key(n).fingerprint().to_string().as_str());
         let seen = entry.key().filter(KeyLine::openssh_reads_key).is_some_and(|found| found.is(&key(n)));
-        assert_eq!(seen, sees, "{:?}", String::from_utf8_lossy(entry.text()));
+        assert_eq!(seen, expected, "{:?}", String::from_utf8_lossy(entry.text()));
     }
 }
