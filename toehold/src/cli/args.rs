@@ -15,16 +15,17 @@ use toehold_keygen::KeyAlgorithm;
 #[derive(Debug, Parser)]
 #[command(name = "toehold", version, max_term_width = 110, disable_help_subcommand = true)]
 pub struct Cli {
-    /// Options of every command
-    #[command(flatten)]
-    pub global: Global,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+    /// Options of every command
+    #[command(flatten)]
+    pub global: Global,
 }
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Where state is kept [default: the user's data directory]
     #[arg(long, global = true, env = "TOEHOLD_STATE_DIR", value_name = "DIR")]

@@ -216,17 +216,22 @@ fn failure(outcome: &Outcome, by_hand: bool) -> Failure {
         End::LetGo => Failure::new(format!("{account}: {reason}")).hint("see how it stands: toehold session ls").partly(),
         End::Orphaned => {
             let id = outcome.record.id;
-            let end = if outcome.record.without_expiry {
-                "the temporary line has no end of its own".to_owned()
+            let holder = if outcome.record.sealed_temporary_key.is_some() {
+                "its private half is sealed in the store"
             } else {
-                format!("the temporary key ends at {}", outcome.record.expires_at)
+                "nobody holds its private half any more"
             };
-            let mut hint = format!("try again: toehold session recover {id}");
+            let end = if outcome.record.without_expiry {
+                format!("{holder}, but its line has no end of its own")
+            } else {
+                format!("{holder}, and sshd ends it at {}", outcome.record.expires_at)
+            };
+            let mut hint = format!("settle it: toehold session recover {id}");
             if by_hand {
-                hint.push_str("; toehold session ls prints the line that takes it away by hand");
+                hint.push_str("\n         or take it away by hand: toehold session ls prints the line for that");
             }
             Failure::new(format!(
-                "{account} is not managed: {reason}. It was not seen that the temporary key is gone from the host; {end}."
+                "{account} is not managed: {reason}. The temporary key may still be on the host; {end}."
             ))
             .hint(hint)
             .partly()
