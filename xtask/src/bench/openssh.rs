@@ -38,9 +38,21 @@ impl Server {
         fs::write(
             &configuration,
             format!(
-                "ListenAddress 127.0.0.1\nPort {port}\nHostKey {root}/host_key\nPidFile none\nAuthorizedKeysFile {root}/home/.ssh/authorized_keys\n\
-                 UsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nStrictModes no\n\
-                 Subsystem sftp internal-sftp\nMaxStartups 100\nLogLevel ERROR\n"
+                "# The plain logins' shell reads the start-up files of an empty home, not those of whoever measures.\n\
+                 SetEnv HOME={root}/home\n\
+                 AuthorizedKeysFile {root}/home/.ssh/authorized_keys\n\
+                 HostKey {root}/host_key\n\
+                 KbdInteractiveAuthentication no\n\
+                 ListenAddress 127.0.0.1\n\
+                 LogLevel ERROR\n\
+                 MaxStartups 100\n\
+                 PasswordAuthentication no\n\
+                 PermitRootLogin prohibit-password\n\
+                 PidFile none\n\
+                 Port {port}\n\
+                 StrictModes no\n\
+                 Subsystem sftp internal-sftp\n\
+                 UsePAM no\n"
             ),
         )?;
         let sshd = process::find("sshd").ok_or("sshd is not installed")?;
