@@ -33,6 +33,15 @@ pub struct Global {
     /// A file whose first line is the identity's passphrase
     #[arg(long, global = true, env = "TOEHOLD_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// How long a host may take to accept a TCP connection [default: 10s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_limit)]
+    pub connect_timeout: Option<Duration>,
+    /// How long a host may take from its greeting to the login, SFTP included [default: 20s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_limit)]
+    pub login_timeout: Option<Duration>,
+    /// How long a host may take to answer one request about its files [default: 20s]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_limit)]
+    pub request_timeout: Option<Duration>,
     /// Print one JSON document (or one a line for long work) instead of text
     #[arg(long, global = true)]
     pub json: bool,
@@ -166,7 +175,7 @@ pub struct Onboarding {
     #[arg(long = "tag", value_name = "K=V", value_parser = parse_tag)]
     pub tags: Vec<(String, String)>,
     /// How long the temporary key lives, such as 30m or 2h (1m to 24h)
-    #[arg(long, default_value = "30m", value_parser = parse_duration)]
+    #[arg(long, default_value = "30m", value_parser = parse_ttl)]
     pub ttl: Duration,
     /// Only from these addresses may the temporary key be used (sshd's from=, such as 10.0.0.0/8,2001:db8::/32)
     #[arg(long, value_name = "CIDR")]
@@ -244,6 +253,18 @@ fn parse_tag(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// How long a temporary key lives.
+fn parse_ttl(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if (60..=86_400).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 1m and 24h")) }
+}
+
+/// How long something is waited for.
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if (1..=3_600).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 1s and 1h")) }
+}
+
 /// `90s`, `30m`, `2h`, `1d`, or seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("\"{text}\" is not a time such as 90s, 30m or 2h");
@@ -258,12 +279,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400,
         _ => return Err(bad()),
     };
-    let seconds = u64::from_str(number).ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)?;
-    if (60..=86_400).contains(&seconds) {
-        Ok(Duration::from_secs(seconds))
-    } else {
-        Err(format!("{text} is not between 1m and 24h"))
-    }
+    u64::from_str(number).ok().and_then(|n| n.checked_mul(factor)).map(Duration::from_secs).ok_or_else(bad)
 }
 
 #[cfg(test)]
@@ -278,11 +294,16 @@ mod tests {
 
     #[test]
     fn times_have_units_and_bounds() {
-        assert_eq!(parse_duration("30m"), Ok(Duration::from_secs(1800)));
-        assert_eq!(parse_duration("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("1d"), Ok(Duration::from_secs(86_400)));
+        assert_eq!(parse_ttl("30m"), Ok(Duration::from_secs(1800)));
+        assert_eq!(parse_ttl("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_ttl("1d"), Ok(Duration::from_secs(86_400)));
         for bad in ["", "m", "30x", "59s", "25h", "99999999999999999999h", "-5m"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
+            assert!(parse_ttl(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_limit("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(parse_limit("1h"), Ok(Duration::from_secs(3_600)));
+        for bad in ["0", "0s", "61m", "1.5s", "5 s"] {
+            assert!(parse_limit(bad).is_err(), "{bad}");
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::adapters::vault_sealer::VaultSealer;
 use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State};
 
 /// An onboarder over the real world.
-pub type RealOnboarder<'c> = Onboarder<&'c SqliteStore, &'c RusshConnector, SystemClock, StoreAudit<SqliteStore>, VaultSealer<'c>>;
+pub type RealOnboarder<'c> =
+    Onboarder<&'c SqliteStore, &'c RusshConnector, SystemClock, StoreAudit<SqliteStore>, VaultSealer<'c>>;
 
 /// Everything that commands share.
 #[derive(Clone, Debug)]
@@ -38,14 +39,14 @@ impl Context {
     /// Where it is not there, not private, or of a newer release.
     pub fn open(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
         let directory = state_directory(global)?;
-        Ok(Self::with(State::open(&directory, Asker::new(global))?, output, signals))
+        Ok(Self::with(State::open(&directory, Asker::new(global))?, limits(global), output, signals))
     }
 
     /// A context over a state directory that is open already.
-    pub fn with(state: State, output: Output, signals: Signals) -> Self {
+    pub fn with(state: State, limits: Limits, output: Output, signals: Signals) -> Self {
         let state = Arc::new(state);
         let for_jumps = Arc::clone(&state);
-        let connector = RusshConnector::new(Limits::default()).with_jump_logins(move |jump| {
+        let connector = RusshConnector::new(limits).with_jump_logins(move |jump| {
             let state = Arc::clone(&for_jumps);
             async move { jump_login(&state, &jump).await }
         });
@@ -101,6 +102,17 @@ pub fn state_directory(global: &Global) -> Result<std::path::PathBuf, Failure> {
     }
 }
 
+/// How long a host may take for what.
+pub fn limits(global: &Global) -> Limits {
+    let usual = Limits::default();
+    Limits {
+        connect: global.connect_timeout.unwrap_or(usual.connect),
+        login: global.login_timeout.unwrap_or(usual.login),
+        request: global.request_timeout.unwrap_or(usual.request),
+        ..usual
+    }
+}
+
 async fn host_key_policy(store: &SqliteStore, route: &Route) -> Result<Option<HostKeyPolicy>, StoreError> {
     let known = Stored::<KnownHost>::read(store, &KnownHost::key(route)?).await?;
     Ok(known.map(|known| HostKeyPolicy::Exactly(known.body.host_key)))
@@ -112,7 +124,11 @@ async fn jump_login(state: &State, jump: &Route) -> Result<JumpLogin, Source> {
     // The host may be managed under a route of its own, such as a direct one; its key is on record for that.
     let managed = Stored::<HostRecord>::read(store, &HostRecord::key(&jump.account)?).await?;
     let Some(managed) = managed else {
-        return Err(format!("the jump host {} is not managed; bring it in first: toehold host add {}", jump.account, jump.account).into());
+        return Err(format!(
+            "the jump host {} is not managed; bring it in first: toehold host add {}",
+            jump.account, jump.account
+        )
+        .into());
     };
     let host_key = match host_key_policy(store, jump).await? {
         Some(policy) => policy,

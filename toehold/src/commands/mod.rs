@@ -43,6 +43,6 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
             output.raw(&String::from_utf8_lossy(&script));
             Ok(Exit::Done)
         }
-        Command::Demo(options) => demo::demo(&options, output, signals).await,
+        Command::Demo(options) => demo::demo(&global, &options, output, signals).await,
     }
 }

@@ -21,8 +21,8 @@ use self::operator::DemoOperator;
 use super::host_add::MASTER_COMMENT;
 use crate::adapters::identity::NewIdentity;
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::args::Demo;
-use crate::cli::context::Context;
+use crate::cli::args::{Demo, Global};
+use crate::cli::context::{Context, limits};
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::state::{NoPassphrase, State};
 
@@ -66,7 +66,7 @@ impl Row {
 ///
 /// # Errors
 /// Where a host cannot be made, or did not come out as it should.
-pub(super) async fn demo(options: &Demo, output: Output, signals: Signals) -> Result<Exit, Failure> {
+pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signals: Signals) -> Result<Exit, Failure> {
     let scratch = Scratch::new()?;
     let begun = Instant::now();
     let step = |what: &str, since: Instant| {
@@ -81,7 +81,7 @@ pub(super) async fn demo(options: &Demo, output: Output, signals: Signals) -> Re
     state.init(&NewIdentity::unprotected(), generate, MASTER_COMMENT, SystemClock.now()).await?;
     step("made an identity and a master key, sealed in a store of their own", since);
 
-    let context = Context::with(state, output, signals);
+    let context = Context::with(state, limits(global), output, signals);
     let colleague = KeyPair::generate(&mut UnwrapErr(SysRng), KeyAlgorithm::Ed25519)?.public_key().clone();
     let foreign = format!("# a colleague's line, which nobody asked us to touch\n{colleague} colleague@example.net");
     let mut rows = Vec::new();
