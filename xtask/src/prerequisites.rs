@@ -74,7 +74,7 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 25] = [
+const TOOLS: [Tool; 26] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -97,6 +97,8 @@ const TOOLS: [Tool; 25] = [
     Tool { program: "zsh", from: Origin::Apt("zsh"), part: Some(Part::Shells) },
     Tool { program: "setfacl", from: Origin::Apt("acl"), part: Some(Part::Acl) },
     Tool { program: "setfattr", from: Origin::Apt("attr"), part: Some(Part::Acl) },
+    // One of the three programs that the script may find for its tags.
+    Tool { program: "openssl", from: Origin::Apt("openssl"), part: Some(Part::Shells) },
     Tool { program: "strace", from: Origin::Apt("strace"), part: Some(Part::Strace) },
     // libFuzzer is compiled from C++.
     Tool { program: "c++", from: Origin::Apt("g++"), part: Some(Part::Fuzz) },
