@@ -49,9 +49,13 @@ impl Fixture {
     }
 
     async fn try_log_in(&self, key: &Key) -> Result<RusshSession, ConnectError> {
+        self.try_log_in_with(&RusshConnector::default(), key).await
+    }
+
+    async fn try_log_in_with(&self, connector: &RusshConnector, key: &Key) -> Result<RusshSession, ConnectError> {
         let host_key = HostKeyPolicy::Exactly(self.host.host_key().clone());
         let login = Login { route: &self.host.route(), identity: &key.identity, host_key: &host_key, query: None };
-        quick().log_in(&login).await
+        connector.log_in(&login).await
     }
 
     async fn log_in(&self) -> RusshSession {
@@ -60,7 +64,7 @@ impl Fixture {
 
     async fn accepts(&self, key: &Key) -> bool {
         let policy = HostKeyPolicy::CallerDecides;
-        let answer = quick().would_accept(&self.host.route(), &key.public_key, &policy).await.unwrap();
+        let answer = RusshConnector::default().would_accept(&self.host.route(), &key.public_key, &policy).await.unwrap();
         assert_eq!(&answer.host_key, self.host.host_key());
         // A question and a login never differ.
         match self.try_log_in(key).await {
@@ -72,9 +76,10 @@ impl Fixture {
     }
 }
 
+/// Waits for nothing long: only for what is going to hang.
 fn quick() -> RusshConnector {
-    let second = Duration::from_secs(1);
-    RusshConnector::new(Limits { connect: second, login: 2 * second, request: second, keep_alive: 15 * second })
+    let limit = Duration::from_secs(2);
+    RusshConnector::new(Limits { connect: limit, login: limit, request: limit, ..Limits::default() })
 }
 
 fn text(path: &Path) -> String {
@@ -125,7 +130,7 @@ async fn only_the_one_account_is_there() {
     let mut route = fixture.host.route();
     route.account = toehold_core::Account::new("root", "127.0.0.1", route.account.port()).unwrap();
     let login = Login { route: &route, identity: &fixture.key.identity, host_key: &HostKeyPolicy::CallerDecides, query: None };
-    assert!(matches!(quick().log_in(&login).await.unwrap_err(), ConnectError::KeyRefused { .. }));
+    assert!(matches!(RusshConnector::default().log_in(&login).await.unwrap_err(), ConnectError::KeyRefused { .. }));
 }
 
 #[tokio::test]
@@ -318,18 +323,18 @@ async fn every_hang_ends_in_time_and_says_where() {
         (Fault::HangAtSftpStart, "starting SFTP"),
     ] {
         fixture.host.set_fault(Some(fault));
-        let error = fixture.try_log_in(&fixture.key).await.unwrap_err();
+        let error = fixture.try_log_in_with(&quick(), &fixture.key).await.unwrap_err();
         assert!(matches!(error, ConnectError::TimedOut { doing: what, .. } if what == doing), "{fault:?}: {error:?}");
     }
-    fixture.host.set_fault(None);
-    let mut session = fixture.log_in().await;
+    // The login is not to hang, so its limit is the usual one.
+    let connector = RusshConnector::new(Limits { request: Duration::from_secs(1), ..Limits::default() });
     for request in 0..3 {
+        fixture.host.set_fault(None);
+        let mut session = fixture.try_log_in_with(&connector, &fixture.key).await.unwrap();
         fixture.host.set_fault(Some(Fault::HangAtRequest(request)));
         let error = session.files().read(".ssh/authorized_keys", 1000).await.unwrap_err();
         assert!(error.is_lost(), "{error:?}");
         session.close().await;
-        fixture.host.set_fault(None);
-        session = fixture.log_in().await;
     }
 }
 
@@ -340,7 +345,8 @@ async fn another_host_key_is_refused() {
     let error = fixture.try_log_in(&fixture.key).await.unwrap_err();
     assert!(matches!(error, ConnectError::HostKeyRefused { .. }), "{error:?}");
     let route = fixture.host.route();
-    let answer = quick().would_accept(&route, &fixture.key.public_key, &HostKeyPolicy::CallerDecides).await.unwrap();
+    let answer =
+        RusshConnector::default().would_accept(&route, &fixture.key.public_key, &HostKeyPolicy::CallerDecides).await.unwrap();
     assert_ne!(&answer.host_key, fixture.host.host_key());
     fixture.host.show_another_host_key(false);
     fixture.log_in().await.close().await;

@@ -65,18 +65,15 @@ impl Work<'_> {
 }
 
 impl RusshFiles {
-    /// Begins SFTP on a stream; the error is what was wrong with the server, as `it …`.
+    /// Begins SFTP on a stream; the error is what was wrong with the server, as `it …`. May take for ever.
     pub(crate) async fn open<S>(stream: S, request_limit: Duration) -> Result<Self, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        // Our own limit is what ends a request; this one is only there to clear it from the session's table.
-        let request_timeout_secs = request_limit.as_secs().saturating_add(5);
+        // Every limit in time is ours: the caller's for this function, that for a request later.
+        let request_timeout_secs = request_limit.as_secs().saturating_add(3600);
         let mut sftp = RawSftpSession::new_with_config(stream, Config { request_timeout_secs, ..Config::default() });
-        let version = sftp.init().await.map_err(|error| match error {
-            SftpError::Timeout => "it does not answer the SFTP greeting".to_owned(),
-            _ => "what answers is no SFTP server".to_owned(),
-        })?;
+        let version = sftp.init().await.map_err(|_| "what answers is no SFTP server".to_owned())?;
         if version.version != russh_sftp::protocol::VERSION {
             return Err(format!("it speaks version {} of SFTP instead of 3", version.version));
         }
@@ -92,6 +89,8 @@ impl RusshFiles {
             }
             sftp.set_limits(ServerLimits::from(limits));
         }
+        // A little more, to clear requests from the session's table that we gave up.
+        sftp.set_timeout(request_limit.as_secs().saturating_add(5));
         Ok(Self { sftp, capabilities, chunk, request_limit, lost: false })
     }
 
