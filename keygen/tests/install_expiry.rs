@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use install_support::{Host, SHELLS, fake, needs_root, sshd_here, tool};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
 use toehold_core::Timestamp;
 use toehold_keygen::install::ExpiryForm;
+use toehold_keygen::{DEFAULT_LIFETIME, TemporaryKeyPair};
 
 /// Zones and the offset of their standard time in seconds. Wherever and whenever this runs, some are in summer time and
 /// some are not; one counts backwards (Dublin's standard time is its summer time), one shifts by half an hour.
@@ -196,4 +199,18 @@ fn from_and_utc_stand_in_the_line() {
         let options = format!("restrict,command=\"internal-sftp\",expiry-time=\"{time}\",from=\"{from}\"");
         assert_eq!(fs::read_to_string(host.file()).unwrap(), host.line_with(&options));
     }
+}
+
+/// Whoever writes the line without a shell, as for a host inside the process, gets the same one.
+#[test]
+fn the_line_is_the_one_of_the_temporary_key_pair() {
+    let mut host = Host::new();
+    let created = host.end.saturating_sub(DEFAULT_LIFETIME);
+    let pair = TemporaryKeyPair::generate(&mut ChaCha20Rng::from_seed([1; 32]), host.session, created, DEFAULT_LIFETIME).unwrap();
+    host.key = pair.public_key().clone();
+    let from = "192.0.2.0/24".parse().unwrap();
+    let file = host.host_pub();
+    let line = host.install().home(host.home_text()).host_key_file(&file).expiry(ExpiryForm::Utc).from(&from).command_line();
+    host.run_line(line.unwrap().expose()).succeeded();
+    assert_eq!(fs::read_to_string(host.file()).unwrap(), format!("{}\n", pair.authorized_keys_line(Some(&from))));
 }

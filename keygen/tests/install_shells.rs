@@ -161,6 +161,22 @@ fn the_removal_takes_every_copy_of_the_line_and_nothing_else() {
     }
 }
 
+/// The `sed` of a BSD ends every line with a newline, of which one is not the file's.
+#[test]
+fn the_removal_never_adds_a_newline() {
+    let mut host = Host::new().with_file(b"");
+    let first = host.first_in_path();
+    fake(&first, "sed", &format!("{} \"$@\" | awk 1", tool("sed").display()));
+    fs::write(host.file(), format!("{}\nforeign", host.key)).unwrap();
+    let before = host.snapshot();
+    let ran = host.run_line(&host.removal_line());
+    assert!(ran.code == Some(1) && ran.err.contains("nothing was changed"), "{ran:?}");
+    assert_eq!(host.snapshot(), before);
+    fs::write(host.file(), format!("foreign\n{}", host.key)).unwrap();
+    host.run_line(&host.removal_line()).succeeded();
+    assert_eq!(fs::read(host.file()).unwrap(), b"foreign\n");
+}
+
 #[test]
 fn the_removal_keeps_what_came_after_the_installation() {
     let host = Host::new();

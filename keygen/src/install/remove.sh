@@ -25,10 +25,10 @@ c="has no temporary key of this session";
 if grep -qF "$k" "$f"; then
   [ ! -L "$d" ] && [ ! -L "$f" ] && [ -f "$f" ] || e "$f is a link or no file, nothing was changed";
   cp -p "$f" "$t" && sed "\|$k|d" <"$f" >"$t" || e "cannot write $t, nothing was changed";
-# busybox ends a last line that has no newline when it prints it.
+# busybox ends a last line that has no newline when it prints it; a BSD also where it copies it, which is refused.
   x=$(sed -n "\|$k|p" <"$f" | wc -c);
   x=$(($(n "$f")-$(n "$t")-x));
-  [ $x = 0 ] || [ $x = -1 ] || e "cannot write $t, nothing was changed";
+  [ $x = 0 ] || { [ $x = -1 ] && tail -n 1 "$f" | grep -qF "$k"; } || e "cannot write $t, nothing was changed";
   if m new:newline && tail -n 1 "$f" | grep -qF "$k"; then
     dd if=/dev/null of="$t" bs=1 seek=$(($(n "$t")-1)) || e "cannot write $t, nothing was changed"; fi;
   mv -f "$t" "$f" || e "cannot replace $f, nothing was changed";
