@@ -189,22 +189,24 @@ fn a_user_whose_home_no_shell_can_look_up_needs_a_told_one() {
 #[test]
 fn o6_what_the_hosts_sshd_does_is_named_before_anything_is_left() {
     needs_root();
-    for sh in SHELLS {
-        for (config, refusal) in [
-            ("AuthorizedKeysFile /etc/ssh/keys/%u", "sshd reads /etc/ssh/keys/%u, not /home/deploy/.ssh/authorized_keys"),
-            ("authorizedkeysfile=none", "sshd reads none, not"),
-            ("AuthorizedKeysFile none\nAuthorizedKeysFile .ssh/authorized_keys", "sshd reads none, not"),
-            ("\tChrootDirectory\t/srv/sftp", "sshd has chrootdirectory /srv/sftp"),
-            ("ForceCommand /usr/bin/menu", "sshd has forcecommand /usr/bin/menu"),
-            ("PubkeyAuthentication no", "sshd has pubkeyauthentication no"),
-            ("Include /etc/ssh/sshd_config.d/*.conf\nAuthorizedKeysFile .ssh/authorized_keys", "sshd reads .keys, not"),
-            ("AuthorizedKeysFile .ssh/authorized_keys2 %h/.ssh/authorized_keys", ""),
-            ("AuthorizedKeysFile \"/home/%u/.ssh/authorized_keys\"", ""),
-            ("AuthorizedKeysFile .ssh/authorized_keys\nAuthorizedKeysFile none", ""),
-            ("#AuthorizedKeysFile none\n# ForceCommand x\nForceCommand none\nChrootDirectory none\nChrootDirectory /", ""),
-            ("ForceCommand internal-sftp -l INFO\nPermitRootLogin no\nGatewayPorts no", ""),
-            ("Match User somebody\n  ForceCommand /usr/bin/menu\n  AuthorizedKeysFile none", ""),
-        ] {
+    let cases = [
+        ("AuthorizedKeysFile /etc/ssh/keys/%u", "sshd reads /etc/ssh/keys/%u, not /home/deploy/.ssh/authorized_keys"),
+        ("authorizedkeysfile=none", "sshd reads none, not"),
+        ("AuthorizedKeysFile none\nAuthorizedKeysFile .ssh/authorized_keys", "sshd reads none, not"),
+        ("\tChrootDirectory\t/srv/sftp", "sshd has chrootdirectory /srv/sftp"),
+        ("ForceCommand /usr/bin/menu", "sshd has forcecommand /usr/bin/menu"),
+        ("PubkeyAuthentication no", "sshd has pubkeyauthentication no"),
+        ("Include /etc/ssh/sshd_config.d/*.conf\nAuthorizedKeysFile .ssh/authorized_keys", "sshd reads .keys, not"),
+        ("AuthorizedKeysFile .ssh/authorized_keys2 %h/.ssh/authorized_keys", ""),
+        ("AuthorizedKeysFile \"/home/%u/.ssh/authorized_keys\"", ""),
+        ("AuthorizedKeysFile .ssh/authorized_keys\nAuthorizedKeysFile none", ""),
+        ("#AuthorizedKeysFile none\n# ForceCommand x\nForceCommand none\nChrootDirectory none\nChrootDirectory /", ""),
+        ("ForceCommand internal-sftp -l INFO\nPermitRootLogin no\nGatewayPorts no", ""),
+        ("Match User somebody\n  ForceCommand /usr/bin/menu\n  AuthorizedKeysFile none", ""),
+    ];
+    // Each case in dash and in one shell more.
+    for (n, (config, refusal)) in cases.into_iter().enumerate() {
+        for sh in ["dash", SHELLS[n % SHELLS.len()]] {
             let mut host = deploy(sh);
             let etc = host.directory.path().join("ssh");
             fs::create_dir_all(etc.join("sshd_config.d")).unwrap();
@@ -226,6 +228,8 @@ fn o6_what_the_hosts_sshd_does_is_named_before_anything_is_left() {
                 host.refuses_line(&line, refusal);
             }
         }
+    }
+    for sh in SHELLS {
         let mut host = deploy(sh);
         let etc = host.directory.path().join("ssh");
         fs::create_dir(&etc).unwrap();

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -73,19 +73,17 @@ pub fn bin_with_sh(shell: &str) -> PathBuf {
         SHELLS
             .into_iter()
             .map(|shell| {
-                let directory = tempfile::Builder::new()
-                    .prefix(&format!("bin-{shell}-"))
-                    .permissions(fs::Permissions::from_mode(0o755))
-                    .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-                    .unwrap()
-                    .keep();
+                let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shells").join(shell);
+                fs::create_dir_all(&directory).unwrap();
+                let link = |name: &str, program: &Path| match symlink(program, directory.join(name)) {
+                    Err(error) if error.kind() != ErrorKind::AlreadyExists => panic!("{error}"),
+                    _ => (),
+                };
                 let program = tool(shell);
-                symlink(&program, directory.join("sh")).unwrap();
+                link("sh", &program);
                 if shell == "busybox" {
                     let applets = Command::new(&program).arg("--list").output().unwrap();
-                    for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|name| *name != "sh") {
-                        symlink(&program, directory.join(applet)).unwrap();
-                    }
+                    String::from_utf8(applets.stdout).unwrap().lines().for_each(|applet| link(applet, &program));
                 }
                 (shell, directory)
             })
