@@ -10,7 +10,7 @@ use replacement_common::{
 };
 use toehold_core::testing::World;
 use toehold_keygen::authorized_keys::AuthorizedKeys;
-use toehold_keygen::replacement::{ReplaceError, Replaced, Replacement};
+use toehold_keygen::replacement::{ReplaceError, Replaced, Replacement, STALE_LOCK, STALE_NAMELESS_LOCK};
 
 /// How many steps a replacement takes that nobody disturbs.
 fn steps() -> usize {
@@ -193,8 +193,12 @@ fn a_lock_that_was_cut_off_is_somebodys_until_it_is_stale() {
         let holder = if content.starts_with("not") { "not" } else { "somebody unknown" };
         assert!(matches!(&error, ReplaceError::Locked { holder: found, .. } if found == holder), "{content:?}: {error}");
         assert_eq!(litter(&world), ["authorized_keys.toehold-lock"]);
-        world.clock().advance(Duration::from_mins(10));
-        assert!(add_now(&world, "a", 2, "a").unwrap().changed());
+        // Whoever wrote no name died while writing it; whoever has one may be at work.
+        let stale = if holder == "not" { STALE_LOCK } else { STALE_NAMELESS_LOCK };
+        world.clock().advance(Duration::from_secs(stale - 1));
+        assert!(matches!(add_now(&world, "a", 2, "a"), Err(ReplaceError::Locked { .. })), "{content:?}");
+        world.clock().advance(Duration::from_secs(1));
+        assert!(add_now(&world, "a", 3, "a").unwrap().changed());
         assert_eq!(litter(&world), [""; 0]);
     }
 }

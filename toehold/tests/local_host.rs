@@ -21,7 +21,7 @@ use toehold::adapters::local_host::{Fault, LocalHost, LocalHostBuilder};
 use toehold::adapters::russh_connector::{Limits, RusshConnector, RusshSession};
 use toehold_core::{ConnectError, Connector as _, FileError, FileKind, HostFiles as _, HostKeyPolicy, HostSession as _, Login};
 use toehold_keygen::authorized_keys::{Line, Options};
-use toehold_keygen::replacement::{Plan, ReplaceError, STALE_LOCK, replace};
+use toehold_keygen::replacement::{Plan, ReplaceError, STALE_NAMELESS_LOCK, replace};
 
 const LOCK: &str = ".ssh/authorized_keys.toehold-lock";
 
@@ -301,7 +301,7 @@ async fn a_replacement_survives_every_break() {
                 // The lock was made and its content never written: it is nobody's until it is old.
                 let lock = fs::File::options().write(true).open(fixture.host.home().join(LOCK)).unwrap();
                 assert_eq!(lock.metadata().unwrap().len(), 0, "{fault:?}");
-                lock.set_modified(SystemTime::now() - Duration::from_secs(STALE_LOCK + 5)).unwrap();
+                lock.set_modified(SystemTime::now() - Duration::from_secs(STALE_NAMELESS_LOCK + 5)).unwrap();
                 added = add_a_line(&mut session, "same").await;
             }
             let added = added.unwrap_or_else(|error| panic!("{fault:?}: {error:?}"));

@@ -7,7 +7,7 @@ use toehold_core::{FileError, FileKind, Timestamp};
 use super::error::ReplaceError;
 use super::examine::{check, check_owner, check_owner_by_home};
 use super::machine::{Event, Replacement, State, answer, failed};
-use super::plan::{KeyFile, Paths, STALE_LOCK, is_staged, lock_holder};
+use super::plan::{KeyFile, Paths, STALE_LOCK, STALE_NAMELESS_LOCK, is_staged, lock_holder};
 
 /// How often the lock is tried for while others come and go.
 const LOCK_TRIES: u32 = 5;
@@ -110,7 +110,8 @@ impl Replacement {
             State::DropProbe => {
                 gone(answer!(event, Done)).map_err(failed("removing", self.staged_path()))?;
                 self.staged = None;
-                if self.contender_age < STALE_LOCK { Err(self.contended()) } else { Ok(State::BreakLock) }
+                let stale = if self.contender == UNKNOWN { STALE_NAMELESS_LOCK } else { STALE_LOCK };
+                if self.contender_age < stale { Err(self.contended()) } else { Ok(State::BreakLock) }
             }
             State::BreakLock => {
                 gone(answer!(event, Done)).map_err(failed("removing", &lock))?;

@@ -6,7 +6,7 @@
 //! 1. **Look**: no atomic rename, no replacement. The home directory (by its real path), `.ssh` and the file must be what
 //!    sshd's `StrictModes` accepts, the account's own, and no links.
 //! 2. **Lock**: `.ssh/authorized_keys.toehold-lock` is created exclusively and names the holder. A lock of the same holder,
-//!    or one that is older than ten minutes by the host's own clock, is taken over.
+//!    or one that is older than ten minutes by the host's own clock (half a minute where it names nobody), is taken over.
 //! 3. **Sweep**: every file that any replacement has staged is removed. Only then is anything read. A writer that lost its
 //!    lock, however late it wakes up, finds its staged file gone, and a rename of nothing changes nothing.
 //! 4. **Edit** what was read; an edit that changes nothing ends here, without a write.
@@ -65,4 +65,4 @@ pub use driver::replace;
 pub use error::ReplaceError;
 pub use inspect::{InspectedFile, Inspection, LockSeen, inspect, sweep};
 pub use machine::{Action, Event, Replacement};
-pub use plan::{FileChange, HolderError, IfEmpty, KeyFile, Plan, Replaced, STALE_LOCK};
+pub use plan::{FileChange, HolderError, IfEmpty, KeyFile, Plan, Replaced, STALE_LOCK, STALE_NAMELESS_LOCK};

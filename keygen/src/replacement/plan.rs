@@ -10,6 +10,10 @@ use crate::authorized_keys::Digest;
 /// How long the lock of another holder is respected, in seconds by the host's own clock; after that its holder counts as dead.
 pub const STALE_LOCK: u64 = 600;
 
+/// How long a lock that names no holder is respected, in seconds by the host's own clock. Its writer died between creating
+/// the file and writing its name, which follow each other at once; a live one names itself long before this.
+pub const STALE_NAMELESS_LOCK: u64 = 30;
+
 /// The files in which sshd looks for keys by default (`AuthorizedKeysFile` of `sshd_config(5)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(clippy::exhaustive_enums, reason = "an edit has to decide for each file")]
