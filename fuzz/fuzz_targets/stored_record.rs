@@ -2,11 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use toehold_core::{Entry, HostRecord, Key, KnownHost, Record, Revision, Stored, Timestamp};
+use toehold_core::{AuditEntry, Entry, HostRecord, Key, KnownHost, Record, Revision, Stored, Timestamp};
+use toehold_session::SessionRecord;
 
 fuzz_target!(|bytes: &[u8]| {
+    read::<AuditEntry>(bytes);
     read::<HostRecord>(bytes);
     read::<KnownHost>(bytes);
+    read::<SessionRecord>(bytes);
 });
 
 fn read<T: Record + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
