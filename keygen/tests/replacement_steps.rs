@@ -5,11 +5,11 @@ mod replacement_common;
 
 use std::error::Error as _;
 
-use replacement_common::{FILE, FOREIGN, SECOND, account, add, connect, file, host, key, litter, plan, remove, with};
+use replacement_common::{FILE, FOREIGN, SECOND, Stepper, account, add, connect, file, host, key, litter, plan, remove, with};
 use toehold_core::testing::{CallKind, World, block_on};
 use toehold_core::{FileError, FileKind, HostSession as _, Source};
 use toehold_keygen::authorized_keys::{AuthorizedKeys, Digest, ExpiryTime, MAX_AUTHORIZED_KEYS};
-use toehold_keygen::replacement::{IfEmpty, KeyFile, Plan, ReplaceError, Replaced, inspect, replace, sweep};
+use toehold_keygen::replacement::{Action, IfEmpty, KeyFile, Plan, ReplaceError, Replaced, inspect, replace, sweep};
 
 fn run<E>(world: &World, plan: &Plan, edit: E) -> Result<Replaced, ReplaceError>
 where
@@ -270,4 +270,50 @@ fn names_of_holders_are_checked() {
         assert!(Plan::new(&mut rng, ".", bad).is_err(), "{bad:?}");
     }
     assert!(Plan::new(&mut rng, ".", &"0123456789abcdef".repeat(4)).is_ok());
+}
+
+#[test]
+fn what_was_staged_has_to_read_back_as_it_was_written() {
+    type Spoil = fn(&World, &str);
+    let spoils: [Spoil; 5] = [
+        |w, path| w.fleet().write_file(&account(), path, "half", 0o640),
+        |w, path| w.fleet().set_mode(&account(), path, 0o644),
+        |w, path| w.fleet().set_mode(&account(), path, 0o4640),
+        |w, path| w.fleet().set_owner(&account(), path, 0),
+        |w, path| w.fleet().make_link(&account(), path, "authorized_keys"),
+    ];
+    for spoil in spoils {
+        let world = host(Some(FOREIGN));
+        let mut stepper = Stepper::new(&world, plan("session", 1), add("a"));
+        let staged = loop {
+            if let Action::Sync(path) = stepper.machine.action() {
+                break path.to_owned();
+            }
+            assert!(stepper.step());
+        };
+        assert!(stepper.step());
+        spoil(&world, &staged);
+        let error = stepper.finish().unwrap_err();
+        assert!(matches!(error, ReplaceError::StagedDiffers { .. } | ReplaceError::WrongOwner { .. }), "{error}");
+        assert!(error.to_string().contains(&staged), "{error}");
+        assert_eq!(file(&world, FILE).unwrap(), FOREIGN);
+        assert_eq!(litter(&world), [""; 0]);
+    }
+}
+
+#[test]
+fn the_fence_stands_in_the_name_of_what_is_staged() {
+    let world = host(Some(FOREIGN));
+    let mut stepper = Stepper::new(&world, plan("session", 1).fence(77), add("a"));
+    let names = loop {
+        assert!(stepper.step());
+        if litter(&world).len() == 2 {
+            break litter(&world);
+        }
+    };
+    assert!(
+        names.iter().any(|name| name.starts_with("authorized_keys.toehold-session.") && name.ends_with(".fence-77")),
+        "{names:?}"
+    );
+    assert!(stepper.finish().unwrap().changed());
 }

@@ -7,6 +7,7 @@ use toehold_core::{PublicKey, Timestamp};
 use super::base64::Wanted;
 use super::document::AuthorizedKeys;
 use super::effect::Effect;
+use super::lines::KeyLine;
 use super::options::Options;
 
 /// A login that is being tried.
@@ -45,8 +46,8 @@ impl AuthorizedKeys {
     /// certificate authority, and whose options are all known, well-formed and fulfilled.
     pub fn authorizes_login(&self, key: &PublicKey, login: &Login) -> Option<Authorized> {
         let wanted = Wanted::new(key);
-        self.entries().find_map(|entry| {
-            let found = entry.key().filter(|found| found.holds(&wanted) && found.openssh_reads_key())?;
+        self.entries().filter(|entry| entry.holds(&wanted)).find_map(|entry| {
+            let found = entry.key().filter(KeyLine::openssh_reads_key)?;
             let options = Options::parse(found.options().unwrap_or_default()).ok()?;
             let effect = options.effect(login.utc_offset).ok()?;
             effect.admits(login.now, login.peer).then(|| Authorized { line: entry.number(), options, effect })

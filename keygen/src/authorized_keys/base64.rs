@@ -2,16 +2,31 @@
 
 use toehold_core::PublicKey;
 
-/// The value of a character of the base64 alphabet (RFC 4648 §4).
-fn value(character: u8) -> Option<u8> {
-    match character {
-        b'A'..=b'Z' => Some(character - b'A'),
-        b'a'..=b'z' => Some(character - b'a' + 26),
-        b'0'..=b'9' => Some(character - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
+/// What is no character of the base64 alphabet.
+const NONE: u8 = 0xff;
+
+/// The value of each character (RFC 4648 §4).
+const VALUES: [u8; 256] = {
+    let mut values = [NONE; 256];
+    let mut rest: &mut [u8] = &mut values;
+    let mut character = 0_u8;
+    while let [value, tail @ ..] = rest {
+        *value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => NONE,
+        };
+        character = character.wrapping_add(1);
+        rest = tail;
     }
+    values
+};
+
+fn value(character: u8) -> Option<u8> {
+    VALUES.get(usize::from(character)).copied().filter(|value| *value != NONE)
 }
 
 /// Whether a field ends at this byte: blanks separate fields, and a C program reads no further than a NUL.
@@ -41,13 +56,25 @@ impl<'a> Decoded<'a> {
     }
 
     /// Reads a length-prefixed name of 1 to 64 printable characters, as a key blob begins with.
-    pub(super) fn name(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn name(&mut self) -> Option<Name> {
         let length = self.length().filter(|length| (1..=64).contains(length))?;
-        let mut name = Vec::with_capacity(64);
-        for _ in 0..length {
-            name.push(self.next().filter(u8::is_ascii_graphic)?);
+        let mut name = Name { characters: [0; 64], length: usize::try_from(length).ok()? };
+        for character in name.characters.iter_mut().take(name.length) {
+            *character = self.next().filter(u8::is_ascii_graphic)?;
         }
         Some(name)
+    }
+}
+
+/// The name of an algorithm.
+pub(super) struct Name {
+    characters: [u8; 64],
+    length: usize,
+}
+
+impl Name {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.characters.get(..self.length).unwrap_or_default()
     }
 }
 
@@ -97,9 +124,18 @@ pub(super) fn openssh_decodes(field: &[u8]) -> bool {
     }
 }
 
+/// Whether the field that `text` begins with can be a key: the length of a name is below 256, so three zeros come first.
+pub(super) fn looks_like_a_key(text: &[u8]) -> bool {
+    text.starts_with(b"AAAA") || Decoded::new(text).take(3).eq([0, 0, 0])
+}
+
 /// A key to be looked for in base64 fields.
 pub(super) struct Wanted<'k> {
     blob: &'k [u8],
+    /// As it is usually written.
+    base64: String,
+    /// From which character on a difference in the usual form tells that it is another key.
+    telling: usize,
     /// The parts of a key that is made of numbers: its family and each number without leading zeros.
     numbers: Option<(&'static str, Vec<&'k [u8]>)>,
 }
@@ -107,12 +143,28 @@ pub(super) struct Wanted<'k> {
 impl<'k> Wanted<'k> {
     /// Prepares the comparison with `key`.
     pub(super) fn new(key: &'k PublicKey) -> Self {
-        Self { blob: key.blob(), numbers: family(key.algorithm().as_bytes()).zip(numbers(key.blob())) }
+        let blob = key.blob();
+        let numbers = family(key.algorithm().as_bytes()).zip(numbers(blob));
+        let telling = match &numbers {
+            None => 0,
+            // Once the modulus has begun alike, at the same place and with the same zeros, it can only go on alike.
+            Some(("rsa", numbers)) => (blob.len() - numbers.last().map_or(0, |modulus| modulus.len())).div_ceil(3) * 4 + 4,
+            Some(_) => usize::MAX,
+        };
+        Self { blob, base64: key.base64(), telling, numbers }
     }
 
     /// Whether the field that `text` begins with is this key: the same blob, or for RSA and DSA the same numbers, which
     /// may be written with more leading zeros than RFC 4251 §5 allows and are then still the same key to OpenSSH.
     pub(super) fn is_in(&self, text: &[u8]) -> bool {
+        // Nearly always a few characters tell. Those before the last four stand for nothing but the key.
+        let mut pairs = self.base64.bytes().zip(text.iter().copied());
+        if let Some(at) = pairs.position(|(ours, theirs)| ours != theirs) {
+            let of_the_alphabet = text.get(at).is_some_and(|character| value(*character).is_some());
+            if at >= self.telling && at + 4 < self.base64.len() && of_the_alphabet {
+                return false;
+            }
+        }
         match &self.numbers {
             None => Decoded::new(text).eq(self.blob.iter().copied()),
             Some((family_name, numbers)) => same_numbers(Decoded::new(text), family_name, numbers).unwrap_or(false),
@@ -144,7 +196,7 @@ fn numbers(blob: &[u8]) -> Option<Vec<&[u8]>> {
 }
 
 fn same_numbers(mut found: Decoded<'_>, family_name: &str, wanted: &[&[u8]]) -> Option<bool> {
-    if family(&found.name()?) != Some(family_name) {
+    if family(found.name()?.as_bytes()) != Some(family_name) {
         return Some(false);
     }
     for number in wanted {
@@ -172,6 +224,9 @@ fn same_numbers(mut found: Decoded<'_>, family_name: &str, wanted: &[&[u8]]) -> 
 
 #[cfg(test)]
 mod tests {
+    use base64ct::Encoding as _;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn decode(text: &[u8]) -> Vec<u8> {
@@ -208,5 +263,49 @@ mod tests {
         }
         assert_eq!(decode(b"Zm9v YmFy"), b"foo");
         assert_eq!(decode(b"Zm9v\0YmFy"), b"foo");
+    }
+
+    /// A key blob out of its fields.
+    fn blob(fields: &[&[u8]]) -> Vec<u8> {
+        fields.iter().flat_map(|field| [&u32::try_from(field.len()).unwrap().to_be_bytes()[..], field].concat()).collect()
+    }
+
+    fn any_blob() -> impl Strategy<Value = Vec<u8>> {
+        let number =
+            || (0..3_usize, prop::collection::vec(1..4_u8, 0..4)).prop_map(|(zeros, rest)| [vec![0; zeros], rest].concat());
+        let name = prop::sample::select(vec!["ssh-rsa", "rsa-sha2-256", "ssh-dss", "ssh-ed25519", "x"]);
+        (name, prop::collection::vec(number(), 0..5)).prop_map(|(name, numbers)| {
+            let fields: Vec<&[u8]> = std::iter::once(name.as_bytes()).chain(numbers.iter().map(Vec::as_slice)).collect();
+            blob(&fields)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn a_key_is_recognised_by_what_it_decodes_to(
+            ours in any_blob(), theirs in any_blob(), same in any::<bool>(),
+            at in any::<prop::sample::Index>(), change in prop::option::of("[A-Za-z0-9=\\- \r]"), insert in any::<bool>(), unpadded in any::<bool>(),
+        ) {
+            let theirs = if same { &ours } else { &theirs };
+            let mut text = PublicKey::from_blob(theirs).unwrap().base64();
+            if unpadded {
+                text.truncate(text.trim_end_matches('=').len());
+            }
+            if let Some(character) = change {
+                let at = at.index(text.len());
+                text.replace_range(at..at + usize::from(!insert), &character);
+            }
+            let found = decode(text.as_bytes());
+            let with_numbers = |blob: &[u8]| Some((family(Decoded::name(&mut Decoded::new(encode(blob).as_bytes()))?.as_bytes())?, numbers(blob).map(|numbers| numbers.into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>())?));
+            let expected = found == ours || with_numbers(&ours).is_some_and(|ours| Some(ours) == with_numbers(&found));
+            let ours = PublicKey::from_blob(&ours).unwrap();
+            prop_assert_eq!(Wanted::new(&ours).is_in(text.as_bytes()), expected, "{}", text);
+        }
+    }
+
+    fn encode(blob: &[u8]) -> String {
+        base64ct::Base64::encode_string(blob)
     }
 }

@@ -2,7 +2,7 @@
 
 use toehold_core::PublicKey;
 
-use super::base64::{Decoded, Wanted, ends_field, openssh_decodes};
+use super::base64::{Decoded, Name, Wanted, ends_field, looks_like_a_key, openssh_decodes};
 
 /// One line of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,12 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Whether the line's key is the wanted one; quicker than [`Entry::key`] for one that is not.
+    pub(super) fn holds(&self, wanted: &Wanted<'_>) -> bool {
+        KeyLine::located(self.text, leading_blanks(self.text)).is_some_and(|found| found.holds(wanted))
+            && self.kind() != LineKind::Comment
+    }
+
     /// The parts of the line, where it holds a key.
     pub fn key(&self) -> Option<KeyLine<'a>> {
         match self.kind() {
@@ -77,8 +83,13 @@ impl<'a> Entry<'a> {
 }
 
 impl<'a> KeyLine<'a> {
-    /// Looks for a key where sshd does: at the beginning of the line, else behind its options.
+    /// The line's key, where there is one.
     fn at(line: &'a [u8], blanks: usize) -> Option<Self> {
+        Self::located(line, blanks).filter(|key| key.decoded().name().is_some())
+    }
+
+    /// Looks for what can be a key where sshd does: at the beginning of the line, else behind its options.
+    fn located(line: &'a [u8], blanks: usize) -> Option<Self> {
         Self::with_key_at(line, blanks, blanks).or_else(|| {
             let options_end = blanks + options_length(line.get(blanks..)?)?;
             let key_at = options_end + leading_blanks(line.get(options_end..)?);
@@ -87,14 +98,10 @@ impl<'a> KeyLine<'a> {
     }
 
     fn with_key_at(line: &'a [u8], options_at: usize, key_at: usize) -> Option<Self> {
-        let algorithm = field(line.get(key_at..)?);
-        let word_end = key_at + algorithm.len();
+        let word_end = key_at + algorithm_length(line.get(key_at..)?)?;
         let blob_at = word_end + leading_blanks(line.get(word_end..)?);
-        if blob_at == word_end || !is_algorithm(algorithm) {
-            return None;
-        }
-        Decoded::new(line.get(blob_at..)?).name()?;
-        Some(Self { line, options_at, key_at, blob_at })
+        let found = blob_at > word_end && looks_like_a_key(line.get(blob_at..)?);
+        found.then_some(Self { line, options_at, key_at, blob_at })
     }
 
     /// The options in front of the key as they stand; `None` where there are none.
@@ -131,15 +138,16 @@ impl<'a> KeyLine<'a> {
         self.holds(&Wanted::new(key))
     }
 
-    pub(super) fn holds(&self, wanted: &Wanted<'_>) -> bool {
+    fn holds(&self, wanted: &Wanted<'_>) -> bool {
         self.line.get(self.blob_at..).is_some_and(|text| wanted.is_in(text))
     }
 
     /// Whether OpenSSH reads the key on this line: it knows the algorithm, the name before the base64 and the one inside
     /// mean the same kind of key, and the base64 is well-formed. What the options say is not asked.
     pub fn openssh_reads_key(&self) -> bool {
-        let inside = self.decoded().name().unwrap_or_default();
-        openssh_kind(self.algorithm()).is_some_and(|kind| openssh_kind(&inside) == Some(kind)) && openssh_decodes(self.base64())
+        let outside = openssh_kind(self.algorithm());
+        let same_kind = |inside: Name| outside.is_some() && openssh_kind(inside.as_bytes()) == outside;
+        self.decoded().name().is_some_and(same_kind) && openssh_decodes(self.base64())
     }
 
     /// The bytes of the line that are its options and the blanks behind them; empty where there are none.
@@ -190,11 +198,13 @@ fn field(text: &[u8]) -> &[u8] {
     text.get(..length).unwrap_or_default()
 }
 
-/// Whether a word can name an algorithm: OpenSSH's names have no other characters, options with a value do. A word that is
-/// itself a key is none, so that no line can be taken for two different keys.
-fn is_algorithm(word: &[u8]) -> bool {
-    let in_names = |byte: &u8| byte.is_ascii_alphanumeric() || b"-@._+".contains(byte);
-    !word.is_empty() && word.iter().all(in_names) && Decoded::new(word).name().is_none()
+/// The length of the word that `text` begins with, where it can name an algorithm: OpenSSH's names have no other characters,
+/// options with a value do. A word that can itself be a key is none, so that no line can be taken for two different keys.
+fn algorithm_length(text: &[u8]) -> Option<usize> {
+    let in_names = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'@' | b'.' | b'_' | b'+');
+    let length = text.iter().take_while(|byte| in_names(byte)).count();
+    let ends = text.get(length).is_none_or(|byte| ends_field(*byte));
+    (length > 0 && ends && !looks_like_a_key(text)).then_some(length)
 }
 
 /// How many bytes of `text` are options: all up to the first blank outside quotes, where `\"` neither opens nor closes
