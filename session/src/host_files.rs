@@ -1,13 +1,16 @@
-//! What a session does to a host's files, each step as one call of `toehold-keygen`'s replacement.
+//! What a session does to a host's files, each step as one replacement of `toehold-keygen`.
 
 use rand_core::CryptoRng;
-use toehold_core::{FileError, HostFiles, ManagedKey, PublicKey, Source, Timestamp};
+use toehold_core::{FileError, HostFiles, ManagedKey, PublicKey, SessionId, Store, Timestamp};
 use toehold_keygen::install::{MAX_PROOF_FILE, ProofFile, proof_file_name};
-use toehold_keygen::replacement::{IfEmpty, KeyFile, Plan, ReplaceError, inspect as inspect_files, replace, sweep};
+use toehold_keygen::replacement::{
+    Action, Event as Answer, KeyFile, Plan, ReplaceError, Replaced, Replacement, inspect as inspect_files, sweep,
+};
 use toehold_keygen::{AuthorizedKeys, Line, Options};
 
+use crate::claim::DeadKey;
 use crate::machine::Event;
-use crate::onboarder::describe_error;
+use crate::onboarder::{Fence, NoPass, describe_error};
 use crate::record::SessionRecord;
 
 /// Why the host's files could not be read or changed.
@@ -16,23 +19,64 @@ pub(crate) enum FilesError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Replace(#[from] ReplaceError),
+    Replace(Box<ReplaceError>),
     #[error("{0}")]
     Plan(String),
+    /// The claim on the account does not allow it; the host is as it was.
+    #[error("the claim on the account is with session {by}")]
+    AccountLost { by: SessionId },
+    /// Nobody knows who has the claim on the account; the host is as it was.
+    #[error("the claim on the account could not be written")]
+    Claim(#[source] toehold_core::StoreError),
+    /// The host has the old file or the new one.
+    #[error("{source}")]
+    InDoubt { added: Vec<PublicKey>, source: Box<ReplaceError> },
+}
+
+impl From<ReplaceError> for FilesError {
+    fn from(error: ReplaceError) -> Self {
+        Self::Replace(Box::new(error))
+    }
 }
 
 impl FilesError {
-    pub(crate) fn into_event(self) -> Event {
-        let lost = match &self {
-            Self::File(error) => error.is_lost(),
-            Self::Replace(
-                ReplaceError::File { source, .. }
-                | ReplaceError::OutcomeUnknown { source, .. }
-                | ReplaceError::Unverified { source, .. },
+    fn replacement(&self) -> Option<&ReplaceError> {
+        match self {
+            Self::Replace(error) | Self::InDoubt { source: error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        match (self, self.replacement()) {
+            (Self::File(error), _) => error.is_lost(),
+            (
+                _,
+                Some(
+                    ReplaceError::File { source, .. }
+                    | ReplaceError::OutcomeUnknown { source, .. }
+                    | ReplaceError::Unverified { source, .. },
+                ),
             ) => source.is_lost(),
-            Self::Replace(_) | Self::Plan(_) => false,
-        };
-        Event::FilesFailed { reason: describe_error(&self), lost }
+            _ => false,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Claim(_))
+            || matches!(
+                self.replacement(),
+                Some(ReplaceError::Locked { .. } | ReplaceError::LockLost { .. } | ReplaceError::KeepsChanging { .. })
+            )
+    }
+
+    pub(crate) fn into_event(self) -> Event {
+        let (reason, lost, busy) = (describe_error(&self), self.is_lost(), self.is_busy());
+        match self {
+            Self::AccountLost { by } => Event::AccountLost { by },
+            Self::InDoubt { added, .. } => Event::LinesInDoubt { added, reason, lost },
+            _ => Event::FilesFailed { reason, lost, busy },
+        }
     }
 }
 
@@ -40,11 +84,16 @@ fn home(record: &SessionRecord) -> &str {
     record.home.as_deref().unwrap_or(".")
 }
 
-fn proof_path(record: &SessionRecord) -> String {
-    format!("{}/.ssh/{}", home(record), proof_file_name(record.id))
+fn in_ssh(record: &SessionRecord, name: &str) -> String {
+    format!("{}/.ssh/{name}", home(record))
 }
 
-fn plan<R: CryptoRng + ?Sized>(rng: &mut R, record: &SessionRecord) -> Result<Plan, FilesError> {
+fn proof_path(record: &SessionRecord) -> String {
+    in_ssh(record, &proof_file_name(record.id))
+}
+
+/// A replacement by this session, in this attempt.
+pub(crate) fn plan<R: CryptoRng + ?Sized>(rng: &mut R, record: &SessionRecord) -> Result<Plan, FilesError> {
     let plan = Plan::new(rng, home(record), &record.holder()).map_err(|error| FilesError::Plan(error.to_string()))?;
     Ok(plan.also_second_file().fence(record.attempt.into()))
 }
@@ -67,92 +116,234 @@ pub(crate) async fn inspect<F: HostFiles>(files: &mut F, record: &SessionRecord)
     if !files.capabilities().atomic_rename {
         return Err(ReplaceError::NoAtomicRename { path: ".ssh/authorized_keys".to_owned() }.into());
     }
-    let ours = record.keys.iter().map(|key| &key.public_key).chain([&record.temporary_key]).chain(&record.adding);
-    let mut present: Vec<PublicKey> = Vec::new();
-    for key in ours {
-        let document = found.document(KeyFile::AuthorizedKeys);
-        let second = found.document(KeyFile::AuthorizedKeys2);
-        let is_there = |document: Option<&AuthorizedKeys>| document.is_some_and(|document| document.contains(key));
-        if !present.contains(key) && (is_there(document) || is_there(second)) {
-            present.push(key.clone());
-        }
-    }
-    Ok(present)
+    let ours = record.keys.iter().map(|key| &key.public_key).chain([&record.temporary_key]);
+    Ok(ours.filter(|key| !found.copies(key).is_empty()).cloned().collect())
 }
 
-/// Adds lines; returns the host's time.
-pub(crate) async fn add<F: HostFiles, R: CryptoRng + ?Sized>(
+/// What becomes of a file in a replacement.
+trait Edit {
+    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys);
+
+    /// The keys that the last application has added.
+    fn added(&self) -> &[PublicKey];
+}
+
+struct Addition {
+    lines: Vec<Line>,
+    added: Vec<PublicKey>,
+}
+
+impl Edit for Addition {
+    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys) {
+        if file == KeyFile::AuthorizedKeys {
+            // A key that somebody else has added meanwhile is as good, and not ours to take away; the login that follows
+            // proves it.
+            let added = self.lines.iter().filter(|line| document.add(line).is_added());
+            self.added = added.map(|line| line.public_key().clone()).collect();
+        }
+    }
+
+    fn added(&self) -> &[PublicKey] {
+        &self.added
+    }
+}
+
+struct Subtraction<'a> {
+    keys: &'a [PublicKey],
+    dead: &'a [DeadKey],
+    /// Whether the line feed before the temporary key is the installation command's.
+    made_newline: bool,
+    found: bool,
+}
+
+impl Edit for Subtraction<'_> {
+    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys) {
+        for dead in self.dead {
+            document.remove(&dead.public_key);
+        }
+        let first = self.keys.iter().filter_map(|key| document.find(key).next().map(|entry| entry.start())).min();
+        let Some(first) = first else { return };
+        self.found = true;
+        for key in self.keys {
+            document.remove(key);
+        }
+        let was_the_end = document.as_bytes().len() == first;
+        if file == KeyFile::AuthorizedKeys && self.made_newline && was_the_end && document.as_bytes().ends_with(b"\n") {
+            let mut bytes = std::mem::take(document).into_bytes();
+            bytes.pop();
+            *document = AuthorizedKeys::parse(bytes);
+        }
+    }
+
+    fn added(&self) -> &[PublicKey] {
+        &[]
+    }
+}
+
+/// A replacement whose writes pass the fence, if there is one, after the new file is staged and before it takes the old one's
+/// place.
+async fn replace<F: HostFiles, S: Store>(
     files: &mut F,
-    rng: &mut R,
-    record: &SessionRecord,
+    plan: Plan,
+    edit: &mut (impl Edit + Send),
+    mut fence: Option<Fence<'_, S>>,
+) -> Result<Replaced, FilesError> {
+    let mut replacement = Replacement::new(plan, files.capabilities());
+    let (mut passed, mut stopped) = (false, None);
+    loop {
+        let answer = match replacement.action() {
+            Action::RealPath(path) => Answer::RealPath(files.real_path(path).await),
+            Action::Stat(path) => Answer::Stat(files.stat(path).await),
+            Action::Read { path, limit } => Answer::Read(files.read(path, limit).await),
+            Action::Stage { path, content, mode } => Answer::Done(files.stage(path, content, mode).await),
+            Action::Sync(path) => Answer::Done(files.sync(path).await),
+            Action::Remove(path) => Answer::Done(files.remove(path).await),
+            Action::List(path) => Answer::Listed(files.list(path).await),
+            Action::Edit { file, document } => {
+                edit.apply(file, document);
+                Answer::Edited(Ok(()))
+            }
+            Action::Rename { from, to } => {
+                let pass = match fence.as_mut() {
+                    Some(fence) => fence.pass(edit.added()).await,
+                    None => Ok(()),
+                };
+                match pass {
+                    Ok(()) => {
+                        passed = true;
+                        Answer::Done(files.rename(from, to).await)
+                    }
+                    Err(why) => {
+                        stopped = Some(why);
+                        Answer::Done(Err(FileError::Denied { doing: "replacing", path: to.to_owned() }))
+                    }
+                }
+            }
+            Action::Finish => break,
+        };
+        replacement.handle(answer);
+    }
+    match (replacement.into_result(), stopped) {
+        (_, Some(NoPass::Lost { by })) => Err(FilesError::AccountLost { by }),
+        (_, Some(NoPass::Store(error))) => Err(FilesError::Claim(error)),
+        (Ok(replaced), None) => Ok(replaced),
+        (Err(source), None) if passed && !edit.added().is_empty() => {
+            Err(FilesError::InDoubt { added: edit.added().to_vec(), source: Box::new(source) })
+        }
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+/// Adds lines; returns the keys that were not there before, and the host's time.
+pub(crate) async fn add<F: HostFiles, S: Store>(
+    files: &mut F,
+    plan: Plan,
     lines: &[ManagedKey],
-) -> Result<Timestamp, FilesError> {
-    let mut made = Vec::with_capacity(lines.len());
+    fence: Fence<'_, S>,
+) -> Result<(Vec<PublicKey>, Timestamp), FilesError> {
+    let mut edit = Addition { lines: Vec::with_capacity(lines.len()), added: Vec::new() };
     for key in lines {
         let options = Options::parse(key.options.as_bytes()).map_err(|error| FilesError::Plan(describe_error(&error)))?;
         let line =
             Line::new(options, key.public_key.clone(), &key.comment).map_err(|error| FilesError::Plan(describe_error(&error)))?;
-        made.push(line);
+        edit.lines.push(line);
     }
-    let edit = |file: KeyFile, document: &mut AuthorizedKeys| -> Result<(), Source> {
-        if file == KeyFile::AuthorizedKeys {
-            for line in &made {
-                // A key that somebody else has added meanwhile is as good; the login that follows proves it.
-                let _ = document.add(line);
-            }
-        }
-        Ok(())
-    };
-    Ok(replace(files, &plan(rng, record)?, edit).await?.host_time)
+    let replaced = replace(files, plan, &mut edit, Some(fence)).await?;
+    Ok((edit.added, replaced.host_time))
 }
 
-/// Takes lines, the proof and leftovers away; returns those keys that are still there.
-pub(crate) async fn clear<F: HostFiles, R: CryptoRng + ?Sized>(
+/// What the installation command had to make on the host, by its own account. Kept once it was read: the file that says it
+/// goes before the last of what was made.
+#[derive(Debug, Default)]
+pub(crate) struct Made(Option<ProofFile>);
+
+impl Made {
+    fn learn(&mut self, proof: Option<&[u8]>) {
+        if let Some(proof) = proof.and_then(|content| ProofFile::parse(content).ok()) {
+            self.0 = Some(proof);
+        }
+    }
+
+    fn has(&self, made: impl FnOnce(&ProofFile) -> bool) -> bool {
+        self.0.as_ref().is_some_and(made)
+    }
+}
+
+/// What is to be taken away.
+pub(crate) struct Removal<'a> {
+    pub(crate) record: &'a SessionRecord,
+    pub(crate) keys: &'a [PublicKey],
+    pub(crate) dead: &'a [DeadKey],
+    pub(crate) restore: bool,
+}
+
+/// What was taken away.
+pub(crate) struct Removed {
+    /// Keys that are still there.
+    pub(crate) still_present: Vec<PublicKey>,
+    /// Whether anything of the installation command was there.
+    pub(crate) found: bool,
+    pub(crate) host_time: Timestamp,
+}
+
+/// Takes lines, the proof and leftovers away.
+///
+/// The keys go first, in one step. The proof, which says what else is to go, goes last but for the directory it lies in. A
+/// file that the installation command made is emptied by the replacement like any other and removed when it was read back as
+/// empty: a removal alone could come late, and hit what somebody has written since.
+pub(crate) async fn clear<F: HostFiles, S: Store>(
     files: &mut F,
-    rng: &mut R,
-    record: &SessionRecord,
-    keys: &[PublicKey],
-    restore: bool,
-) -> Result<Vec<PublicKey>, FilesError> {
-    let proof = match read_proof(files, record).await? {
-        Some(content) if restore => ProofFile::parse(&content).ok(),
-        _ => None,
-    };
-    let made_file = proof.as_ref().is_some_and(ProofFile::created_file);
-    let made_directory = proof.as_ref().is_some_and(ProofFile::created_directory);
-    let made_newline = proof.as_ref().is_some_and(ProofFile::added_newline);
+    plan: Plan,
+    removal: Removal<'_>,
+    made: &mut Made,
+    fence: Option<Fence<'_, S>>,
+) -> Result<Removed, FilesError> {
+    let Removal { record, keys, dead, restore } = removal;
+    made.learn(read_proof(files, record).await?.as_deref());
+    let mut edit = Subtraction { keys, dead, made_newline: restore && made.has(ProofFile::added_newline), found: false };
+    let replaced = replace(files, plan, &mut edit, fence).await?;
+    let found = edit.found || made.0.is_some();
 
-    let mut plan = plan(rng, record)?;
-    if made_file {
-        plan = plan.if_empty(IfEmpty::Remove);
+    let inspection = inspect_files(files, home(record)).await?;
+    let ours = record.holder();
+    if inspection.lock.as_ref().is_some_and(|lock| lock.holder.as_ref() == Some(&ours)) || !inspection.staged.is_empty() {
+        sweep(files, home(record), &ours).await?;
     }
-    let edit = |file: KeyFile, document: &mut AuthorizedKeys| -> Result<(), Source> {
-        let removed: usize = keys.iter().map(|key| document.remove(key)).sum();
-        if file == KeyFile::AuthorizedKeys && made_newline && removed > 0 {
-            let mut bytes = std::mem::take(document).into_bytes();
-            // The one that the installation command put behind the last line.
-            if bytes.last() == Some(&b'\n') {
-                bytes.pop();
-            }
-            *document = AuthorizedKeys::parse(bytes);
-        }
-        Ok(())
-    };
-    replace(files, &plan, edit).await?;
-    match files.remove(&proof_path(record)).await {
-        Ok(()) | Err(FileError::NotFound { .. }) => {}
-        Err(error) => return Err(error.into()),
+    let still_present: Vec<PublicKey> = keys.iter().filter(|key| !inspection.copies(key).is_empty()).cloned().collect();
+    let removed = Removed { still_present, found, host_time: replaced.host_time };
+    if !removed.still_present.is_empty() {
+        return Ok(removed);
     }
-    sweep(files, home(record), &record.holder()).await?;
+    let is_empty = inspection.document(KeyFile::AuthorizedKeys).is_some_and(AuthorizedKeys::is_empty);
+    if restore && is_empty && made.has(ProofFile::created_file) {
+        gone(files.remove(&in_ssh(record, KeyFile::AuthorizedKeys.name())).await)?;
+    }
+    for session in dead.iter().map(|dead| dead.session).chain([record.id]) {
+        gone(files.remove(&in_ssh(record, &proof_file_name(session))).await)?;
+    }
+    if restore && made.has(ProofFile::created_directory) {
+        remove_if_empty(files, &format!("{}/.ssh", home(record))).await?;
+    }
+    Ok(removed)
+}
 
-    let found = inspect_files(files, home(record)).await?;
-    let still_present = keys.iter().filter(|key| !found.copies(key).is_empty()).cloned().collect();
-    if made_directory {
-        // Fails where somebody else has put something into it, which is then theirs to keep.
-        match files.remove_directory(&format!("{}/.ssh", home(record))).await {
-            Err(error) if error.is_lost() => return Err(error.into()),
-            _ => {}
-        }
+/// Removes a directory, unless something has moved in: that is somebody else's.
+async fn remove_if_empty<F: HostFiles>(files: &mut F, path: &str) -> Result<(), FilesError> {
+    match files.remove_directory(path).await {
+        Ok(()) | Err(FileError::NotFound { .. }) => Ok(()),
+        Err(error) if error.is_lost() => Err(error.into()),
+        Err(error) => match files.list(path).await {
+            Ok(names) if names.is_empty() => Err(error.into()),
+            Ok(_) | Err(FileError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
     }
-    Ok(still_present)
+}
+
+/// A removal of something that is not there has done its work.
+fn gone(result: Result<(), FileError>) -> Result<(), FilesError> {
+    match result {
+        Ok(()) | Err(FileError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

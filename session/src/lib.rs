@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod claim;
 mod error;
 mod host_files;
 pub mod machine;
@@ -11,6 +12,7 @@ mod request;
 mod status;
 mod wait;
 
+pub use claim::{AccountClaim, DeadKey};
 pub use error::SessionError;
 pub use machine::{End, Pace};
 pub use onboarder::{Onboarder, Outcome};

@@ -45,6 +45,8 @@ pub enum Evidence {
     Refused,
     /// After the key's expiry, whoever answers at that address refused it; the host's key was never established.
     RefusedAfterExpiry,
+    /// The command with the key was never shown to anybody.
+    NeverShown,
     /// After the key's expiry the operator said that the host is to be forgotten, and nothing was seen.
     OperatorsWord,
 }
@@ -84,7 +86,12 @@ pub struct SessionRecord {
     /// The host key, once it was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<TrustedHostKey>,
-    /// The keys of `keys` that were not on the host before: what an undo takes away. Written before the first of them is.
+    /// Whether the temporary key is known to have come to the host: the command reported success, or the key logged in. As
+    /// long as nobody knows, somebody may still run the command.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub installed: bool,
+    /// Keys that an undo takes away with the temporary one, as far as this run knew; for people. What counts is
+    /// [`AccountClaim::adding`](crate::AccountClaim::adding).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adding: Vec<PublicKey>,
     /// Whether the line on the host has no expiry, because the server does not know one.
@@ -141,10 +148,5 @@ impl SessionRecord {
     /// left: the store lets only one of them go on.
     pub fn holder(&self) -> String {
         self.id.to_string()
-    }
-
-    /// Whether every line that is wanted on the host was there before.
-    pub fn adds_nothing(&self) -> bool {
-        self.adding.is_empty()
     }
 }

@@ -98,6 +98,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             stored.body.sealed_temporary_key = None;
             match stored.save(&self.store).await {
                 Ok(()) => {
+                    self.release_account(&stored.body).await;
                     let event = AuditEvent::new(now, "session.forgotten", id.to_string())
                         .with("account", stored.body.route.account.to_string());
                     self.audit.record(event).await?;
@@ -112,7 +113,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
     /// Takes up every open session for which `is_abandoned` says that nobody is working on it.
     ///
     /// # Errors
-    /// What the store says to listing them; what becomes of each session is its own result.
+    /// What the store says to listing them; what becomes of each session is its own result, also that its record cannot be
+    /// read.
     pub async fn recover_all<R: CryptoRng + Send, O: Operator>(
         &self,
         master: &Identity,
@@ -120,16 +122,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         operator: &mut O,
         mut is_abandoned: impl FnMut(&SessionRecord) -> bool + Send,
     ) -> Result<Vec<Recovered>, SessionError> {
-        let mut results = Vec::new();
-        for record in self.open_sessions().await? {
-            if operator.is_leaving() {
-                break;
-            }
-            if is_abandoned(&record) {
-                results.push((record.id, self.recover(record.id, master, rng, operator).await));
-            }
-        }
-        Ok(results)
+        self.take_up_all(master, rng, operator, false, &mut is_abandoned).await
     }
 
     /// Cancels every open session that nobody is working on.
@@ -143,10 +136,39 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         operator: &mut O,
         mut is_abandoned: impl FnMut(&SessionRecord) -> bool + Send,
     ) -> Result<Vec<Recovered>, SessionError> {
+        self.take_up_all(master, rng, operator, true, &mut is_abandoned).await
+    }
+
+    async fn take_up_all<R: CryptoRng + Send, O: Operator>(
+        &self,
+        master: &Identity,
+        rng: &mut R,
+        operator: &mut O,
+        cancel: bool,
+        is_abandoned: &mut (impl FnMut(&SessionRecord) -> bool + Send),
+    ) -> Result<Vec<Recovered>, SessionError> {
         let mut results = Vec::new();
-        for record in self.open_sessions().await? {
-            if is_abandoned(&record) {
-                results.push((record.id, self.cancel(record.id, master, rng, operator).await));
+        for entry in self.store.list(&SessionRecord::prefix().map_err(StoreError::from)?).await? {
+            if operator.is_leaving() {
+                break;
+            }
+            match Stored::<SessionRecord>::decode(&entry) {
+                Ok(stored) if !stored.body.status.is_open() || !is_abandoned(&stored.body) => {}
+                Ok(stored) => {
+                    let id = stored.body.id;
+                    let result = if cancel {
+                        self.cancel(id, master, rng, operator).await
+                    } else {
+                        self.recover(id, master, rng, operator).await
+                    };
+                    results.push((id, result));
+                }
+                // It might be open, and must not keep the others from being seen to.
+                Err(error) => {
+                    if let Ok(id) = entry.key.name().parse() {
+                        results.push((id, Err(error.into())));
+                    }
+                }
             }
         }
         Ok(results)
@@ -169,6 +191,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
 
     /// The reaper: cleans up expired and orphaned sessions every `interval` until `stop` ends. A round that fails is
     /// reported and the next one comes all the same.
+    #[expect(clippy::too_many_arguments, reason = "a loop with nothing to keep between its rounds")]
     pub async fn reap<R: CryptoRng + Send, O: Operator>(
         &self,
         master: &Identity,

@@ -10,7 +10,7 @@ use toehold_keygen::install::{ExpiryForm, InstallCommand, ProofSecret};
 use crate::record::{HostKeyCheck, SessionRecord};
 
 /// How long a session lives where nothing else is said: 30 minutes.
-pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 60);
+pub const DEFAULT_LIFETIME: Duration = Duration::from_mins(30);
 
 /// A host to be brought under management.
 #[derive(Clone, Debug)]

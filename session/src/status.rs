@@ -75,7 +75,7 @@ mod tests {
         let mut table = String::new();
         for from in Status::ALL {
             let row: Vec<&str> = Status::ALL.into_iter().filter(|to| from.may_become(*to)).map(Status::as_str).collect();
-            table.push_str(&format!("{from} -> {}\n", row.join(" ")));
+            table.extend([from.as_str(), " -> ", &row.join(" "), "\n"]);
         }
         assert_eq!(
             table,

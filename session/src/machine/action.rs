@@ -1,7 +1,8 @@
 //! What the machine asks for, and what it is told.
 
-use toehold_core::{Fingerprint, HostKeyPolicy, ManagedKey, PublicKey, Timestamp};
+use toehold_core::{Fingerprint, HostKeyPolicy, ManagedKey, PublicKey, SessionId, Timestamp};
 
+use crate::claim::DeadKey;
 use crate::record::SessionRecord;
 
 /// Which key a connection is made with.
@@ -21,6 +22,9 @@ pub enum Credential {
 pub enum Action {
     /// Write the record over the version last read or written. Answer: `Saved`, `Superseded` or `StoreFailed`.
     Save(Box<SessionRecord>),
+    /// Take the claim on the account, see [`AccountClaim`](crate::AccountClaim). Answer: `AccountTaken`, `AccountHeld` or
+    /// `StoreFailed`.
+    TakeAccount,
     /// Show the installation command, or run it on the host. Answer: `CommandShown` or `CommandFailed`.
     ShowCommand,
     /// Read the record again. Answer: `Unchanged`, `Superseded` or `StoreFailed`.
@@ -42,21 +46,28 @@ pub enum Action {
         /// Over which connection.
         over: Credential,
     },
-    /// Add these lines to the host's `authorized_keys`, in one replacement. Answer: `LinesAdded` or `FilesFailed`.
+    /// Add those of these lines whose keys are not in the host's `authorized_keys`, in one replacement, after the claim on the
+    /// account says that they are being added. Answer: `LinesAdded`, `LinesInDoubt`, `FilesFailed` or `AccountLost`.
     AddLines {
         /// Over which connection.
         over: Credential,
         /// Which lines.
         lines: Vec<ManagedKey>,
     },
+    /// Record in the claim on the account that the master key has logged in, so that the session is no longer undone. Answer:
+    /// `Settled`, `StoreFailed` or `AccountLost`.
+    Settle,
     /// Take every line of these keys out of the host's `authorized_keys`, in one replacement, then the proof file and what
     /// earlier attempts left, and read back. With `restore`, also what the installation command created goes, if
-    /// nothing else has moved in. Answer: `Cleared` or `FilesFailed`.
+    /// nothing else has moved in. Where one of the keys is in [`SessionRecord::adding`], the claim on the account is passed
+    /// right before the replacement. Answer: `Cleared`, `FilesFailed` or `AccountLost`.
     Clear {
         /// Over which connection.
         over: Credential,
         /// Which keys.
         keys: Vec<PublicKey>,
+        /// Which sessions' keys and proofs besides.
+        dead: Vec<DeadKey>,
         /// Whether the host is to end as it was.
         restore: bool,
     },
@@ -70,8 +81,10 @@ pub enum Action {
     },
     /// Write the host's own record and its host key to the store. Answer: `HostRecorded` or `StoreFailed`.
     RecordHost,
-    /// Wait. Answer: `Woke`, at that time or earlier (the command has ended, the operator wants out).
+    /// Wait for the command to be run. Answer: `Woke`, at that time, or earlier when the operator wants out.
     WaitUntil(Timestamp),
+    /// Wait before something is tried again; that the operator wants out makes it no shorter. Answer: `Woke`.
+    RestUntil(Timestamp),
     /// Close all connections; there is nothing more to do.
     Finish(End),
 }
@@ -86,7 +99,8 @@ pub enum End {
     Failed,
     /// The temporary key may still be there; the session stays on the list.
     Orphaned,
-    /// Somebody else has taken the session up, or the store cannot be written: this run has let go of it.
+    /// Somebody else has taken the session up, or the store cannot be written: this run has let go of it, and the record says
+    /// where it stands.
     LetGo,
 }
 
@@ -116,6 +130,28 @@ pub enum Event {
     Superseded(Box<SessionRecord>),
     /// The store failed; what it holds is unknown.
     StoreFailed(String),
+    /// The claim on the account is this session's.
+    AccountTaken {
+        /// Keys that the account's file may hold because of this session or of those that held the claim before it, and that
+        /// are to go if the session fails.
+        adding: Vec<PublicKey>,
+        /// Whether the master key has logged in already in an earlier attempt.
+        managed: bool,
+        /// What closed sessions may have left.
+        dead: Vec<DeadKey>,
+    },
+    /// Another session that is under way has the claim; or this one, in a later attempt than this run's.
+    AccountHeld {
+        /// Whose it is.
+        by: SessionId,
+    },
+    /// The claim was taken over; nothing was written to the host.
+    AccountLost {
+        /// By whom; this session itself for a later attempt.
+        by: SessionId,
+    },
+    /// The claim says that the master key has logged in.
+    Settled,
     /// The command was shown, or run to its end.
     CommandShown {
         /// Whether it was run, with success.
@@ -140,18 +176,34 @@ pub enum Event {
         present: Vec<PublicKey>,
     },
     /// The lines are in the file, and the file was read back.
-    LinesAdded,
+    LinesAdded {
+        /// The keys that were not there before.
+        added: Vec<PublicKey>,
+    },
+    /// The file may or may not have the lines.
+    LinesInDoubt {
+        /// The keys that were not there before.
+        added: Vec<PublicKey>,
+        /// Why, for people.
+        reason: String,
+        /// Whether the connection is gone.
+        lost: bool,
+    },
     /// The lines and the proof are gone, but for these keys that were still seen.
     Cleared {
         /// Keys that should be gone and are not.
         still_present: Vec<PublicKey>,
+        /// Whether the temporary key or the proof was there until now.
+        found: bool,
     },
-    /// The host's files could not be read or changed.
+    /// The host's files could not be read or changed. After `AddLines`: no line was added.
     FilesFailed {
         /// Why, for people.
         reason: String,
         /// Whether the connection is gone.
         lost: bool,
+        /// Whether another Toehold is at work on the account's files, so that waiting helps.
+        busy: bool,
     },
     /// Which of the keys the host would accept.
     Queried {
@@ -172,6 +224,10 @@ impl Event {
             Self::Unchanged => "Unchanged",
             Self::Superseded(_) => "Superseded",
             Self::StoreFailed(_) => "StoreFailed",
+            Self::AccountTaken { .. } => "AccountTaken",
+            Self::AccountHeld { .. } => "AccountHeld",
+            Self::AccountLost { .. } => "AccountLost",
+            Self::Settled => "Settled",
             Self::CommandShown { .. } => "CommandShown",
             Self::CommandFailed(_) => "CommandFailed",
             Self::LoggedIn { .. } => "LoggedIn",
@@ -179,12 +235,22 @@ impl Event {
             Self::ProofRead(_) => "ProofRead",
             Self::Answered(_) => "Answered",
             Self::Inspected { .. } => "Inspected",
-            Self::LinesAdded => "LinesAdded",
+            Self::LinesAdded { .. } => "LinesAdded",
+            Self::LinesInDoubt { .. } => "LinesInDoubt",
             Self::Cleared { .. } => "Cleared",
             Self::FilesFailed { .. } => "FilesFailed",
             Self::Queried { .. } => "Queried",
             Self::HostRecorded => "HostRecorded",
             Self::Woke => "Woke",
+        }
+    }
+}
+
+impl std::fmt::Display for LoginFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::KeyRefused => f.write_str("the host refuses the key"),
+            Self::HostKeyRefused(why) | Self::NoSftp(why) | Self::Unreachable(why) => f.write_str(why),
         }
     }
 }

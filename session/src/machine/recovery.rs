@@ -3,7 +3,10 @@
 use toehold_core::{HostKeyPolicy, Timestamp};
 use toehold_keygen::install::ProofSecret;
 
-use super::{Action, Credential, Event, LoginFailure, Onboarding, OutOfTurn, Pace, State, describe};
+use super::action::{Action, Credential, Event, LoginFailure};
+use super::forward::already_open;
+use super::state::State;
+use super::{Onboarding, Pace};
 use crate::record::SessionRecord;
 use crate::status::Status;
 
@@ -11,82 +14,97 @@ impl Onboarding {
     /// Takes up an open session. `secret` and `temporary` are given where they were sealed and could be opened.
     ///
     /// A session that had begun to write is led to its end, with the master key where it works; one that had not, or was
-    /// cancelled, is undone.
+    /// cancelled before the master key had logged in, is undone.
     #[must_use]
     pub fn recover(record: SessionRecord, secret: Option<ProofSecret>, temporary: bool, pace: Pace) -> (Self, Action) {
-        let mut machine = Self::with(record, secret, temporary, pace, State::Reclaiming);
-        machine.undoing = machine.record.cancelled || !machine.had_begun_to_write();
+        let state = State::Reclaiming { tries: 1 };
+        let mut machine = Self::with(record, secret, temporary, pace, state.clone());
+        machine.undoing = machine.record.cancelled || machine.record.host_key.is_none();
         machine.reason = machine.record.reason.clone();
         // The number fences off whoever had the session before: their next write to the store conflicts.
         machine.record.attempt += 1;
         machine.record.status = Status::Orphaned;
         machine.record.reason.get_or_insert_with(|| "interrupted".to_owned());
-        let action = machine.save(State::Reclaiming);
+        let action = machine.go(state);
         (machine, action)
     }
 
-    fn had_begun_to_write(&self) -> bool {
-        self.record.host_key.is_some()
-    }
-
-    fn reclaimed(&mut self) -> Action {
-        match self.policy() {
-            HostKeyPolicy::CallerDecides => self.undo("interrupted before the host was proven".to_owned()),
-            host_key => self.go(State::RecoveringMaster, Action::LogIn { with: Credential::Master, host_key }),
-        }
-    }
-
-    fn without_master(&mut self, now: Timestamp) -> Action {
-        let lives = now.saturating_add(self.pace.margin) <= self.record.expires_at;
-        if self.temporary && !self.undoing && lives {
-            let host_key = self.policy();
-            self.go(State::RecoveringTemporary, Action::LogIn { with: Credential::Temporary, host_key })
-        } else {
-            self.undo("interrupted before the master key could log in".to_owned())
-        }
-    }
-
-    pub(super) fn handle_recovery(&mut self, now: Timestamp, state: State, event: Event) -> Option<Result<Action, OutOfTurn>> {
-        Some(Ok(match (state, event) {
-            (State::Reclaiming, Event::Saved) => self.reclaimed(),
-            (State::Reclaiming, Event::StoreFailed(why)) => {
-                self.reason = Some(why);
-                self.finish(super::End::LetGo)
+    pub(super) fn on_recovery(&mut self, now: Timestamp, state: State, event: Event) -> Option<Action> {
+        Some(match (state, event) {
+            (State::Reclaiming { .. }, Event::Saved) => self.go(State::RetakingAccount { tries: 1 }),
+            (state @ State::Reclaiming { .. }, Event::Superseded(latest)) => self.superseded(state, &latest),
+            (state @ (State::Reclaiming { .. } | State::RetakingAccount { .. }), Event::StoreFailed(why)) => {
+                self.again(now, state).unwrap_or_else(|| self.let_go(why))
             }
-            (State::RecoveringMaster, Event::LoggedIn { .. }) => {
+            (State::RetakingAccount { .. }, Event::AccountTaken { adding, managed, dead }) => {
+                self.record.adding = adding;
+                self.dead = dead;
+                self.settled = managed;
+                self.undoing &= !managed;
+                self.leads_on = !self.undoing;
+                self.reclaimed()
+            }
+            (State::RetakingAccount { .. }, Event::AccountHeld { by }) if by == self.record.id => {
+                self.let_go("somebody else has taken this session up".to_owned())
+            }
+            (State::RetakingAccount { .. }, Event::AccountHeld { by }) => {
+                // What this session has added is that one's now; the temporary key is still ours to take away.
+                self.record.adding.clear();
+                self.undoing = true;
+                let why = already_open(by, &self.record.route.account);
+                self.reason.get_or_insert(why);
+                self.reclaimed()
+            }
+            (State::RecoveringMaster { .. }, Event::LoggedIn { .. }) => {
                 self.connected_master = true;
-                self.go(State::RecoveringInspection, Action::Inspect { over: Credential::Master })
-            }
-            (State::RecoveringMaster, Event::LoginFailed(LoginFailure::KeyRefused)) => self.without_master(now),
-            (State::RecoveringMaster, Event::LoginFailed(failure)) => {
-                self.reason = Some(describe(&failure));
-                self.orphan()
-            }
-            (State::RecoveringInspection, Event::Inspected { present }) => {
+                self.master_works = true;
                 if self.undoing {
-                    return Some(Ok(self.undo("interrupted before anything was added".to_owned())));
+                    self.undo("interrupted before anything was added")
+                } else {
+                    self.go(State::RecoveringInspection)
                 }
-                self.reason = None;
-                self.claim(self.missing(&present), Credential::Master)
             }
-            (State::RecoveringInspection, Event::FilesFailed { reason, lost }) => {
+            (State::RecoveringMaster { tries }, Event::LoginFailed(LoginFailure::KeyRefused)) => self.without_master(now, tries),
+            (State::RecoveringInspection, Event::Inspected { present }) => {
+                self.reason = None;
+                self.commit(&present, Credential::Master)
+            }
+            (State::RecoveringInspection, Event::FilesFailed { reason, lost, .. }) => {
                 self.lose(Credential::Master, lost);
                 self.reason = Some(reason);
                 self.orphan()
             }
-            (State::RecoveringTemporary, Event::LoggedIn { .. }) => {
-                self.connected_temporary = true;
+            (State::RecoveringTemporary, Event::LoggedIn { host_key }) => {
+                self.connected(host_key);
                 self.reason = None;
-                self.inspect()
+                self.inspect(now)
             }
             (State::RecoveringTemporary, Event::LoginFailed(LoginFailure::KeyRefused)) => {
-                self.undo("interrupted, and the host accepts neither key".to_owned())
+                self.undo("interrupted, and the host accepts neither key")
             }
-            (State::RecoveringTemporary, Event::LoginFailed(failure)) => {
-                self.reason = Some(describe(&failure));
+            (State::RecoveringMaster { .. } | State::RecoveringTemporary, Event::LoginFailed(failure)) => {
+                self.reason = Some(failure.to_string());
                 self.orphan()
             }
             _ => return None,
-        }))
+        })
+    }
+
+    fn reclaimed(&mut self) -> Action {
+        match self.policy() {
+            HostKeyPolicy::CallerDecides => self.undo("interrupted before the host was proven"),
+            _ => self.go(State::RecoveringMaster { tries: 1 }),
+        }
+    }
+
+    fn without_master(&mut self, now: Timestamp, tries: u32) -> Action {
+        let lives = now.saturating_add(self.pace.margin) <= self.record.expires_at;
+        if self.temporary && !self.undoing && lives {
+            self.go(State::RecoveringTemporary)
+        } else if self.settled {
+            self.undo_from(tries, "the master key had logged in, and is refused now")
+        } else {
+            self.undo_from(tries, "interrupted before the master key could log in")
+        }
     }
 }

@@ -1,0 +1,264 @@
+//! The loop around the machine, and the performing of its actions.
+
+use rand_core::CryptoRng;
+use toehold_core::{
+    AuditSink, ConnectError, Connector, HostKeyPolicy, HostSession as _, Identity, Login, ManagedKey, PublicKey, Store, Stored,
+    Timer, Timestamp,
+};
+
+use super::{Fence, Onboarder, Outcome, describe_error};
+use crate::claim::AccountClaim;
+use crate::error::SessionError;
+use crate::host_files::{self, Made};
+use crate::machine::{Action, Credential, Event, LoginFailure, Onboarding};
+use crate::operator::{Installed, Operator, Progress, Sealer};
+use crate::record::SessionRecord;
+use crate::request::Installation;
+use crate::wait::first_of;
+
+/// What one run holds.
+pub(super) struct Run<'r, H, R> {
+    rng: &'r mut R,
+    stored: Option<Stored<SessionRecord>>,
+    claim: Option<Stored<AccountClaim>>,
+    master: &'r Identity,
+    temporary: Option<Identity>,
+    installation: Option<Installation>,
+    over_temporary: Option<H>,
+    over_master: Option<H>,
+    /// What the installation command had to make, as far as it was read.
+    made: Made,
+    clock_error: Option<i64>,
+}
+
+impl<'r, H, R> Run<'r, H, R> {
+    pub(super) fn new(
+        rng: &'r mut R,
+        stored: Option<Stored<SessionRecord>>,
+        master: &'r Identity,
+        temporary: Option<Identity>,
+        installation: Option<Installation>,
+    ) -> Self {
+        Self {
+            rng,
+            stored,
+            claim: None,
+            master,
+            temporary,
+            installation,
+            over_temporary: None,
+            over_master: None,
+            made: Made::default(),
+            clock_error: None,
+        }
+    }
+
+    fn connection(&mut self, over: Credential) -> Option<&mut H> {
+        match over {
+            Credential::Temporary => self.over_temporary.as_mut(),
+            Credential::Master => self.over_master.as_mut(),
+        }
+    }
+}
+
+impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, T, A, V> {
+    pub(super) async fn drive<R: CryptoRng + Send, O: Operator>(
+        &self,
+        machine: &mut Onboarding,
+        mut action: Action,
+        mut run: Run<'_, C::Session, R>,
+        operator: &mut O,
+    ) -> Result<Outcome, SessionError> {
+        loop {
+            operator.progress(Progress::Step(machine.step()));
+            if let Action::Finish(end) = action {
+                for session in [run.over_temporary.take(), run.over_master.take()].into_iter().flatten() {
+                    session.close().await;
+                }
+                let reason = machine.reason().map(str::to_owned);
+                return Ok(Outcome { end, record: machine.record().clone(), reason });
+            }
+            let event = self.perform(machine, action, &mut run, operator).await?;
+            if operator.is_leaving() {
+                machine.interrupt();
+            }
+            action = machine.handle(self.timer.now(), event)?;
+        }
+    }
+
+    async fn perform<R: CryptoRng + Send, O: Operator>(
+        &self,
+        machine: &Onboarding,
+        action: Action,
+        run: &mut Run<'_, C::Session, R>,
+        operator: &mut O,
+    ) -> Result<Event, SessionError> {
+        let record = machine.record();
+        Ok(match action {
+            Action::Save(record) => self.save(&record, &mut run.stored, operator).await?,
+            Action::TakeAccount => self.take_account(record, &mut run.claim).await,
+            Action::ShowCommand => match (&run.installation, machine.secret()) {
+                (Some(installation), Some(secret)) => {
+                    let shown = operator.install(record, &installation.command(record, secret)).await;
+                    shown.map_or_else(Event::CommandFailed, |installed| Event::CommandShown { ran: installed == Installed::Ran })
+                }
+                _ => Event::CommandFailed("there is no command to show".to_owned()),
+            },
+            Action::Refresh => self.refresh(&mut run.stored).await,
+            Action::LogIn { with, host_key } => self.log_in(record, run, with, &host_key).await,
+            Action::AskOperator(fingerprint) => Event::Answered(operator.is_right_host_key(&record.route, fingerprint).await),
+            Action::ReadProof => match run.connection(Credential::Temporary) {
+                Some(session) => match host_files::read_proof(session.files(), record).await {
+                    Ok(content) => Event::ProofRead(content),
+                    Err(error) => error.into_event(),
+                },
+                None => no_connection(),
+            },
+            Action::Inspect { over } => match run.connection(over) {
+                Some(session) => match host_files::inspect(session.files(), record).await {
+                    Ok(present) => Event::Inspected { present },
+                    Err(error) => error.into_event(),
+                },
+                None => no_connection(),
+            },
+            Action::AddLines { over, lines } => self.add_lines(record, run, over, &lines, operator).await,
+            Action::Settle => self.settle(record, &mut run.claim).await,
+            Action::Clear { over, keys, dead, restore } => {
+                let removal = host_files::Removal { record, keys: &keys, dead: &dead, restore };
+                self.clear(run, over, removal, operator).await
+            }
+            Action::Query { keys, host_key } => self.query(record, keys, &host_key).await,
+            Action::RecordHost => match self.record_host(record, operator).await {
+                Ok(()) => Event::HostRecorded,
+                Err(error) => Event::StoreFailed(describe_error(&error)),
+            },
+            Action::WaitUntil(deadline) => {
+                first_of(self.timer.sleep_until(deadline), operator.wants_out()).await;
+                Event::Woke
+            }
+            Action::RestUntil(deadline) => {
+                self.timer.sleep_until(deadline).await;
+                Event::Woke
+            }
+            // The loop in `drive` ends there.
+            Action::Finish(_) => Event::Woke,
+        })
+    }
+
+    async fn log_in<R>(
+        &self,
+        record: &SessionRecord,
+        run: &mut Run<'_, C::Session, R>,
+        with: Credential,
+        host_key: &HostKeyPolicy,
+    ) -> Event {
+        let (identity, slot) = match with {
+            Credential::Temporary => (run.temporary.as_ref(), &mut run.over_temporary),
+            Credential::Master => (Some(run.master), &mut run.over_master),
+        };
+        if let Some(old) = slot.take() {
+            old.close().await;
+        }
+        let Some(identity) = identity else {
+            return Event::LoginFailed(LoginFailure::Unreachable("the temporary key is gone".to_owned()));
+        };
+        match self.connector.log_in(&Login { route: &record.route, identity, host_key, query: None }).await {
+            Ok(session) => {
+                let host_key = session.host_key().clone();
+                *slot = Some(session);
+                Event::LoggedIn { host_key }
+            }
+            Err(error) => Event::LoginFailed(login_failure(&error)),
+        }
+    }
+
+    async fn add_lines<R: CryptoRng + Send, O: Operator>(
+        &self,
+        record: &SessionRecord,
+        run: &mut Run<'_, C::Session, R>,
+        over: Credential,
+        lines: &[ManagedKey],
+        operator: &mut O,
+    ) -> Event {
+        let plan = match host_files::plan(run.rng, record) {
+            Ok(plan) => plan,
+            Err(error) => return error.into_event(),
+        };
+        let session = match over {
+            Credential::Temporary => run.over_temporary.as_mut(),
+            Credential::Master => run.over_master.as_mut(),
+        };
+        let Some(session) = session else { return no_connection() };
+        let fence = Fence::new(&self.store, run.claim.as_mut(), record.id);
+        match host_files::add(session.files(), plan, lines, fence).await {
+            Ok((added, host_time)) => {
+                self.tell_clock_error(host_time, &mut run.clock_error, operator);
+                Event::LinesAdded { added }
+            }
+            Err(error) => error.into_event(),
+        }
+    }
+
+    async fn clear<R: CryptoRng + Send, O: Operator>(
+        &self,
+        run: &mut Run<'_, C::Session, R>,
+        over: Credential,
+        removal: host_files::Removal<'_>,
+        operator: &mut O,
+    ) -> Event {
+        let record = removal.record;
+        let plan = match host_files::plan(run.rng, record) {
+            Ok(plan) => plan,
+            Err(error) => return error.into_event(),
+        };
+        let session = match over {
+            Credential::Temporary => run.over_temporary.as_mut(),
+            Credential::Master => run.over_master.as_mut(),
+        };
+        let Some(session) = session else { return no_connection() };
+        // Taking a temporary key away harms nobody, whoever holds the claim; that must work without the store.
+        let guarded = removal.keys.iter().any(|key| record.adding.contains(key));
+        let fence = guarded.then(|| Fence::new(&self.store, run.claim.as_mut(), record.id));
+        match host_files::clear(session.files(), plan, removal, &mut run.made, fence).await {
+            Ok(cleared) => {
+                self.tell_clock_error(cleared.host_time, &mut run.clock_error, operator);
+                Event::Cleared { still_present: cleared.still_present, found: cleared.found }
+            }
+            Err(error) => error.into_event(),
+        }
+    }
+
+    async fn query(&self, record: &SessionRecord, keys: Vec<PublicKey>, host_key: &HostKeyPolicy) -> Event {
+        let mut accepted = Vec::new();
+        for key in keys {
+            match self.connector.would_accept(&record.route, &key, host_key).await {
+                Ok(answer) if answer.accepted => accepted.push(key),
+                Ok(_) => {}
+                Err(error) => return Event::LoginFailed(login_failure(&error)),
+            }
+        }
+        Event::Queried { accepted }
+    }
+
+    /// Once a run is enough, unless it changes.
+    fn tell_clock_error<O: Operator>(&self, host_time: Timestamp, told: &mut Option<i64>, operator: &mut O) {
+        let error = host_time.unix_seconds() - self.timer.now().unix_seconds();
+        if told.is_none_or(|told| told.abs_diff(error) > 1) {
+            *told = Some(error);
+            operator.progress(Progress::ClockError(error));
+        }
+    }
+}
+
+fn no_connection() -> Event {
+    Event::FilesFailed { reason: "the connection is gone".to_owned(), lost: true, busy: false }
+}
+
+fn login_failure(error: &ConnectError) -> LoginFailure {
+    match error {
+        ConnectError::KeyRefused { .. } => LoginFailure::KeyRefused,
+        ConnectError::HostKeyRefused { .. } => LoginFailure::HostKeyRefused(describe_error(error)),
+        ConnectError::NoSftp { .. } => LoginFailure::NoSftp(describe_error(error)),
+        _ => LoginFailure::Unreachable(describe_error(error)),
+    }
+}
