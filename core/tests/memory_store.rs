@@ -14,13 +14,13 @@ fn key(text: &str) -> Key {
 }
 
 #[test]
-fn it_keeps_the_contract() {
+fn no_lost_update_and_the_rest_of_the_contract() {
     block_on(store_conformance(&MemoryStore::new()));
     block_on(store_conformance(&MemoryStore::new().with_max_value(300_000)));
 }
 
 #[test]
-fn it_keeps_the_contract_when_every_call_takes_turns_with_the_others() {
+fn no_lost_update_when_every_call_takes_turns_with_the_others() {
     let faults = Faults::new();
     faults.take_turns(true);
     block_on(store_conformance(&Crashing::new(MemoryStore::new(), faults)));
