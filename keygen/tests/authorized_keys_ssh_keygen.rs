@@ -1,4 +1,6 @@
 //! Random files, and the keys that the installed `ssh-keygen` sees in them.
+//!
+//! Needs: openssh.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::HashSet;

@@ -1,4 +1,6 @@
 //! Private keys that `ssh-keygen` and `openssl` wrote (`vectors/keys/README.md`), in every format that is read.
+//!
+//! Needs: openssh.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod keys_common;

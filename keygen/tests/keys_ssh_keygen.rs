@@ -1,4 +1,6 @@
 //! What we write, read by the real `ssh-keygen`.
+//!
+//! Needs: openssh.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod keys_common;

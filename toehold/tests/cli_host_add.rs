@@ -1,6 +1,6 @@
 //! `toehold host add` and what belongs to it, against real OpenSSH.
 //!
-//! Needs: openssh.
+//! Needs: openssh, root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,6 @@
 //! Files of a real host over SFTP: every operation and every refusal.
+//!
+//! Needs: openssh, root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

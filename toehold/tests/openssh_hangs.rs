@@ -1,4 +1,6 @@
 //! Hosts that stop in the middle of it: every call ends within its limit, with an error that says what was waited for.
+//!
+//! Needs: openssh.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

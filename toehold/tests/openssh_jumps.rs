@@ -1,4 +1,6 @@
 //! Routes that lead through other hosts, all of them real.
+//!
+//! Needs: openssh.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

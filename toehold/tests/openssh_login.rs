@@ -1,4 +1,6 @@
 //! Logins to a real `sshd`: keys, host keys, and the question whether a key would be accepted.
+//!
+//! Needs: openssh.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

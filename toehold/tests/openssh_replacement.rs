@@ -1,4 +1,6 @@
 //! The replacement of `authorized_keys` on real hosts: foreign bytes, full disks, and several writers at once.
+//!
+//! Needs: openssh, root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

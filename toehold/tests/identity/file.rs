@@ -87,7 +87,7 @@ fn loose_permissions_are_refused_and_name_chmod() {
 }
 
 #[test]
-fn a_link_and_another_users_file_are_refused() {
+fn a_link_and_a_file_that_root_gave_away_are_refused() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
     IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap();

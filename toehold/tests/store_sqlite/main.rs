@@ -3,9 +3,9 @@
 
 mod contract;
 mod damage;
-mod disk;
 mod other_process;
 mod processes;
+mod root_mounts;
 mod watch;
 
 use std::collections::BTreeSet;

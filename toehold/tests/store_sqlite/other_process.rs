@@ -1,7 +1,7 @@
 //! This test program, started again as a process of its own.
 
 use super::*;
-use crate::disk::{full_disk, full_disk_for_some};
+use crate::root_mounts::{full_disk, full_disk_for_some};
 
 /// The environment variable by which this program, started again, knows its part and directory.
 pub(crate) const ROLE: &str = "TOEHOLD_TEST_ROLE";
