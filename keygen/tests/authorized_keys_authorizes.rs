@@ -124,6 +124,7 @@ fn option() -> impl Strategy<Value = String> {
         Just("cert-authority".to_owned()),
         Just("NO-pty".to_owned()),
         Just("unheard-of".to_owned()),
+        Just(String::new()),
         "[a-c\"\\\\ ]{1,4}",
         "[ -~]{0,6}".prop_map(|value| format!("command=\"{value}\"")),
         (NOW - 2..NOW + 3, any::<bool>()).prop_map(|(at, utc)| {
