@@ -31,7 +31,7 @@ impl Onboarding {
             }
             (State::Showing, Event::CommandShown { ran }) => {
                 self.record.installed |= ran;
-                self.refusals_left = ran.then_some(TRIES);
+                self.tries_left = ran.then_some(TRIES);
                 self.refresh(now)
             }
             (State::Showing, Event::CommandFailed(why)) => self.undo(&why),
@@ -170,14 +170,15 @@ impl Onboarding {
 
     fn not_yet(&mut self, now: Timestamp, failure: &LoginFailure) -> Action {
         match failure {
-            LoginFailure::KeyRefused if self.refusals_left == Some(0) => {
+            LoginFailure::KeyRefused if self.tries_left == Some(0) => {
                 self.undo("the command ran on the host, and yet the host refuses the temporary key")
             }
+            LoginFailure::Unreachable(why) if self.tries_left == Some(0) => {
+                self.undo(&format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
+            }
             LoginFailure::KeyRefused | LoginFailure::Unreachable(_) => {
-                if *failure == LoginFailure::KeyRefused {
-                    self.refusals_left = self.refusals_left.map(|left| left - 1);
-                }
-                self.pause(now)
+                self.tries_left = self.tries_left.map(|left| left - 1);
+                self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
             }
             LoginFailure::HostKeyRefused(why) | LoginFailure::NoSftp(why) => {
                 self.reason = Some(why.clone());
