@@ -18,6 +18,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use support::{Done, RealSshd, Toehold};
+use toehold::adapters::sqlite::SqliteStore;
+use toehold_core::{Account, HostRecord, Route, Stored};
 
 const FOREIGN: &[u8] = b"# somebody's own\r\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUJRSZ8v0MTV4WDCCOeKnIDG3mTjTq3sSPsqEO2nGOV \xff\0x\n\n  not a key";
 
@@ -27,6 +29,12 @@ fn add(toehold: &Toehold, host: &RealSshd, more: &[&str]) -> Done {
     let mut arguments = vec!["host", "add", &account, "--home", home.to_str().unwrap(), "--via", "sh"];
     arguments.extend(more);
     toehold.run(arguments)
+}
+
+/// `host add` of this server through another command.
+fn add_via(toehold: &Toehold, host: &RealSshd, via: &str) -> Done {
+    let (account, home) = (host.account().to_string(), host.home());
+    toehold.run(["host", "add", &account, "--home", home.to_str().unwrap(), "--via", via])
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
@@ -275,4 +283,47 @@ fn malformed_input_is_refused_in_words() {
     let done = Toehold::bare().run(["host", "ls"]).ends(1);
     assert!(done.stderr.contains("toehold init"), "{}", done.stderr);
     assert!(toehold.sessions(true).is_empty(), "a refused command left a session behind");
+}
+
+#[test]
+fn a_command_of_via_that_leaves_somebody_in_the_background_has_ended() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    // As ssh does with ControlPersist: its master keeps standard error open.
+    add_via(&toehold, &host, "sh -c 'sh; sleep 600 >&2 2>&1 & exit 0'").ends(0);
+}
+
+#[tokio::test]
+async fn host_key_asked_another_account_of_the_host_keeps_its_pin() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    add(&toehold, &host, &[]).ends(0);
+    // Another account of the same host is on record as well.
+    let other = Account::new("other", "127.0.0.1", host.port()).unwrap();
+    let store = SqliteStore::open(&toehold.state()).unwrap();
+    let first = Stored::<HostRecord>::read(&store, &HostRecord::key(&host.account()).unwrap()).await.unwrap().unwrap();
+    let record = HostRecord { route: Route::direct(other.clone()), ..first.body };
+    Stored::create(&store, HostRecord::key(&other).unwrap(), record).await.unwrap();
+    drop(store);
+    toehold.run(["host", "rm", &host.account().to_string()]).ends(0);
+    let shown = toehold.run(["--json", "host", "show", &other.to_string()]).ends(0).json();
+    assert_eq!(shown["host_key_fingerprint"], host.host_key().fingerprint().to_string());
+}
+
+#[test]
+fn a_command_of_via_that_hangs_is_ended_with_all_that_it_started() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    let (account, home) = (host.account().to_string(), host.home());
+    let marker = toehold.state().join("started");
+    let script = format!("sh -c 'echo $$ >{}; sleep 600 & wait'", marker.display());
+    let child = toehold.spawn(["host", "add", &account, "--home", home.to_str().unwrap(), "--via", &script]);
+    let begun = std::time::Instant::now();
+    while fs::read_to_string(&marker).unwrap_or_default().is_empty() {
+        assert!(begun.elapsed().as_secs() < 60, "the command was not started");
+        std::thread::yield_now();
+    }
+    let group: i32 = fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let done = Toehold::wait(child);
+    assert_ne!(done.code, 0, "{}", done.stdout);
+    let left = rustix::process::test_kill_process_group(rustix::process::Pid::from_raw(group).unwrap());
+    assert!(left.is_err(), "something of the command is still running");
 }

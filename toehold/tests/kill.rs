@@ -117,7 +117,9 @@ impl Trial<'_> {
         if managed {
             // anchored: by a real login.
             self.toehold.run(["host", "check"]).ends(0);
-            assert!(open.is_empty(), "{when}: managed, and yet owed: {open:?}");
+            // A session whose key was never seen there stays on the list until the key's end: its command may still be run.
+            let seen = |session: &&serde_json::Value| !session["host_key"].is_null();
+            assert_eq!(open.iter().find(seen), None, "{when}: managed, and yet owed");
         } else if open.is_empty() {
             assert_eq!(contents(&self.host.home()), *before, "as_it_was, {when}");
         }
@@ -176,8 +178,9 @@ fn anchored_seen_gone_foreign_bytes_never_on_disk_as_it_was_journal_first_over_s
             let home = host.home();
             let again = toehold.run(it.arguments(home.to_str().unwrap()));
             assert_eq!(again.code, 0, "{when}: {}", again.stderr);
-            toehold.run(["session", "recover"]).ends(0);
             it.check_recovered(&master, &before, foreign, &when);
+            let file = String::from_utf8_lossy(&fs::read(host.authorized_keys()).unwrap()).into_owned();
+            assert!(!file.contains("toehold-temporary"), "swept at the next contact, {when}: {file}");
             let left: Vec<String> = contents(&host.home()).into_keys().collect();
             assert_eq!(left, ["authorized_keys"], "{when}");
         }

@@ -4,7 +4,7 @@ pub mod identity;
 pub mod local_host;
 pub mod russh_connector;
 pub mod russh_files;
-pub mod sqlite;
 pub mod session_lock;
+pub mod sqlite;
 pub mod system_clock;
 pub mod vault_sealer;

@@ -45,13 +45,14 @@ pub struct Global {
     /// Print one JSON document (or one a line for long work) instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more on standard error (twice: still more); RUST_LOG is honoured too
+    /// Say more on standard error (twice: still more); the variable `RUST_LOG` is honoured too
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
     /// Make the state directory: an identity that seals it, and the fleet's master key
     Init(Init),
@@ -177,7 +178,7 @@ pub struct Onboarding {
     /// How long the temporary key lives, such as 30m or 2h (1m to 24h)
     #[arg(long, default_value = "30m", value_parser = parse_ttl)]
     pub ttl: Duration,
-    /// Only from these addresses may the temporary key be used (sshd's from=, such as 10.0.0.0/8,2001:db8::/32)
+    /// Only from these addresses may the temporary key be used (sshd's `from=`, such as `10.0.0.0/8,2001:db8::/32`)
     #[arg(long, value_name = "CIDR")]
     pub from: Option<String>,
     /// The account's home directory, where it is not the one in passwd

@@ -125,14 +125,16 @@ impl Output {
         let mut stderr = anstream::stderr().lock();
         drop(writeln!(stderr, "toehold: {}", printable(&failure.message)));
         if let Some(hint) = &failure.hint {
-            drop(writeln!(stderr, "         {}", printable(hint)));
+            for line in hint.lines() {
+                drop(writeln!(stderr, "         {}", printable(line)));
+            }
         }
     }
 }
 
-/// What a host or a file said, without what would drive a terminal.
+/// What a host or a file said, without what would drive a terminal or pass for a line of ours.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Rows as columns that line up, two blanks between them; the first row is the heading.

@@ -10,12 +10,12 @@ use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use toehold_core::{Account, Identity, KeyRole, ManagedKey, PublicKey, Route};
 use toehold_keygen::install::RemovalCommand;
 use toehold_keygen::{FromPatterns, Options};
-use toehold_session::{End, HostKeyCheck, Outcome, Request, SessionError, SessionRecord, Status};
+use toehold_session::{End, Evidence, HostKeyCheck, Outcome, Request, SessionError, SessionRecord, Status};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::operator::{Console, Delivery};
 use super::via::Via;
@@ -62,7 +62,7 @@ pub(super) async fn add_one(
     let result = onboard(context, request, &master, &mut console).await;
     console.finish();
     let outcome = result?;
-    let by_hand = outcome.end == End::Orphaned && !cleaned_up_through(&outcome.record, &delivery).await;
+    let by_hand = outcome.end == End::Orphaned && !cleaned_up_through(context, &outcome.record, &delivery).await;
     context.output.document(&outcome_document(&outcome));
     if outcome.end == End::Completed {
         context.output.text(managed_text(&outcome.record));
@@ -77,28 +77,45 @@ pub(super) async fn add_one(
 async fn onboard(context: &Context, request: Request, master: &Identity, console: &mut Console) -> Result<Outcome, Failure> {
     let onboarder = context.onboarder().await?;
     let account = request.route.account.clone();
+    // A run that was killed left its session under way; safe to run again means to take that up first.
+    let under_way = |status| matches!(status, Status::Active | Status::Committing);
+    settle_others(context, &account, under_way, master, console).await?;
     let outcome = onboarder.onboard(request, master, &mut UnwrapErr(SysRng), console).await.map_err(begin_failure)?;
     if outcome.end == End::Completed {
         // The next contact with a host settles what earlier sessions left on it.
-        for record in onboarder.open_sessions().await.unwrap_or_default() {
-            if record.route.account != account || record.status != Status::Orphaned {
-                continue;
-            }
-            if let Ok(Some(lock)) = SessionLock::take(context.state.directory(), record.id) {
-                console.resume(lock, account.to_string());
-                drop(onboarder.recover(record.id, master, &mut UnwrapErr(SysRng), console).await);
-            }
-        }
+        settle_others(context, &account, |status| status == Status::Orphaned, master, console).await?;
     }
     Ok(outcome)
 }
 
+/// Takes up those open sessions of an account that no process works on. What becomes of them is theirs to tell.
+async fn settle_others(
+    context: &Context,
+    account: &Account,
+    which: impl Fn(Status) -> bool,
+    master: &Identity,
+    console: &mut Console,
+) -> Result<(), Failure> {
+    let onboarder = context.onboarder().await?;
+    for record in toehold_session::list(context.store()).await.map_err(begin_failure)? {
+        // One that cannot be read is for `session ls` to report.
+        let Ok(record) = record else { continue };
+        if record.route.account != *account || !which(record.status) || context.signals.came() {
+            continue;
+        }
+        if let Some(lock) = SessionLock::take(context.state.directory(), record.id)? {
+            console.resume(lock, account.to_string());
+            drop(onboarder.recover(record.id, master, &mut UnwrapErr(SysRng), console).await);
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn begin_failure(error: SessionError) -> Failure {
     let failure = Failure::new(chain(&error));
     match error {
-        SessionError::AlreadyOpen { id, .. } => {
-            failure.hint(format!("if nobody is working on it: toehold session recover {id}"))
-        }
+        SessionError::AlreadyOpen { id, .. } => failure.hint(format!("if nobody is working on it: toehold session recover {id}")),
         SessionError::KnownOtherwise { .. } => failure.hint("nothing was changed; find out which of the two keys is the host's"),
         _ => failure,
     }
@@ -211,7 +228,14 @@ fn failure(outcome: &Outcome, by_hand: bool) -> Failure {
     let reason = outcome.reason.as_deref().unwrap_or("it was interrupted");
     match outcome.end {
         End::Completed | End::Failed => {
-            Failure::new(format!("{account} is not managed: {reason}. The temporary key is gone; the host is as it was."))
+            let seen = match outcome.record.closed.map(|closed| closed.evidence) {
+                Some(Evidence::SeenGone) => "The temporary key was seen gone; the host is as it was",
+                Some(Evidence::Refused | Evidence::RefusedAfterExpiry) => {
+                    "The host refuses the temporary key; what its line was in could not be looked at"
+                }
+                _ => "Nothing was changed",
+            };
+            Failure::new(format!("{account} is not managed: {reason}. {seen}."))
         }
         End::LetGo => Failure::new(format!("{account}: {reason}")).hint("see how it stands: toehold session ls").partly(),
         End::Orphaned => {
@@ -228,24 +252,27 @@ fn failure(outcome: &Outcome, by_hand: bool) -> Failure {
             };
             let mut hint = format!("settle it: toehold session recover {id}");
             if by_hand {
-                hint.push_str("\n         or take it away by hand: toehold session ls prints the line for that");
+                hint.push_str("\nor take it away by hand: toehold session ls prints the line for that");
             }
-            Failure::new(format!(
-                "{account} is not managed: {reason}. The temporary key may still be on the host; {end}."
-            ))
-            .hint(hint)
-            .partly()
+            Failure::new(format!("{account} is not managed: {reason}. The temporary key may still be on the host; {end}."))
+                .hint(hint)
+                .partly()
         }
     }
 }
 
 /// Where a command leads to the host, the removal goes the same way. The session stays on the list all the same, until the
 /// key was seen gone. Says whether the removal ran.
-async fn cleaned_up_through(record: &SessionRecord, delivery: &Delivery) -> bool {
+async fn cleaned_up_through(context: &Context, record: &SessionRecord, delivery: &Delivery) -> bool {
     let (Some(line), Delivery::Via(via)) = (removal_line(record), delivery) else { return false };
     let input = format!("{line}\n");
-    let run = via.run(&record.route.account, input.as_bytes(), std::future::pending());
-    matches!(tokio::time::timeout(Duration::from_secs(60), run).await, Ok(Ok(_)))
+    // Somebody who wants out waits no longer than a command takes that does its work.
+    let patience = Duration::from_secs(if context.signals.came() { 5 } else { 30 });
+    let stop = async {
+        tokio::time::sleep(patience).await;
+        "it took too long".to_owned()
+    };
+    via.run(&record.route.account, input.as_bytes(), stop).await.is_ok()
 }
 
 /// How one host of a list went.
@@ -296,7 +323,9 @@ async fn add_list(context: &Context, options: &Add, file: &Path, via: &Via, keys
     total.finish_and_clear();
     rows.sort_by(|a, b| a.account.cmp(&b.account));
     let mut lines = vec![["ACCOUNT", "TOOK", "RESULT"].map(str::to_owned).to_vec()];
-    lines.extend(rows.iter().map(|row| vec![row.account.to_string(), format!("{:.1} s", row.took.as_secs_f64()), row.words.clone()]));
+    lines.extend(
+        rows.iter().map(|row| vec![row.account.to_string(), format!("{:.1} s", row.took.as_secs_f64()), row.words.clone()]),
+    );
     context.output.text(table(&lines).trim_end());
     let done = rows.iter().filter(|row| row.exit == Exit::Done).count();
     context.output.text(format_args!("{done} of {} hosts are managed, in {:.1} s", rows.len(), begun.elapsed().as_secs_f64()));
@@ -337,7 +366,7 @@ async fn add_of_list(
     match result {
         Ok(outcome) if outcome.end == End::Completed => (Exit::Done, "managed".to_owned(), outcome_document(&outcome)),
         Ok(outcome) => {
-            let by_hand = outcome.end == End::Orphaned && !cleaned_up_through(&outcome.record, &delivery).await;
+            let by_hand = outcome.end == End::Orphaned && !cleaned_up_through(context, &outcome.record, &delivery).await;
             let failure = failure(&outcome, by_hand);
             (failure.exit, failure.message, outcome_document(&outcome))
         }
@@ -356,9 +385,8 @@ fn read_accounts(file: &Path) -> Result<Vec<Account>, Failure> {
         if line.is_empty() {
             continue;
         }
-        let account = line
-            .parse()
-            .map_err(|error| Failure::new(format!("{}, line {number}: {}", file.display(), chain(&error))))?;
+        let account =
+            line.parse().map_err(|error| Failure::new(format!("{}, line {number}: {}", file.display(), chain(&error))))?;
         if !accounts.contains(&account) {
             accounts.push(account);
         }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use toehold_core::{
-    Account, Clock as _, ConnectError, Connector as _, HostRecord, HostSession as _, Identity, Login, Timestamp,
-};
+use toehold_core::{Account, Clock as _, ConnectError, Connector as _, HostRecord, HostSession as _, Identity, Login, Timestamp};
 use toehold_keygen::replacement::{Inspection, KeyFile, inspect};
 use toehold_keygen::{Options, TEMPORARY_COMMENT_PREFIX};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use super::host_list::{host, hosts};
 use crate::adapters::system_clock::SystemClock;
@@ -107,8 +105,7 @@ pub(super) async fn check(context: &Context, accounts: Vec<Account>, concurrency
 const AS_RECORDED: &str = "as recorded";
 
 async fn check_host(context: &Context, record: &HostRecord) -> Result<Report, Failure> {
-    let mut report =
-        Report { account: record.route.account.clone(), state: AS_RECORDED, findings: Vec::new(), other_keys: 0 };
+    let mut report = Report { account: record.route.account.clone(), state: AS_RECORDED, findings: Vec::new(), other_keys: 0 };
     let policy = match context.host_key_policy(&record.route).await {
         Ok(policy) => policy,
         Err(failure) => {

@@ -4,14 +4,14 @@ use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use serde_json::json;
 use toehold_core::{
-    Account, AuditEvent, AuditSink as _, Clock as _, ConnectError, Connector as _, HostRecord, HostSession as _, KnownHost, Login,
-    Source, StoreAudit, Store as _, StoreError, Stored,
+    Account, AuditEvent, AuditSink as _, Clock as _, ConnectError, Connector as _, HostKeyPolicy, HostRecord, HostSession as _,
+    KnownHost, Login, Route, Source, Store as _, StoreAudit, StoreError, Stored,
 };
 use toehold_keygen::AuthorizedKeys;
 use toehold_keygen::replacement::{KeyFile, Plan, inspect, replace};
 
 use super::host_check::other_keys;
-use super::host_list::host;
+use super::host_list::{host, hosts};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain};
@@ -24,7 +24,9 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
     let stored = host(context, account).await?;
     if unreachable {
         forget(context, &stored, "operators_word").await?;
-        context.output.document(&json!({ "account": account, "removed": false, "forgotten": true, "keys_left": stored.body.keys.len() }));
+        context
+            .output
+            .document(&json!({ "account": account, "removed": false, "forgotten": true, "keys_left": stored.body.keys.len() }));
         context.output.text(format_args!("{account} is forgotten. Still on the host, if it ever comes back:"));
         for key in &stored.body.keys {
             context.output.text(format_args!("  {} {}", key.public_key.fingerprint(), key.comment));
@@ -37,13 +39,7 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
     let login = Login { route: &record.route, identity: &master, host_key: &policy, query: None };
     let mut session = match context.connector.log_in(&login).await {
         Ok(session) => session,
-        Err(ConnectError::KeyRefused { .. }) => {
-            // The right host, by its key, does not take ours: as with an earlier run that was cut off at its end.
-            forget(context, &stored, "refused").await?;
-            context.output.document(&json!({ "account": account, "removed": true, "forgotten": true, "evidence": "refused" }));
-            context.output.text(format_args!("{account} refuses the master key already; it is forgotten."));
-            return Ok(Exit::Done);
-        }
+        Err(ConnectError::KeyRefused { .. }) => return remove_refused(context, &stored, &policy).await,
         Err(error) => {
             return Err(Failure::new(format!("{account} stays on record: {}", chain(&error)))
                 .hint("if it is gone for good: toehold host rm --unreachable"));
@@ -69,7 +65,9 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
             .partly()
     })?;
     if record.keys.iter().any(|key| !inspection.copies(&key.public_key).is_empty()) {
-        return Err(Failure::new(format!("{account} stays on record: our keys are in its file again after their removal")).partly());
+        return Err(
+            Failure::new(format!("{account} stays on record: our keys are in its file again after their removal")).partly()
+        );
     }
     let left = other_keys(record, &inspection);
     forget(context, &stored, "seen_gone").await?;
@@ -81,7 +79,10 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
         "other_keys": left,
         "objections": inspection.objections.iter().map(|objection| chain(objection)).collect::<Vec<_>>(),
     }));
-    context.output.text(format_args!("Our {} keys are gone from {account}, and it is forgotten.", record.keys.len()));
+    context.output.text(format_args!(
+        "Our {} gone from {account}, and it is forgotten.",
+        if record.keys.len() == 1 { "key is".to_owned() } else { format!("{} keys are", record.keys.len()) }
+    ));
     match left {
         0 => context.output.text("No other key is left there: nobody can log in by public key any more."),
         1 => context.output.text("1 other key is left there, untouched."),
@@ -90,7 +91,51 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
     Ok(Exit::Done)
 }
 
-/// Deletes the host's records: first the host itself, so that a host on record always has its key.
+/// The right host, by its key, does not take the master key: as after an earlier run that was cut off at its end. It is
+/// forgotten only where it takes none of the other keys either.
+async fn remove_refused(context: &Context, stored: &Stored<HostRecord>, policy: &HostKeyPolicy) -> Result<Exit, Failure> {
+    let account = &stored.body.route.account;
+    let mut left = Vec::new();
+    for key in &stored.body.keys {
+        if context.connector.would_accept(&stored.body.route, &key.public_key, policy).await?.accepted {
+            left.push(format!("{} {}", key.public_key.fingerprint(), key.comment));
+        }
+    }
+    if !left.is_empty() {
+        return Err(Failure::new(format!(
+            "{account} stays on record: it refuses the master key, and still accepts {}",
+            left.join(", ")
+        ))
+        .hint("remove those by hand there, then run this again; or only forget the host: toehold host rm --unreachable")
+        .partly());
+    }
+    forget(context, stored, "refused").await?;
+    context.output.document(&json!({ "account": account, "removed": true, "forgotten": true, "evidence": "refused" }));
+    context.output.text(format_args!("{account} refuses every key of ours already; it is forgotten."));
+    Ok(Exit::Done)
+}
+
+/// Whether another host on record is reached at the same place: then its key is that host's too.
+async fn is_shared(context: &Context, route: &Route) -> Result<bool, Failure> {
+    let path = route.host_key_path();
+    for other in hosts(context).await? {
+        // A record that cannot be read may be one that needs it.
+        let Ok(other) = other else { return Ok(true) };
+        let chain = (0..=other.route.jumps.len()).map(|passed| match other.route.jumps.get(passed) {
+            Some(jump) => {
+                Route { account: jump.clone(), jumps: other.route.jumps.iter().take(passed).cloned().collect() }.host_key_path()
+            }
+            None => other.route.host_key_path(),
+        });
+        if chain.into_iter().any(|passed| passed == path) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Deletes the host's records: first the host itself, so that a host on record always has its key. The host key stays where
+/// another account or a jump needs it, or where a session is still owed.
 async fn forget(context: &Context, stored: &Stored<HostRecord>, evidence: &str) -> Result<(), Failure> {
     let store = context.store();
     let route = &stored.body.route;
@@ -100,7 +145,13 @@ async fn forget(context: &Context, stored: &Stored<HostRecord>, evidence: &str) 
         }
         error => Failure::from(error),
     })?;
-    if let Some(known) = Stored::<KnownHost>::read(store, &KnownHost::key(route)?).await? {
+    let owed = toehold_session::list(store).await?.into_iter().any(|session| match session {
+        Ok(session) => session.status.is_open() && session.route.host_key_path() == route.host_key_path(),
+        Err(_) => true,
+    });
+    if owed || is_shared(context, route).await? {
+        tracing::info!(%route, "the host key stays on record: others need it");
+    } else if let Some(known) = Stored::<KnownHost>::read(store, &KnownHost::key(route)?).await? {
         match store.delete(&known.key, known.revision).await {
             Ok(()) | Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use toehold_core::{Fingerprint, Route};
+use toehold_core::{Fingerprint, Route, Timer as _};
 use toehold_keygen::install::InstallCommand;
 use toehold_session::{Installed, Operator, Progress, SessionRecord};
 
 use super::via::Via;
 use crate::adapters::session_lock::SessionLock;
+use crate::adapters::system_clock::SystemClock;
 use crate::cli::{Output, Signals};
 
 /// How the installation command gets to the host.
@@ -44,7 +45,8 @@ pub(super) struct Console {
 impl Console {
     /// For one session at a time, with a spinner of its own.
     pub(super) fn new(output: Output, signals: Signals, state_directory: PathBuf, delivery: Delivery) -> Self {
-        let bar = if output.json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let bar =
+            if output.json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }
@@ -53,7 +55,13 @@ impl Console {
     }
 
     /// The same with somebody else's bar.
-    pub(super) fn quiet(output: Output, signals: Signals, state_directory: PathBuf, delivery: Delivery, bar: ProgressBar) -> Self {
+    pub(super) fn quiet(
+        output: Output,
+        signals: Signals,
+        state_directory: PathBuf,
+        delivery: Delivery,
+        bar: ProgressBar,
+    ) -> Self {
         Self { output, signals, state_directory, delivery, bar, account: String::new(), lock: None, last_step: "" }
     }
 
@@ -69,7 +77,7 @@ impl Console {
         self.lock = None;
     }
 
-    fn event(&self, event: &str, details: serde_json::Value) {
+    fn event(&self, event: &str, details: &serde_json::Value) {
         let mut line = json!({ "event": event, "account": self.account });
         if let (Some(line), Some(details)) = (line.as_object_mut(), details.as_object()) {
             line.extend(details.clone());
@@ -85,10 +93,7 @@ impl Console {
     fn show(&self, record: &SessionRecord, command: &InstallCommand<'_>) -> Result<(), String> {
         let line = command.command_line().map_err(|error| error.to_string())?;
         if self.output.json {
-            self.event(
-                "command",
-                json!({ "session": record.id, "command": line.expose(), "expires_at": record.expires_at }),
-            );
+            self.event("command", &json!({ "session": record.id, "command": line.expose(), "expires_at": record.expires_at }));
             return Ok(());
         }
         self.bar.suspend(|| {
@@ -104,12 +109,20 @@ impl Console {
         Ok(())
     }
 
-    fn write_user_data(&self, record: &SessionRecord, command: &InstallCommand<'_>, file: Option<&PathBuf>) -> Result<(), String> {
+    fn write_user_data(
+        &self,
+        record: &SessionRecord,
+        command: &InstallCommand<'_>,
+        file: Option<&PathBuf>,
+    ) -> Result<(), String> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let data = command.cloud_init().map_err(|error| error.to_string())?;
         match file {
             None if self.output.json => {
-                self.event("user_data", json!({ "session": record.id, "user_data": data.expose(), "expires_at": record.expires_at }));
+                self.event(
+                    "user_data",
+                    &json!({ "session": record.id, "user_data": data.expose(), "expires_at": record.expires_at }),
+                );
             }
             None => self.bar.suspend(|| self.output.raw(data.expose())),
             Some(path) => {
@@ -120,7 +133,7 @@ impl Console {
                     .open(path)
                     .and_then(|mut file| file.write_all(data.expose().as_bytes()).and_then(|()| file.sync_all()));
                 written.map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-                self.event("user_data", json!({ "session": record.id, "file": path, "expires_at": record.expires_at }));
+                self.event("user_data", &json!({ "session": record.id, "file": path, "expires_at": record.expires_at }));
                 self.note(&format!("Wrote {}; it is good until {}.", path.display(), record.expires_at));
             }
         }
@@ -145,10 +158,18 @@ impl Operator for Console {
         match self.delivery.clone() {
             Delivery::Paste => self.show(record, command).map(|()| Installed::Shown),
             Delivery::Via(via) => {
-                self.event("installing", json!({ "session": record.id, "expires_at": record.expires_at }));
+                self.event("installing", &json!({ "session": record.id, "expires_at": record.expires_at }));
                 self.bar.set_message(format!("{}: installing the temporary key", self.account));
                 let line = command.command_line().map_err(|error| error.to_string())?;
-                via.run(&record.route.account, line.expose().as_bytes(), self.signals.wait()).await.map(|_| Installed::Ran)
+                // A command that hangs must not outlive the key that it is about.
+                let end = record.expires_at;
+                let stop = async {
+                    tokio::select! {
+                        () = self.signals.wait() => "interrupted".to_owned(),
+                        () = SystemClock.sleep_until(end) => "the command of --via had not ended when the key did".to_owned(),
+                    }
+                };
+                via.run(&record.route.account, line.expose().as_bytes(), stop).await.map(|_| Installed::Ran)
             }
             Delivery::CloudInit(file) => self.write_user_data(record, command, file.as_ref()).map(|()| Installed::Shown),
             Delivery::Nothing => Err("the session is only being recovered".to_owned()),
@@ -157,7 +178,7 @@ impl Operator for Console {
 
     async fn is_right_host_key(&mut self, route: &Route, fingerprint: Fingerprint) -> bool {
         use tokio::io::{AsyncBufReadExt as _, BufReader};
-        self.event("host_key", json!({ "fingerprint": fingerprint }));
+        self.event("host_key", &json!({ "fingerprint": fingerprint }));
         self.bar.suspend(|| {
             drop(write!(
                 anstream::stderr(),
@@ -180,7 +201,7 @@ impl Operator for Console {
                 self.bar.set_message(format!("{}: {step}", self.account));
                 if step != self.last_step && !matches!(step, "reading the record again" | "waiting for the command to be run") {
                     tracing::info!(account = %self.account, step);
-                    self.event("step", json!({ "step": step }));
+                    self.event("step", &json!({ "step": step }));
                 }
                 if matches!(step, "waiting for the command to be run" | "reading the record again") {
                     return;
@@ -188,13 +209,13 @@ impl Operator for Console {
                 self.last_step = step;
             }
             Progress::ClockError(seconds) if seconds.abs() >= 2 => {
-                self.event("clock_error", json!({ "seconds": seconds }));
+                self.event("clock_error", &json!({ "seconds": seconds }));
                 let way = if seconds > 0 { "ahead of" } else { "behind" };
                 self.note(&format!("{}: the host's clock is {} s {way} ours", self.account, seconds.abs()));
             }
-            Progress::ClockError(seconds) => self.event("clock_error", json!({ "seconds": seconds })),
+            Progress::ClockError(seconds) => self.event("clock_error", &json!({ "seconds": seconds })),
             Progress::Warning(text) => {
-                self.event("warning", json!({ "text": text }));
+                self.event("warning", &json!({ "text": text }));
                 self.note(&format!("{}: {text}", self.account));
             }
             _ => {}

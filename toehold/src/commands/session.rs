@@ -113,7 +113,8 @@ async fn cancel_all(context: &Context) -> Result<Exit, Failure> {
     let master = context.master_key().await?;
     let mut console = console(context);
     let locks = Locks::default();
-    let results = onboarder.cancel_all(&master, &mut UnwrapErr(SysRng), &mut console, |record| locks.take(context, record)).await?;
+    let results =
+        onboarder.cancel_all(&master, &mut UnwrapErr(SysRng), &mut console, |record| locks.take(context, record)).await?;
     console.finish();
     let left: Vec<String> = locks.busy();
     let exit = report(context, results)?;
@@ -182,7 +183,9 @@ pub(super) async fn recover(context: &Context, id: Option<SessionId>) -> Result<
             }
             vec![(id, result)]
         }
-        None => onboarder.recover_all(&master, &mut UnwrapErr(SysRng), &mut console, |record| locks.take(context, record)).await?,
+        None => {
+            onboarder.recover_all(&master, &mut UnwrapErr(SysRng), &mut console, |record| locks.take(context, record)).await?
+        }
     };
     console.finish();
     report(context, results)
@@ -214,6 +217,7 @@ impl Locks {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn explained(error: SessionError) -> Failure {
     let failure = Failure::new(chain(&error));
     match error {

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
+use toehold_core::Account;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
-use toehold_core::Account;
+use tokio::task::JoinHandle;
 
 /// The most that is kept of what the command prints, in bytes.
 const MAX_OUTPUT: u64 = 64 * 1024;
@@ -69,11 +72,17 @@ impl Via {
         self.words.iter().map(fill).collect()
     }
 
-    /// Runs it with `input` as its standard input, and returns the last lines that it printed.
+    /// Runs it with `input` as its standard input, and returns the last lines that it printed. It has ended when its own process
+    /// has: what it leaves in the background (the master of ssh's `ControlPersist`, say) is not waited for.
     ///
     /// # Errors
-    /// Where it cannot be started, ends with another code than 0, or `stop` comes first: then it is ended too.
-    pub(super) async fn run(&self, account: &Account, input: &[u8], stop: impl Future<Output = ()>) -> Result<String, String> {
+    /// Where it cannot be started, ends with another code than 0, or `stop` comes first: then its process group is ended too.
+    pub(super) async fn run(
+        &self,
+        account: &Account,
+        input: &[u8],
+        stop: impl Future<Output = String>,
+    ) -> Result<String, String> {
         let words = self.filled(account);
         let (program, arguments) = words.split_first().ok_or("the command of --via is empty")?;
         let mut child = Command::new(program)
@@ -86,23 +95,34 @@ impl Via {
             .process_group(0)
             .spawn()
             .map_err(|error| format!("{program} cannot be started: {error}"))?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let feed = async {
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let printed = tokio::spawn(read(child.stdout.take()));
+        let complaints = tokio::spawn(read(child.stderr.take()));
+        let stdin = child.stdin.take();
+        let work = async {
             if let Some(mut stdin) = stdin {
                 // A command that ends without reading has its say through its exit code.
                 drop(stdin.write_all(input).await);
                 drop(stdin.shutdown().await);
             }
+            child.wait().await
         };
-        let work = async {
-            let ((), printed, complaints) = tokio::join!(feed, read(stdout), read(stderr));
-            (child.wait().await, printed, complaints)
+        let ended = tokio::select! {
+            status = work => Ok(status),
+            why = stop => Err(why),
         };
-        let (status, printed, complaints) = tokio::select! {
-            done = work => done,
-            () = stop => return Err("interrupted".to_owned()),
+        let status = match ended {
+            Ok(status) => status.map_err(|error| format!("{program} was lost: {error}"))?,
+            Err(why) => {
+                if let Some(group) = group {
+                    // It may have ended by itself.
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                drop(child.wait().await);
+                return Err(why);
+            }
         };
-        let status = status.map_err(|error| format!("{program} was lost: {error}"))?;
+        let (printed, complaints) = (rest_of(printed).await, rest_of(complaints).await);
         if status.success() {
             return Ok(printed);
         }
@@ -112,6 +132,17 @@ impl Via {
         last.reverse();
         let colon = if last.is_empty() { "" } else { ": " };
         Err(format!("the command of --via failed ({status}){colon}{}", last.join("; ").trim_end_matches('.')))
+    }
+}
+
+/// What a stream held when its command ended; somebody in the background may keep it open for ever.
+async fn rest_of(mut reading: JoinHandle<String>) -> String {
+    match tokio::time::timeout(Duration::from_secs(1), &mut reading).await {
+        Ok(text) => text.unwrap_or_default(),
+        Err(_) => {
+            reading.abort();
+            String::new()
+        }
     }
 }
 

@@ -114,8 +114,13 @@ impl Sshd {
         );
         write_private(&config, text.as_bytes())?;
         let log = fs::File::create(directory.join("log"))?;
-        let child =
-            Command::new(program).args(["-D", "-e", "-f"]).arg(&config).stdin(Stdio::null()).stderr(log).stdout(Stdio::null()).spawn()?;
+        let child = Command::new(program)
+            .args(["-D", "-e", "-f"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()?;
         let account = Account::new(user, "127.0.0.1", port)?;
         let mut sshd = Self { child, account, home, host_key: pair.public_key().clone(), host_key_file };
         sshd.wait_until_it_answers(port).map_err(|error| {
@@ -161,9 +166,5 @@ fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
 fn current_user() -> Result<String, Failure> {
     let output = Command::new("id").arg("-un").output()?;
     let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if output.status.success() && !name.is_empty() {
-        Ok(name)
-    } else {
-        Err(Failure::new("id -un does not say who runs this"))
-    }
+    if output.status.success() && !name.is_empty() { Ok(name) } else { Err(Failure::new("id -un does not say who runs this")) }
 }

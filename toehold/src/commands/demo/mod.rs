@@ -99,7 +99,11 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     }
 
     let yes = |good: bool| if good { "yes" } else { "NO" }.to_owned();
-    let mut lines = vec![["HOST", "TOOK", "MANAGED", "MASTER KEY LOGS IN", "TEMPORARY KEY REFUSED", "OTHERS' LINES UNTOUCHED"].map(str::to_owned).to_vec()];
+    let mut lines = vec![
+        ["HOST", "TOOK", "MANAGED", "MASTER KEY LOGS IN", "TEMPORARY KEY REFUSED", "OTHERS' LINES UNTOUCHED"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for row in &rows {
         lines.push(vec![
             row.account.clone(),
@@ -112,7 +116,11 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     }
     let good = rows.iter().filter(|row| row.is_good()).count();
     output.text(format_args!("\n{}", table(&lines)));
-    output.text(format_args!("{good} of {} hosts, in {:.1} s. All of it is gone again.", options.hosts, begun.elapsed().as_secs_f64()));
+    output.text(format_args!(
+        "{good} of {} hosts, in {:.1} s. All of it is gone again.",
+        options.hosts,
+        begun.elapsed().as_secs_f64()
+    ));
     output.document(&json!({
         "event": "done",
         "hosts": rows.iter().map(|row| json!({

@@ -36,7 +36,11 @@ impl Operator for DemoOperator {
     async fn install(&mut self, record: &SessionRecord, command: &InstallCommand<'_>) -> Result<Installed, String> {
         let line = command.command_line().map_err(|error| error.to_string())?;
         let shell = Via::parse("sh")?;
-        shell.run(&record.route.account, line.expose().as_bytes(), self.signals.wait()).await?;
+        let stop = async {
+            self.signals.wait().await;
+            "interrupted".to_owned()
+        };
+        shell.run(&record.route.account, line.expose().as_bytes(), stop).await?;
         Ok(Installed::Ran)
     }
 
