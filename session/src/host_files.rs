@@ -70,6 +70,14 @@ impl FilesError {
             )
     }
 
+    /// Who holds the lock that was in the way.
+    pub(crate) fn lock_holder(&self) -> Option<&str> {
+        match self.replacement() {
+            Some(ReplaceError::Locked { holder, .. }) => Some(holder),
+            _ => None,
+        }
+    }
+
     pub(crate) fn into_event(self) -> Event {
         let (reason, lost, busy) = (describe_error(&self), self.is_lost(), self.is_busy());
         match self {
@@ -98,13 +106,32 @@ pub(crate) fn plan<R: CryptoRng + ?Sized>(rng: &mut R, record: &SessionRecord) -
     Ok(plan.also_second_file().fence(record.attempt.into()))
 }
 
-/// The proof file's content; `None` where there is none.
-pub(crate) async fn read_proof<F: HostFiles>(files: &mut F, record: &SessionRecord) -> Result<Option<Vec<u8>>, FilesError> {
-    match files.read(&proof_path(record), MAX_PROOF_FILE as u64).await {
-        Ok(content) => Ok(Some(content)),
-        Err(FileError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+/// The proof file's content; `None` where there is none. One that is too large is taken for empty: it proves nothing.
+pub(crate) async fn read_proof<F: HostFiles>(
+    files: &mut F,
+    record: &SessionRecord,
+    made: &mut Made,
+) -> Result<Option<Vec<u8>>, FilesError> {
+    let content = match files.read(&proof_path(record), MAX_PROOF_FILE as u64).await {
+        Ok(content) => content,
+        Err(FileError::TooLarge { .. }) => Vec::new(),
+        Err(FileError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    made.learn(&content);
+    Ok(Some(content))
+}
+
+/// Learns from the proof file what the installation command had to make. One that cannot be read, also when it is tried
+/// again, must not keep the key on the host.
+async fn learn_what_was_made<F: HostFiles>(files: &mut F, record: &SessionRecord, made: &mut Made) -> Result<(), FilesError> {
+    for _ in 0..2 {
+        match read_proof(files, record, made).await {
+            Err(error) if !error.is_lost() => {}
+            other => return other.map(|_| ()),
+        }
     }
+    Ok(())
 }
 
 /// Of this session's keys, those that sshd would find in the account's files.
@@ -234,6 +261,12 @@ async fn replace<F: HostFiles, S: Store>(
     }
 }
 
+/// Takes the lock and the staged files of a session that is dead off the host.
+pub(crate) async fn sweep_after<F: HostFiles>(files: &mut F, record: &SessionRecord, dead: &str) -> Result<(), FilesError> {
+    sweep(files, home(record), dead).await?;
+    Ok(())
+}
+
 /// Adds lines; returns the keys that were not there before, and the host's time.
 pub(crate) async fn add<F: HostFiles, S: Store>(
     files: &mut F,
@@ -258,8 +291,8 @@ pub(crate) async fn add<F: HostFiles, S: Store>(
 pub(crate) struct Made(Option<ProofFile>);
 
 impl Made {
-    fn learn(&mut self, proof: Option<&[u8]>) {
-        if let Some(proof) = proof.and_then(|content| ProofFile::parse(content).ok()) {
+    fn learn(&mut self, content: &[u8]) {
+        if let Ok(proof) = ProofFile::parse(content) {
             self.0 = Some(proof);
         }
     }
@@ -299,7 +332,7 @@ pub(crate) async fn clear<F: HostFiles, S: Store>(
     fence: Option<Fence<'_, S>>,
 ) -> Result<Removed, FilesError> {
     let Removal { record, keys, dead, restore } = removal;
-    made.learn(read_proof(files, record).await?.as_deref());
+    learn_what_was_made(files, record, made).await?;
     let mut edit = Subtraction { keys, dead, made_newline: restore && made.has(ProofFile::added_newline), found: false };
     let replaced = replace(files, plan, &mut edit, fence).await?;
     let found = edit.found || made.0.is_some();

@@ -31,7 +31,7 @@ impl Onboarding {
             }
             (State::Showing, Event::CommandShown { ran }) => {
                 self.record.installed |= ran;
-                self.tries_left = ran.then_some(TRIES);
+                self.refusals_left = ran.then_some(TRIES);
                 self.refresh(now)
             }
             (State::Showing, Event::CommandFailed(why)) => self.undo(&why),
@@ -71,10 +71,12 @@ impl Onboarding {
                 self.note_added(&added);
                 self.added(over)
             }
-            (State::Adding { over, .. }, Event::LinesInDoubt { added, reason, lost }) => {
+            (state @ State::Adding { over, .. }, Event::LinesInDoubt { added, reason, lost }) => {
                 self.note_added(&added);
                 self.lose(over, lost);
-                self.not_added(over, &reason)
+                // Somebody else has written the file in that moment: what is missing now is added once more.
+                let again = (!lost).then(|| self.wait_for_lock(now, state)).flatten();
+                again.unwrap_or_else(|| self.not_added(over, &reason))
             }
             (state @ State::Adding { over, .. }, Event::FilesFailed { reason, lost, busy }) => {
                 self.lose(over, lost);
@@ -170,15 +172,14 @@ impl Onboarding {
 
     fn not_yet(&mut self, now: Timestamp, failure: &LoginFailure) -> Action {
         match failure {
-            LoginFailure::KeyRefused if self.tries_left == Some(0) => {
+            LoginFailure::KeyRefused if self.refusals_left == Some(0) => {
                 self.undo("the command ran on the host, and yet the host refuses the temporary key")
             }
-            LoginFailure::Unreachable(why) if self.tries_left == Some(0) => {
-                self.undo(&format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
-            }
             LoginFailure::KeyRefused | LoginFailure::Unreachable(_) => {
-                self.tries_left = self.tries_left.map(|left| left - 1);
-                self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
+                if *failure == LoginFailure::KeyRefused {
+                    self.refusals_left = self.refusals_left.map(|left| left - 1);
+                }
+                self.pause(now)
             }
             LoginFailure::HostKeyRefused(why) | LoginFailure::NoSftp(why) => {
                 self.reason = Some(why.clone());

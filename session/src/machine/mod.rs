@@ -90,8 +90,8 @@ pub struct Onboarding {
     /// Whether a connection was lost while lines were being taken away.
     cut_off: bool,
     interrupted: bool,
-    /// How often a login may still fail; without end while nobody knows whether the command was run.
-    tries_left: Option<u32>,
+    /// How often the host may still refuse the key; without end while nobody knows whether the command was run.
+    refusals_left: Option<u32>,
     /// Until when the lock of another Toehold is waited for.
     patient_until: Option<Timestamp>,
     conflicts: u32,
@@ -128,7 +128,7 @@ impl Onboarding {
             dead: Vec::new(),
             cut_off: false,
             interrupted: false,
-            tries_left: None,
+            refusals_left: None,
             patient_until: None,
             conflicts: 0,
             leads_on: false,

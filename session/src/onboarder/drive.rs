@@ -2,18 +2,19 @@
 
 use rand_core::CryptoRng;
 use toehold_core::{
-    AuditSink, ConnectError, Connector, HostKeyPolicy, HostSession as _, Identity, Login, ManagedKey, PublicKey, Store, Stored,
-    Timer, Timestamp,
+    AuditSink, ConnectError, Connector, HostFiles, HostKeyPolicy, HostSession as _, Identity, Login, ManagedKey, PublicKey,
+    Store, Stored, Timer, Timestamp,
 };
 
 use super::{Fence, Onboarder, Outcome, describe_error};
 use crate::claim::AccountClaim;
 use crate::error::SessionError;
-use crate::host_files::{self, Made};
+use crate::host_files::{self, FilesError, Made};
 use crate::machine::{Action, Credential, Event, LoginFailure, Onboarding};
 use crate::operator::{Installed, Operator, Progress, Sealer};
 use crate::record::SessionRecord;
 use crate::request::Installation;
+use crate::status::Status;
 use crate::wait::first_of;
 
 /// What one run holds.
@@ -107,8 +108,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             Action::Refresh => self.refresh(&mut run.stored).await,
             Action::LogIn { with, host_key } => self.log_in(record, run, with, &host_key).await,
             Action::AskOperator(fingerprint) => Event::Answered(operator.is_right_host_key(&record.route, fingerprint).await),
-            Action::ReadProof => match run.connection(Credential::Temporary) {
-                Some(session) => match host_files::read_proof(session.files(), record).await {
+            Action::ReadProof => match run.over_temporary.as_mut() {
+                Some(session) => match host_files::read_proof(session.files(), record, &mut run.made).await {
                     Ok(content) => Event::ProofRead(content),
                     Err(error) => error.into_event(),
                 },
@@ -195,7 +196,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                 self.tell_clock_error(host_time, &mut run.clock_error, operator);
                 Event::LinesAdded { added }
             }
-            Err(error) => error.into_event(),
+            Err(error) => self.not_done(session.files(), record, error).await,
         }
     }
 
@@ -224,8 +225,21 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                 self.tell_clock_error(cleared.host_time, &mut run.clock_error, operator);
                 Event::Cleared { still_present: cleared.still_present, found: cleared.found }
             }
-            Err(error) => error.into_event(),
+            Err(error) => self.not_done(session.files(), record, error).await,
         }
+    }
+
+    /// What could not be done on the host. Where the lock of a session of ours is in the way that nobody leads any more, it
+    /// goes, so that the next try finds none.
+    async fn not_done<F: HostFiles>(&self, files: &mut F, record: &SessionRecord, error: FilesError) -> Event {
+        if let Some((holder, Ok(id))) = error.lock_holder().map(|holder| (holder, holder.parse()))
+            && let Ok(Some(session)) = self.find(id).await
+            && !matches!(session.body.status, Status::Active | Status::Committing)
+            && let Err(error) = host_files::sweep_after(files, record, holder).await
+        {
+            return error.into_event();
+        }
+        error.into_event()
     }
 
     async fn query(&self, record: &SessionRecord, keys: Vec<PublicKey>, host_key: &HostKeyPolicy) -> Event {

@@ -52,6 +52,8 @@ pub struct Hands {
     pub paste: Paste,
     /// The answer to whether the host key is right.
     pub answer: bool,
+    /// What somebody does to the host right after the paste.
+    pub after: fn(&SimulatedFleet, &Account, &SessionRecord),
     fleet: SimulatedFleet,
     memory: MemoryStore,
     now: toehold_core::testing::ManualClock,
@@ -65,6 +67,7 @@ impl Hands {
             account: lab.account.clone(),
             paste,
             answer: true,
+            after: |_, _, _| {},
             fleet: lab.world.fleet().clone(),
             memory: lab.world.memory().clone(),
             now: lab.world.clock().clone(),
@@ -136,7 +139,8 @@ impl Operator for Hands {
             Paste::SaidToHaveRun => Ok(Installed::Ran),
             Paste::FailedBefore => Err("the command could not be run".to_owned()),
             Paste::AtOnce | Paste::Ran | Paste::FailedAfter => {
-                self.paste_on(&self.account.clone());
+                self.paste_on(&self.account);
+                (self.after)(&self.fleet, &self.account, record);
                 match self.paste {
                     Paste::AtOnce => Ok(Installed::Shown),
                     Paste::Ran => Ok(Installed::Ran),
@@ -173,7 +177,10 @@ pub fn secret(line: &str) -> &str {
 /// What the script in the command does on a host whose home and files are in order.
 pub fn paste(fleet: &SimulatedFleet, account: &Account, command: &Command, now: Timestamp) {
     let record = &command.record;
-    if now >= record.expires_at {
+    let mut skew = 0;
+    fleet.configure(account, |settings| skew = settings.clock_skew);
+    if now.unix_seconds() + skew >= record.expires_at.unix_seconds() {
+        // "this line ended at …, make a new one"
         return;
     }
     let home = record.home.as_deref().unwrap_or(".");

@@ -11,6 +11,7 @@
 )]
 
 pub mod hands;
+pub mod turns;
 pub mod watch;
 
 use std::time::Duration;
@@ -18,14 +19,17 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use toehold_core::testing::{
-    Crashing, ManualClock, MemoryStore, SimulatedFleet, TreeEntry, World, sample_identity, sample_public_key,
+    Call, CallKind, Crashing, ManualClock, MemoryStore, Moment, SimulatedFleet, TreeEntry, World, block_on, sample_identity,
+    sample_public_key,
 };
 use toehold_core::{
-    Account, Clock as _, Identity, KeyRole, ManagedKey, PublicKey, Record, SecretBytes, SessionId, StoreAudit, Stored,
+    Account, Clock as _, HostKeyTrust, HostRecord, Identity, KeyRole, KnownHost, ManagedKey, PublicKey, Record, SecretBytes,
+    SessionId, StoreAudit, Stored,
 };
-use toehold_session::{AccountClaim, HostKeyCheck, Onboarder, Outcome, Pace, Request, Sealer, SessionError, SessionRecord};
+use toehold_session::{AccountClaim, End, HostKeyCheck, Onboarder, Outcome, Pace, Request, Sealer, SessionError, SessionRecord};
 
 pub use hands::{Hands, Paste};
+#[allow(unused_imports, reason = "some tests watch")]
 pub use watch::{Watch, watched};
 
 /// Somebody else's lines: CRLF, no text, a key behind options with quotes, commented out, blank, malformed.
@@ -62,6 +66,7 @@ impl Home {
 #[derive(Clone, Debug)]
 pub struct Lab {
     pub world: World,
+    pub home: Home,
     pub account: Account,
     /// The bytes of `authorized_keys` before anything of ours came.
     pub foreign: Vec<u8>,
@@ -141,7 +146,7 @@ impl Lab {
             _ => fleet.set_authorized_keys(&account, foreign.clone()),
         }
         let before = fleet.tree(&account);
-        Self { world, account, foreign, before, pace: Pace::default() }
+        Self { world, home, account, foreign, before, pace: Pace::default() }
     }
 
     /// The same world as another process sees it.
@@ -182,6 +187,60 @@ impl Lab {
         self.world.run(onboarder.onboard(request, &master(), &mut rng(1), hands))
     }
 
+    /// The good way, which has to end well.
+    pub fn onboard_well(&self) -> SessionRecord {
+        let lab = self.restart();
+        let outcome = lab.onboard(lab.request(), &mut lab.hands(Paste::AtOnce)).unwrap().unwrap();
+        assert_eq!(outcome.end, End::Completed, "{:?}", outcome.reason);
+        outcome.record
+    }
+
+    /// Onboards in a process that dies after this call, counted from 0.
+    pub fn crash(&self, request: Request, hands: &mut Hands, call: usize) -> SessionRecord {
+        let lab = self.restart();
+        lab.world.faults().crash_at(call, Moment::After);
+        assert!(lab.onboard(request, hands).is_none(), "the process did not come to call {call}");
+        self.sessions().into_iter().rfind(|session| session.status.is_open()).unwrap()
+    }
+
+    /// The number of the first call for which this holds in a run of the good way, with these hands.
+    pub fn call(&self, paste: Paste, wanted: impl Fn(&Call) -> bool) -> usize {
+        let lab = Self::at(&self.account.to_string(), self.home);
+        drop(lab.onboard(lab.request(), &mut lab.hands(paste)).unwrap().unwrap());
+        lab.world.faults().log().iter().find(|call| wanted(call)).unwrap().number
+    }
+
+    /// The call that puts managed lines on the host.
+    pub fn call_that_adds(&self) -> usize {
+        self.call(Paste::AtOnce, |call| call.kind == CallKind::Rename)
+    }
+
+    /// The call by which the master key logs in.
+    pub fn call_that_proves(&self) -> usize {
+        let master = master_key().fingerprint().to_string();
+        self.call(Paste::AtOnce, |call| call.kind == CallKind::LogIn && call.subject.ends_with(&master))
+    }
+
+    /// The call after which the session is no longer undone.
+    pub fn call_that_settles(&self) -> usize {
+        let proves = self.call_that_proves();
+        self.call(Paste::AtOnce, |call| call.number > proves && call.kind == CallKind::StorePut)
+    }
+
+    /// Recovers in a new process in which nothing goes wrong, which has to end in this way.
+    pub fn recover_to(&self, id: SessionId, end: End) -> Outcome {
+        let outcome = self.restart().recover(id).unwrap().unwrap();
+        assert_eq!(outcome.end, end, "{:?}", outcome.reason);
+        outcome
+    }
+
+    /// Past the end of a temporary key, whatever the host's clock says.
+    pub fn pass_the_end(&self, record: &SessionRecord) {
+        let end = record.expires_at.saturating_add(self.pace.clock_error);
+        let now = self.world.clock().now();
+        self.world.clock().advance(end.saturating_since(now));
+    }
+
     /// Recovers in this process.
     pub fn recover(&self, id: SessionId) -> Option<Result<Outcome, SessionError>> {
         let onboarder = self.onboarder();
@@ -220,6 +279,20 @@ impl Lab {
 
     pub fn sessions(&self) -> Vec<SessionRecord> {
         records(&self.world, "session/")
+    }
+
+    pub fn stored(&self, id: SessionId) -> SessionRecord {
+        self.sessions().into_iter().find(|session| session.id == id).unwrap()
+    }
+
+    pub fn host(&self) -> Option<HostRecord> {
+        records(&self.world, "host/").pop()
+    }
+
+    pub fn knows_host_key(&self, host_key: PublicKey) {
+        let known = KnownHost { host_key, trust: HostKeyTrust::Asked, since: self.world.clock().now() };
+        let key = KnownHost::key(&self.account.clone().into()).unwrap();
+        block_on(Stored::create(self.world.memory(), key, known)).unwrap();
     }
 
     pub fn session(&self) -> SessionRecord {
