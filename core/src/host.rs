@@ -58,6 +58,9 @@ pub struct HostRecord {
     pub session: SessionId,
     /// When that session ended well.
     pub managed_since: Timestamp,
+    /// Whether our keys are being taken away from it: written before the first of them goes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removing: bool,
     /// Whether temporary lines on this host carry no expiry, because its SSH server does not know `expiry-time`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_expiry: bool,
@@ -93,6 +96,8 @@ pub enum HostKeyTrust {
     AcceptNew,
     /// The operator was shown its fingerprint and agreed.
     Asked,
+    /// It was on record when the session began; how it had come there was taken off the record since.
+    KnownBefore,
 }
 
 /// The host key at the end of a route: `knownhost/<path>`, see [`Route::host_key_path`].

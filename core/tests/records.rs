@@ -85,6 +85,7 @@ fn host_record() -> HostRecord {
         }],
         session: "000102030405060708090a0b0c0d0eff".parse().unwrap(),
         managed_since: Timestamp::UNIX_EPOCH,
+        removing: false,
         without_expiry: false,
     }
 }

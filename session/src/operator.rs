@@ -15,6 +15,8 @@ pub enum Progress {
     Step(&'static str),
     /// How far the host's clock is ahead of ours, in seconds.
     ClockError(i64),
+    /// The host could not be reached and will be tried again; why, in words.
+    Retrying(String),
     /// Something went wrong that does not stop the session.
     Warning(String),
 }

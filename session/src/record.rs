@@ -100,6 +100,10 @@ pub struct SessionRecord {
     /// How many times somebody took this session up. A lower number's writes on the host are swept away by a higher one's.
     #[serde(default)]
     pub attempt: u32,
+    /// Drawn anew by every run that takes the session up, so that of two that do so at once neither takes the other's
+    /// record for its own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
     /// Whether the operator wants it undone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancelled: bool,

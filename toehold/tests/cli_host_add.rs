@@ -327,3 +327,57 @@ fn a_command_of_via_that_hangs_is_ended_with_all_that_it_started() {
     let left = rustix::process::test_kill_process_group(rustix::process::Pid::from_raw(group).unwrap());
     assert!(left.is_err(), "something of the command is still running");
 }
+
+#[test]
+fn the_shortest_life_is_long_enough() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    add(&toehold, &host, &["--ttl", "1m"]).ends(0);
+}
+
+#[test]
+fn seen_gone_a_host_that_refuses_us_stays_on_record() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    add(&toehold, &host, &[]).ends(0);
+    let account = host.account().to_string();
+    // StrictModes refuses every key in there; ours are there all the same.
+    let directory = host.home().join(".ssh");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let done = toehold.run(["host", "rm", &account]).ends(3);
+    assert!(done.stderr.contains("stays on record"), "{}", done.stderr);
+    toehold.run(["host", "show", &account]).ends(0);
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+    toehold.run(["host", "rm", &account]).ends(0);
+    assert!(fs::read(host.authorized_keys()).unwrap().is_empty());
+}
+
+#[test]
+fn a_line_that_was_run_once_more_is_seen_and_taken_away() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    host.authorize(FOREIGN);
+    // Run twice: once before the onboarding goes on, and once more when the host is managed.
+    let copy = toehold.state().join("line");
+    add_via(&toehold, &host, &format!("sh -c 'tee {} | sh'", copy.display())).ends(0);
+    let status = std::process::Command::new("sh").stdin(fs::File::open(&copy).unwrap()).status().unwrap();
+    assert!(status.success());
+    let check = toehold.run(["--json", "host", "check"]).ends(3);
+    assert!(check.json()["hosts"][0]["findings"].to_string().contains("a temporary key is left"), "{}", check.stdout);
+    toehold.run(["host", "rm", &host.account().to_string()]).ends(0);
+    let file = fs::read(host.authorized_keys()).unwrap();
+    assert!(file.starts_with(FOREIGN) && file.len() <= FOREIGN.len() + 1, "{}", String::from_utf8_lossy(&file));
+    assert_eq!(names_in(&host.home().join(".ssh")), ["authorized_keys"]);
+}
+
+#[test]
+fn what_would_leave_a_session_behind_is_refused_before_it_begins() {
+    let toehold = Toehold::new();
+    let done = toehold.run(["host", "add", "deploy@web1", "--jump", "ops@bastion"]).ends(1);
+    assert!(done.stderr.contains("not managed"), "{}", done.stderr);
+    toehold.run(["host", "add", "deploy@web1", "--jump", "deploy@web1"]).ends(1);
+    let done = toehold.run(["host", "add", "deploy@web1", "--ask"]).ends(1);
+    assert!(done.stderr.contains("no terminal"), "{}", done.stderr);
+    let file = toehold.state().join("user-data");
+    fs::write(&file, "mine").unwrap();
+    toehold.run(["host", "invite", "deploy@web1", "--output", file.to_str().unwrap()]).ends(1);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    assert!(toehold.sessions(true).is_empty());
+}

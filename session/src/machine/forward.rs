@@ -31,7 +31,7 @@ impl Onboarding {
             }
             (State::Showing, Event::CommandShown { ran }) => {
                 self.record.installed |= ran;
-                self.refusals_left = ran.then_some(TRIES);
+                self.tries_left = ran.then_some(TRIES);
                 self.refresh(now)
             }
             (State::Showing, Event::CommandFailed(why)) => self.undo(&why),
@@ -44,10 +44,10 @@ impl Onboarding {
             (State::Knocking, Event::LoginFailed(failure)) => self.not_yet(now, &failure),
             (State::Pausing { .. }, Event::Woke) => self.refresh(now),
             (State::CheckingProof { host_key }, Event::ProofRead(content)) => self.check_proof(now, host_key, content.as_deref()),
-            (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { lost: true, .. }) => {
+            (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { reason, lost: true, .. }) => {
                 // Nothing has been changed yet: the wait goes on.
                 self.lose(Credential::Temporary, true);
-                self.pause(now)
+                self.pause(now, reason)
             }
             (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { reason, .. }) => self.undo(&reason),
             (State::Asking { host_key }, Event::Answered(true)) => self.trust(now, host_key, Some(HostKeyTrust::Asked)),
@@ -161,25 +161,36 @@ impl Onboarding {
             return self.undo("interrupted");
         }
         if now.saturating_add(self.pace.margin) >= self.record.expires_at {
-            return self.undo("the command was not run in time");
+            return match self.last_failure.take() {
+                Some(why) => self.undo(&format!("nobody could log in before the key's end; at last: {why}")),
+                None => self.undo("the command was not run in time"),
+            };
         }
         self.go(State::Refreshing)
     }
 
-    fn pause(&mut self, now: Timestamp) -> Action {
+    /// Waits for the command to be run; gives up where it was run and there is no use in waiting.
+    fn pause(&mut self, now: Timestamp, why: String) -> Action {
+        match &mut self.tries_left {
+            Some(0) => return self.undo(&why),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
     }
 
     fn not_yet(&mut self, now: Timestamp, failure: &LoginFailure) -> Action {
+        // A refusal is what is to be expected while nobody has run the command.
+        self.last_failure = match failure {
+            LoginFailure::Unreachable(why) => Some(why.clone()),
+            _ => None,
+        };
         match failure {
-            LoginFailure::KeyRefused if self.refusals_left == Some(0) => {
-                self.undo("the command ran on the host, and yet the host refuses the temporary key")
+            LoginFailure::KeyRefused => {
+                self.pause(now, "the command ran on the host, and yet the host refuses the temporary key".to_owned())
             }
-            LoginFailure::KeyRefused | LoginFailure::Unreachable(_) => {
-                if *failure == LoginFailure::KeyRefused {
-                    self.refusals_left = self.refusals_left.map(|left| left - 1);
-                }
-                self.pause(now)
+            LoginFailure::Unreachable(why) => {
+                self.pause(now, format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
             }
             LoginFailure::HostKeyRefused(why) | LoginFailure::NoSftp(why) => {
                 self.reason = Some(why.clone());

@@ -28,7 +28,8 @@ use crate::status::Status;
 pub struct Pace {
     /// Between two tries: to log in while nobody has pasted the command yet, and of any step that failed (default 2 s).
     pub poll: Duration,
-    /// What must be left of the temporary key's life when the first managed line is written (default 60 s): several times
+    /// What must be left of the temporary key's life when the first managed line is written (default 60 s, and at most a
+    /// quarter of that life): several times
     /// what the rest takes, so that the key outlives it.
     pub margin: Duration,
     /// How far a host's clock may be behind ours before we would take a key for ended that is not (default 5 min).
@@ -90,10 +91,12 @@ pub struct Onboarding {
     /// Whether a connection was lost while lines were being taken away.
     cut_off: bool,
     interrupted: bool,
-    /// How often the host may still refuse the key; without end while nobody knows whether the command was run.
-    refusals_left: Option<u32>,
+    /// How often a login may still fail; without end while nobody knows whether the command was run.
+    tries_left: Option<u32>,
     /// Until when the lock of another Toehold is waited for.
     patient_until: Option<Timestamp>,
+    /// Why the last login with the temporary key failed.
+    last_failure: Option<String>,
     conflicts: u32,
     /// Whether this is a recovery that is to end with a managed host.
     leads_on: bool,
@@ -112,7 +115,9 @@ impl Onboarding {
         (machine, action)
     }
 
-    fn with(record: SessionRecord, secret: Option<ProofSecret>, temporary: bool, pace: Pace, state: State) -> Self {
+    fn with(record: SessionRecord, secret: Option<ProofSecret>, temporary: bool, mut pace: Pace, state: State) -> Self {
+        // A short life has a short end.
+        pace.margin = pace.margin.min(record.expires_at.saturating_since(record.created_at) / 4);
         Self {
             record,
             secret,
@@ -128,8 +133,9 @@ impl Onboarding {
             dead: Vec::new(),
             cut_off: false,
             interrupted: false,
-            refusals_left: None,
+            tries_left: None,
             patient_until: None,
+            last_failure: None,
             conflicts: 0,
             leads_on: false,
             undoing: false,

@@ -106,7 +106,13 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                 _ => Event::CommandFailed("there is no command to show".to_owned()),
             },
             Action::Refresh => self.refresh(&mut run.stored).await,
-            Action::LogIn { with, host_key } => self.log_in(record, run, with, &host_key).await,
+            Action::LogIn { with, host_key } => {
+                let event = self.log_in(record, run, with, &host_key).await;
+                if let Event::LoginFailed(LoginFailure::Unreachable(why)) = &event {
+                    operator.progress(Progress::Retrying(why.clone()));
+                }
+                event
+            }
             Action::AskOperator(fingerprint) => Event::Answered(operator.is_right_host_key(&record.route, fingerprint).await),
             Action::ReadProof => match run.over_temporary.as_mut() {
                 Some(session) => match host_files::read_proof(session.files(), record, &mut run.made).await {

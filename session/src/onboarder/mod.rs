@@ -94,6 +94,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             adding: Vec::new(),
             without_expiry: request.without_expiry,
             attempt: 0,
+            run: run_name(rng),
             cancelled: false,
             reason: None,
             closed: None,
@@ -127,6 +128,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         if !record.status.is_open() {
             return Err(SessionError::Closed { id, status: record.status });
         }
+        record.run = run_name(rng);
         self.learn_from_later_sessions(&mut record).await?;
         let sealed = match record.sealed_temporary_key.as_deref().map(|sealed| self.open_sealed(&record, sealed)) {
             Some(Ok(opened)) => Some(opened),
@@ -200,4 +202,9 @@ pub(crate) fn describe_error(error: &(dyn std::error::Error + 'static)) -> Strin
         source = inner.source();
     }
     text
+}
+
+/// 64 random bits in hex.
+fn run_name<R: CryptoRng + ?Sized>(rng: &mut R) -> String {
+    format!("{:016x}", rng.next_u64())
 }

@@ -92,7 +92,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
     pub(super) async fn record_host<O: Operator>(&self, record: &SessionRecord, operator: &mut O) -> Result<(), StoreError> {
         let now = self.timer.now();
         if let Some(trusted) = &record.host_key {
-            let trust = trusted.trust.unwrap_or(HostKeyTrust::Proof);
+            let trust = trusted.trust.unwrap_or(HostKeyTrust::KnownBefore);
             let wanted = KnownHost { host_key: trusted.public_key.clone(), trust, since: now };
             let known = self.record_host_key(KnownHost::key(&record.route)?, wanted).await?;
             if known.host_key != trusted.public_key {
@@ -112,6 +112,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             keys: record.keys.clone(),
             session: record.id,
             managed_since: now,
+            removing: false,
             without_expiry: record.without_expiry,
         };
         let mut conflicts = 0;

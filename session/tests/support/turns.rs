@@ -57,6 +57,7 @@ pub fn record(check: HostKeyCheck) -> SessionRecord {
         adding: Vec::new(),
         without_expiry: false,
         attempt: 0,
+        run: String::new(),
         cancelled: false,
         reason: None,
         closed: None,

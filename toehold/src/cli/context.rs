@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use toehold_core::{HostKeyPolicy, HostRecord, Identity, KnownHost, Route, SecretBytes, Source, StoreAudit, StoreError, Stored};
 use toehold_session::{Onboarder, Pace};
@@ -179,6 +179,17 @@ impl PassphraseSource for Asker {
     }
 }
 
+/// How the terminal was before a passphrase was asked for, while it is.
+static PROMPT: Mutex<Option<rustix::termios::Termios>> = Mutex::new(None);
+
+/// Lets the terminal show again what is typed. Says whether a passphrase was being asked for.
+pub(crate) fn leave_prompt() -> bool {
+    let Some(before) = PROMPT.lock().unwrap_or_else(PoisonError::into_inner).take() else { return false };
+    // A terminal that has gone needs no restoring.
+    let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, &before);
+    true
+}
+
 /// Reads a line from the terminal without showing it; `None` where there is no terminal.
 fn prompt(question: &str) -> std::io::Result<Option<SecretBytes>> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -193,10 +204,11 @@ fn prompt(question: &str) -> std::io::Result<Option<SecretBytes>> {
     let mut stderr = std::io::stderr().lock();
     stderr.write_all(question.as_bytes())?;
     stderr.flush()?;
+    *PROMPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(before.clone());
     tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
     let mut line = zeroize::Zeroizing::new(String::with_capacity(4096));
     let read = stdin.read_line(&mut line);
-    tcsetattr(&stdin, OptionalActions::Now, &before)?;
+    leave_prompt();
     read?;
     Ok(Some(SecretBytes::new(line.trim_end_matches(['\r', '\n']).as_bytes().to_vec())))
 }

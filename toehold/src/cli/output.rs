@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -87,6 +88,9 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Whether a document was printed.
+static DOCUMENT: AtomicBool = AtomicBool::new(false);
+
 /// Where a command's results go: text for people, or JSON, on standard output.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -105,6 +109,7 @@ impl Output {
     /// Prints a JSON document on one line; nothing without `--json`.
     pub fn document(self, value: &Value) {
         if self.json {
+            DOCUMENT.store(true, Ordering::Relaxed);
             self.raw(&format!("{value}\n"));
         }
     }
@@ -121,7 +126,10 @@ impl Output {
         if let (Some(hint), Some(object)) = (&failure.hint, value.as_object_mut()) {
             object.insert("hint".to_owned(), Value::from(hint.clone()));
         }
-        self.document(&value);
+        // A command that has printed its findings has said all there is to say.
+        if !DOCUMENT.load(Ordering::Relaxed) {
+            self.document(&value);
+        }
         let mut stderr = anstream::stderr().lock();
         drop(writeln!(stderr, "toehold: {}", printable(&failure.message)));
         if let Some(hint) = &failure.hint {

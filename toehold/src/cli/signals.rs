@@ -1,11 +1,11 @@
-//! SIGINT and SIGTERM: the operator wants out.
+//! SIGINT, SIGTERM and SIGHUP: the operator wants out, or has gone.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Whether SIGINT or SIGTERM has come. What is under way is finished or undone then; a second signal changes nothing.
+/// Whether SIGINT, SIGTERM or SIGHUP has come. What is under way is finished or undone then; a second signal changes nothing.
 #[derive(Clone, Debug)]
 pub struct Signals {
     came: watch::Receiver<bool>,
@@ -20,11 +20,17 @@ impl Signals {
         let (sender, came) = watch::channel(false);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {}
+                }
+                // Nothing has begun while a passphrase is being asked for, and the reader cannot be woken.
+                if super::context::leave_prompt() {
+                    std::process::exit(1);
                 }
                 if sender.send(true).is_err() {
                     return;

@@ -10,7 +10,7 @@ use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use toehold_core::{Account, Identity, KeyRole, ManagedKey, PublicKey, Route};
+use toehold_core::{Account, HostRecord, Identity, KeyRole, ManagedKey, PublicKey, Route, Stored};
 use toehold_keygen::install::RemovalCommand;
 use toehold_keygen::{FromPatterns, Options};
 use toehold_session::{End, Evidence, HostKeyCheck, Outcome, Request, SessionError, SessionRecord, Status};
@@ -55,6 +55,15 @@ pub(super) async fn add_one(
     keys: Vec<ManagedKey>,
     delivery: Delivery,
 ) -> Result<Exit, Failure> {
+    if how.ask && !std::io::stdin().is_terminal() {
+        return Err(Failure::new("there is no terminal to ask on").hint("name the host key: --host-key SHA256:…"));
+    }
+    if let Delivery::CloudInit(Some(file)) = &delivery {
+        if file.exists() {
+            return Err(Failure::new(format!("{} exists already", file.display())).hint("name a new file: --output FILE"));
+        }
+    }
+    check_jumps(context, &account, &how.jumps).await?;
     let master = context.master_key().await?;
     let request = request(account, how, &master, keys)?;
     let mut console =
@@ -72,6 +81,20 @@ pub(super) async fn add_one(
         return Ok(Exit::Done);
     }
     Err(failure(&outcome, by_hand))
+}
+
+/// A jump host is a managed one; found out later it would leave a session behind.
+async fn check_jumps(context: &Context, account: &Account, jumps: &[Account]) -> Result<(), Failure> {
+    for jump in jumps {
+        if jump == account {
+            return Err(Failure::new(format!("{account} cannot be its own jump host")));
+        }
+        if Stored::<HostRecord>::read(context.store(), &HostRecord::key(jump)?).await?.is_none() {
+            return Err(Failure::new(format!("the jump host {jump} is not managed"))
+                .hint(format!("bring it in first: toehold host add {jump}")));
+        }
+    }
+    Ok(())
 }
 
 async fn onboard(context: &Context, request: Request, master: &Identity, console: &mut Console) -> Result<Outcome, Failure> {
@@ -289,6 +312,9 @@ async fn add_list(context: &Context, options: &Add, file: &Path, via: &Via, keys
     if accounts.len() > 1 && !via.names_the_account() {
         return Err(Failure::new("--via leads every account of the list to the same place")
             .hint("let it name the account, such as --via 'ssh {account} sh'"));
+    }
+    for account in &accounts {
+        check_jumps(context, account, &options.how.jumps).await?;
     }
     // Asked for once, before the first host.
     drop(context.master_key().await?);

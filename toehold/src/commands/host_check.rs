@@ -197,7 +197,7 @@ fn differences(record: &HostRecord, master: &Identity, inspection: &Inspection, 
             let Some(comment) = entry.key().map(|found| String::from_utf8_lossy(found.comment()).into_owned()) else { continue };
             if let Some(session) = comment.trim().strip_prefix(TEMPORARY_COMMENT_PREFIX) {
                 let session = session.trim_start_matches(':');
-                findings.push(format!("a temporary key is left on line {} of {}: session {session}", entry.number(), file.path));
+                findings.push(format!("a temporary key is left on line {} of {}: session {session} (its line was run once more; it ends by itself, and toehold host rm takes it away)", entry.number(), file.path));
             }
         }
     }

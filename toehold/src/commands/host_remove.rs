@@ -4,11 +4,14 @@ use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use serde_json::json;
 use toehold_core::{
-    Account, AuditEvent, AuditSink as _, Clock as _, ConnectError, Connector as _, HostKeyPolicy, HostRecord, HostSession as _,
-    KnownHost, Login, Route, Source, Store as _, StoreAudit, StoreError, Stored,
+    Account, AuditEvent, AuditSink as _, Clock as _, ConnectError, Connector as _, HostFiles as _, HostKeyPolicy, HostRecord,
+    HostSession as _, KnownHost, Login, PublicKey, Route, SessionId, Source, Store as _, StoreAudit, StoreError, Stored,
 };
 use toehold_keygen::AuthorizedKeys;
+use toehold_keygen::install::proof_file_name;
 use toehold_keygen::replacement::{KeyFile, Plan, inspect, replace};
+
+use toehold_session::Status;
 
 use super::host_check::other_keys;
 use super::host_list::{host, hosts};
@@ -21,7 +24,7 @@ use crate::cli::{Exit, Failure, chain};
 /// # Errors
 /// Where the host cannot be reached or changed: then it stays on record.
 pub(super) async fn remove(context: &Context, account: &Account, unreachable: bool) -> Result<Exit, Failure> {
-    let stored = host(context, account).await?;
+    let mut stored = host(context, account).await?;
     if unreachable {
         forget(context, &stored, "operators_word").await?;
         context
@@ -33,32 +36,43 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
         }
         return Ok(Exit::Done);
     }
-    let record = &stored.body;
-    let policy = context.host_key_policy(&record.route).await?;
+    let policy = context.host_key_policy(&stored.body.route).await?;
     let master = context.master_key().await?;
-    let login = Login { route: &record.route, identity: &master, host_key: &policy, query: None };
-    let mut session = match context.connector.log_in(&login).await {
-        Ok(session) => session,
+    let login = Login { route: &stored.body.route, identity: &master, host_key: &policy, query: None };
+    let mut connection = match context.connector.log_in(&login).await {
+        Ok(connection) => connection,
         Err(ConnectError::KeyRefused { .. }) => return remove_refused(context, &stored, &policy).await,
         Err(error) => {
             return Err(Failure::new(format!("{account} stays on record: {}", chain(&error)))
-                .hint("if it is gone for good: toehold host rm --unreachable"));
+                .hint(format!("if it is gone for good: toehold host rm --unreachable {account}")));
         }
     };
+    if !stored.body.removing {
+        // Written first: a run that is cut off after the keys are gone finds only refusals, and has to know why.
+        stored.body.removing = true;
+        stored.save(context.store()).await?;
+    }
+    let record = &stored.body;
+    let temporary = temporary_keys(context, account).await?;
     let home = record.home.as_deref().unwrap_or(".");
     let plan = Plan::new(&mut UnwrapErr(SysRng), home, "host-rm")?.also_second_file();
     let edit = |_: KeyFile, document: &mut AuthorizedKeys| -> Result<(), Source> {
-        for key in &record.keys {
-            document.remove(&key.public_key);
+        for key in record.keys.iter().map(|key| &key.public_key).chain(temporary.iter().map(|(_, key)| key)) {
+            document.remove(key);
         }
         Ok(())
     };
-    let result = replace(session.files(), &plan, edit).await;
+    let result = replace(connection.files(), &plan, edit).await;
+    // What a line that was pasted once more has left beside the file.
+    for (session, _) in &temporary {
+        let path = format!("{home}/.ssh/{}", proof_file_name(*session));
+        drop(connection.files().remove(&path).await);
+    }
     let seen = match &result {
-        Ok(_) => inspect(session.files(), home).await.map_err(|error| chain(&error)),
+        Ok(_) => inspect(connection.files(), home).await.map_err(|error| chain(&error)),
         Err(error) => Err(chain(error)),
     };
-    session.close().await;
+    connection.close().await;
     let inspection = seen.map_err(|why| {
         Failure::new(format!("{account} stays on record: {why}"))
             .hint("run it again: it is safe to, and tells how it stands")
@@ -91,6 +105,16 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
     Ok(Exit::Done)
 }
 
+/// The temporary keys of all sessions for this account that nobody works on.
+async fn temporary_keys(context: &Context, account: &Account) -> Result<Vec<(SessionId, PublicKey)>, Failure> {
+    let sessions = toehold_session::list(context.store()).await?;
+    let of_account = sessions
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|session| session.route.account == *account && !matches!(session.status, Status::Active | Status::Committing));
+    Ok(of_account.map(|session| (session.id, session.temporary_key)).collect())
+}
+
 /// The right host, by its key, does not take the master key: as after an earlier run that was cut off at its end. It is
 /// forgotten only where it takes none of the other keys either.
 async fn remove_refused(context: &Context, stored: &Stored<HostRecord>, policy: &HostKeyPolicy) -> Result<Exit, Failure> {
@@ -100,6 +124,15 @@ async fn remove_refused(context: &Context, stored: &Stored<HostRecord>, policy: 
         if context.connector.would_accept(&stored.body.route, &key.public_key, policy).await?.accepted {
             left.push(format!("{} {}", key.public_key.fingerprint(), key.comment));
         }
+    }
+    if left.is_empty() && !stored.body.removing {
+        return Err(Failure::new(format!(
+            "{account} stays on record: it refuses our keys, but why is not known, and they may still be in its file"
+        ))
+        .hint(format!(
+            "where they are gone, or the host is to be forgotten all the same: toehold host rm --unreachable {account}"
+        ))
+        .partly());
     }
     if !left.is_empty() {
         return Err(Failure::new(format!(

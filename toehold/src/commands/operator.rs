@@ -40,6 +40,8 @@ pub(super) struct Console {
     /// Held while this process works on the session.
     lock: Option<SessionLock>,
     last_step: &'static str,
+    /// Why the last try to log in found nobody.
+    unreachable: Option<String>,
 }
 
 impl Console {
@@ -62,7 +64,17 @@ impl Console {
         delivery: Delivery,
         bar: ProgressBar,
     ) -> Self {
-        Self { output, signals, state_directory, delivery, bar, account: String::new(), lock: None, last_step: "" }
+        Self {
+            output,
+            signals,
+            state_directory,
+            delivery,
+            bar,
+            account: String::new(),
+            lock: None,
+            last_step: "",
+            unreachable: None,
+        }
     }
 
     /// Works on a session that is there already, whose lock is given.
@@ -179,6 +191,9 @@ impl Operator for Console {
     async fn is_right_host_key(&mut self, route: &Route, fingerprint: Fingerprint) -> bool {
         use tokio::io::{AsyncBufReadExt as _, BufReader};
         self.event("host_key", &json!({ "fingerprint": fingerprint }));
+        // The spinner would write over the question.
+        self.bar.disable_steady_tick();
+        self.bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
         self.bar.suspend(|| {
             drop(write!(
                 anstream::stderr(),
@@ -186,19 +201,38 @@ impl Operator for Console {
             ));
             drop(anstream::stderr().flush());
         });
-        let mut answer = String::new();
         let mut stdin = BufReader::new(tokio::io::stdin());
         let mut signals = self.signals.clone();
-        tokio::select! {
-            read = stdin.read_line(&mut answer) => read.is_ok() && answer.trim() == "yes",
-            () = signals.wait() => false,
+        loop {
+            let mut answer = String::new();
+            let read = tokio::select! {
+                read = stdin.read_line(&mut answer) => read.unwrap_or(0),
+                () = signals.wait() => 0,
+            };
+            match answer.trim() {
+                "yes" | "y" => return true,
+                "no" | "n" => return false,
+                _ if read == 0 => return false,
+                _ => self.note("Answer yes or no."),
+            }
         }
     }
 
     fn progress(&mut self, progress: Progress) {
         match progress {
             Progress::Step(step) => {
-                self.bar.set_message(format!("{}: {step}", self.account));
+                match (&self.unreachable, step) {
+                    (Some(why), "waiting for the command to be run") => {
+                        self.bar.set_message(format!("{}: trying again: {why}", self.account))
+                    }
+                    (None, "waiting for the command to be run") => {
+                        self.bar.set_message(format!("{}: waiting for the line to be run", self.account))
+                    }
+                    _ => self.bar.set_message(format!("{}: {step}", self.account)),
+                }
+                if step == "reading the record again" {
+                    self.unreachable = None;
+                }
                 if step != self.last_step && !matches!(step, "reading the record again" | "waiting for the command to be run") {
                     tracing::info!(account = %self.account, step);
                     self.event("step", &json!({ "step": step }));
@@ -214,6 +248,11 @@ impl Operator for Console {
                 self.note(&format!("{}: the host's clock is {} s {way} ours", self.account, seconds.abs()));
             }
             Progress::ClockError(seconds) => self.event("clock_error", &json!({ "seconds": seconds })),
+            Progress::Retrying(why) => {
+                tracing::info!(account = %self.account, %why, "the host cannot be reached yet");
+                self.event("retrying", &json!({ "why": why }));
+                self.unreachable = Some(crate::cli::printable(&why));
+            }
             Progress::Warning(text) => {
                 self.event("warning", &json!({ "text": text }));
                 self.note(&format!("{}: {text}", self.account));

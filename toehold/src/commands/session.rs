@@ -258,6 +258,6 @@ fn report(context: &Context, results: Vec<(SessionId, Result<Outcome, SessionErr
     }
     let noun = if owed == 1 { "session is" } else { "sessions are" };
     Err(Failure::new(format!("{owed} {noun} still owed"))
-        .hint("a key whose host cannot be asked ends by its own expiry; see toehold session ls, and recover again later")
+        .hint("a key whose host was never proven is settled by the next host add of its account, or by session recover five minutes after its end")
         .partly())
 }

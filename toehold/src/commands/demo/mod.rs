@@ -98,20 +98,16 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         host.stop().await;
     }
 
-    let yes = |good: bool| if good { "yes" } else { "NO" }.to_owned();
-    let mut lines = vec![
-        ["HOST", "TOOK", "MANAGED", "MASTER KEY LOGS IN", "TEMPORARY KEY REFUSED", "OTHERS' LINES UNTOUCHED"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
+    let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
+    let mut lines = vec![["HOST", "TOOK", "MANAGED", "MASTER KEY", "TEMPORARY KEY", "OTHERS' LINES"].map(str::to_owned).to_vec()];
     for row in &rows {
         lines.push(vec![
             row.account.clone(),
             format!("{} ms", milliseconds(row.took)),
-            yes(row.managed),
-            yes(row.master_accepted),
-            yes(row.temporary_refused),
-            yes(row.foreign_kept),
+            or_no(row.managed, "yes"),
+            or_no(row.master_accepted, "logs in"),
+            or_no(row.temporary_refused, "refused"),
+            or_no(row.foreign_kept, "untouched"),
         ]);
     }
     let good = rows.iter().filter(|row| row.is_good()).count();
