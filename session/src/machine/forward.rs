@@ -38,6 +38,8 @@ impl Onboarding {
             // A store that is away for a moment must not end the wait: the next write decides.
             (State::Refreshing, Event::Unchanged | Event::StoreFailed(_)) => self.go(State::Knocking),
             (State::Knocking, Event::LoggedIn { host_key }) => {
+                // Only a command that was run lets the key in.
+                self.tries_left.get_or_insert(TRIES);
                 self.connected(host_key.clone());
                 self.judge(now, host_key)
             }
@@ -170,33 +172,29 @@ impl Onboarding {
     }
 
     /// Waits for the command to be run; gives up where it was run and there is no use in waiting.
-    fn pause(&mut self, now: Timestamp, why: String) -> Action {
-        match &mut self.tries_left {
-            Some(0) => return self.undo(&why),
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
-    }
-
     fn not_yet(&mut self, now: Timestamp, failure: &LoginFailure) -> Action {
-        // A refusal is what is to be expected while nobody has run the command.
-        self.last_failure = match failure {
-            LoginFailure::Unreachable(why) => Some(why.clone()),
-            _ => None,
-        };
         match failure {
             LoginFailure::KeyRefused => {
-                self.pause(now, "the command ran on the host, and yet the host refuses the temporary key".to_owned())
+                self.knock_again(now, "the command ran on the host, and yet the host refuses the temporary key")
             }
             LoginFailure::Unreachable(why) => {
-                self.pause(now, format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
+                self.knock_again(now, &format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
             }
             LoginFailure::HostKeyRefused(why) | LoginFailure::NoSftp(why) => {
                 self.reason = Some(why.clone());
                 self.orphan()
             }
         }
+    }
+
+    /// Nothing has been changed on the host by this run yet: one more login, unless the command is known to have run and
+    /// too many have failed since.
+    fn knock_again(&mut self, now: Timestamp, why: &str) -> Action {
+        if self.tries_left == Some(0) {
+            return self.undo(why);
+        }
+        self.tries_left = self.tries_left.map(|left| left - 1);
+        self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
     }
 
     fn judge(&mut self, now: Timestamp, host_key: PublicKey) -> Action {
