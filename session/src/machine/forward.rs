@@ -47,7 +47,7 @@ impl Onboarding {
             (State::Pausing { .. }, Event::Woke) => self.refresh(now),
             (State::CheckingProof { host_key }, Event::ProofRead(content)) => self.check_proof(now, host_key, content.as_deref()),
             (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { reason, lost: true, .. }) => {
-                // Nothing has been changed yet: the wait goes on.
+                // Nothing has been changed yet.
                 self.lose(Credential::Temporary, true);
                 self.pause(now, reason)
             }
@@ -172,29 +172,33 @@ impl Onboarding {
     }
 
     /// Waits for the command to be run; gives up where it was run and there is no use in waiting.
+    fn pause(&mut self, now: Timestamp, why: String) -> Action {
+        match &mut self.tries_left {
+            Some(0) => return self.undo(&why),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
+    }
+
     fn not_yet(&mut self, now: Timestamp, failure: &LoginFailure) -> Action {
+        // A refusal is what is to be expected while nobody has run the command.
+        self.last_failure = match failure {
+            LoginFailure::Unreachable(why) => Some(why.clone()),
+            _ => None,
+        };
         match failure {
             LoginFailure::KeyRefused => {
-                self.knock_again(now, "the command ran on the host, and yet the host refuses the temporary key")
+                self.pause(now, "the command ran on the host, and yet the host refuses the temporary key".to_owned())
             }
             LoginFailure::Unreachable(why) => {
-                self.knock_again(now, &format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
+                self.pause(now, format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
             }
             LoginFailure::HostKeyRefused(why) | LoginFailure::NoSftp(why) => {
                 self.reason = Some(why.clone());
                 self.orphan()
             }
         }
-    }
-
-    /// Nothing has been changed on the host by this run yet: one more login, unless the command is known to have run and
-    /// too many have failed since.
-    fn knock_again(&mut self, now: Timestamp, why: &str) -> Action {
-        if self.tries_left == Some(0) {
-            return self.undo(why);
-        }
-        self.tries_left = self.tries_left.map(|left| left - 1);
-        self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
     }
 
     fn judge(&mut self, now: Timestamp, host_key: PublicKey) -> Action {
