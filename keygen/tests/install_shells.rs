@@ -188,6 +188,26 @@ fn the_removal_keeps_what_came_after_the_installation() {
     assert!(!host.proof_path().exists());
 }
 
+/// Nobody may ever be able to log in again who would sweep it.
+#[test]
+fn as_it_was_the_removal_takes_what_an_interrupted_replacement_of_the_session_left() {
+    for sh in SHELLS {
+        let host = Host::with_sh(sh).with_file(b"foreign\n");
+        let staged = |session: &str| host.ssh().join(format!("authorized_keys.toehold-{session}.0123456789abcdef.fence-0"));
+        let (own, other) = (host.session.to_string(), "f".repeat(32));
+        for session in [&own, &other] {
+            fs::write(staged(session), "staged").unwrap();
+        }
+        let lock = host.ssh().join("authorized_keys.toehold-lock");
+        for (holder, goes) in [(&own, true), (&other, false)] {
+            fs::write(&lock, format!("{holder} 0123456789abcdef\nToehold is at work.\n")).unwrap();
+            host.run_line(&host.removal_line()).succeeded();
+            assert_eq!((lock.exists(), staged(&own).exists(), staged(&other).exists()), (!goes, false, true), "{sh}");
+        }
+        assert_eq!(fs::read(host.file()).unwrap(), b"foreign\n");
+    }
+}
+
 #[test]
 fn the_removal_on_a_host_that_has_nothing_says_so() {
     for sh in SHELLS {

@@ -37,6 +37,8 @@ fi;
 [ -f "$f" ] && [ ! -s "$f" ] && m new:authorized_keys && rm -f "$f";
 x=;
 m new:.ssh && x=1;
-rm -f "$p" "$p".*;
+# What an interrupted replacement of this session has left.
+grep -q "^$i " "$f.toehold-lock" && rm -f "$f.toehold-lock";
+rm -f "$p" "$p".* "$t".*;
 [ $x ] && rmdir "$d";
 echo "toehold: $u $c.";
