@@ -59,6 +59,18 @@ fn seen_gone_it_failed_and_nobody_knows_how_far_it_came() {
 }
 
 #[test]
+fn it_ran_and_the_host_cannot_be_reached() {
+    let lab = Lab::new(Home::Foreign);
+    let begun = lab.world.clock().now();
+    let mut hands = lab.hands(Paste::Ran);
+    hands.after = |fleet, account, _| fleet.switch_off(account);
+    let outcome = lab.onboard(lab.request(), &mut hands).unwrap().unwrap();
+    assert_eq!(outcome.end, End::Orphaned);
+    assert!(outcome.reason.unwrap().contains("cannot be logged in to"));
+    assert!(lab.world.clock().now().saturating_since(begun) < Duration::from_mins(1));
+}
+
+#[test]
 fn it_ran_and_the_host_is_managed() {
     let lab = Lab::new(Home::Bare);
     let outcome = lab.onboard(lab.request(), &mut lab.hands(Paste::Ran)).unwrap().unwrap();

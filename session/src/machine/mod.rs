@@ -356,7 +356,7 @@ impl Onboarding {
             return self.let_go("somebody else has taken this session up".to_owned());
         }
         self.record.adding.clear();
-        if self.settled {
+        if self.settled && !self.undoing {
             return self.go(State::Clearing { tries: 1 });
         }
         self.undo(&format!("session {by} has taken the account over"))
