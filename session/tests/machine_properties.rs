@@ -59,17 +59,21 @@ fn turns(most: usize) -> impl Strategy<Value = Vec<Turn>> {
 struct Rules {
     saved: Option<Status>,
     logged_in: Vec<Credential>,
+    recovers: bool,
     settled: bool,
     removal_asked: bool,
     refusal_asked: bool,
 }
 
 impl Rules {
-    fn told(&mut self, action: &Action, event: &Event) {
+    fn told(&mut self, machine: &Onboarding, action: &Action, event: &Event) {
         match (action, event) {
             (Action::Save(record), Event::Saved) => self.saved = Some(record.status),
             (Action::LogIn { with, .. }, Event::LoggedIn { .. }) => self.logged_in.push(*with),
-            (_, Event::Settled | Event::AccountTaken { managed: true, .. }) => self.settled = true,
+            (_, Event::Settled) => self.settled = true,
+            (Action::TakeAccount, Event::AccountTaken { managed: true, .. }) => {
+                self.settled = self.recovers && machine.record().host_key.is_some();
+            }
             _ => {}
         }
     }
@@ -136,6 +140,7 @@ fn play(begin: &Begin, turns: &[Turn]) -> bool {
     let mut rules = Rules::default();
     // The store has a recovered session's record already.
     if let Begin::Recover { .. } = begin {
+        rules.recovers = true;
         rules.saved = Some(if machine.record().host_key.is_some() { Status::Committing } else { Status::Active });
     }
     rules.asked(&machine, &action);
@@ -158,7 +163,7 @@ fn play(begin: &Begin, turns: &[Turn]) -> bool {
         match machine.handle(now, event.clone()) {
             Ok(next) => {
                 assert!(answers(&action, &event), "{event:?} does not answer {action:?}");
-                rules.told(&action, &event);
+                rules.told(&machine, &action, &event);
                 action = next;
                 rules.asked(&machine, &action);
             }

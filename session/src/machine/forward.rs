@@ -49,7 +49,7 @@ impl Onboarding {
             (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { reason, lost: true, .. }) => {
                 // Nothing has been changed yet.
                 self.lose(Credential::Temporary, true);
-                self.pause(now, reason)
+                self.pause(now, &reason)
             }
             (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { reason, .. }) => self.undo(&reason),
             (State::Asking { host_key }, Event::Answered(true)) => self.trust(now, host_key, Some(HostKeyTrust::Asked)),
@@ -172,9 +172,9 @@ impl Onboarding {
     }
 
     /// Waits for the command to be run; gives up where it was run and there is no use in waiting.
-    fn pause(&mut self, now: Timestamp, why: String) -> Action {
+    fn pause(&mut self, now: Timestamp, why: &str) -> Action {
         match &mut self.tries_left {
-            Some(0) => return self.undo(&why),
+            Some(0) => return self.undo(why),
             Some(left) => *left -= 1,
             None => {}
         }
@@ -189,10 +189,10 @@ impl Onboarding {
         };
         match failure {
             LoginFailure::KeyRefused => {
-                self.pause(now, "the command ran on the host, and yet the host refuses the temporary key".to_owned())
+                self.pause(now, "the command ran on the host, and yet the host refuses the temporary key")
             }
             LoginFailure::Unreachable(why) => {
-                self.pause(now, format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
+                self.pause(now, &format!("the command ran on the host, and yet it cannot be logged in to: {why}"))
             }
             LoginFailure::HostKeyRefused(why) | LoginFailure::NoSftp(why) => {
                 self.reason = Some(why.clone());

@@ -39,8 +39,9 @@ impl Onboarding {
             (State::RetakingAccount { .. }, Event::AccountTaken { adding, managed, dead }) => {
                 self.record.adding = adding;
                 self.dead = dead;
-                self.settled = managed;
-                self.undoing &= !managed;
+                // Only a host whose key was settled can have been managed by this session.
+                self.settled = managed && self.record.host_key.is_some();
+                self.undoing &= !self.settled;
                 self.leads_on = !self.undoing;
                 self.reclaimed()
             }
