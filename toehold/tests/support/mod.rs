@@ -16,11 +16,13 @@
 
 pub mod cli;
 pub mod dropbear;
+pub mod inside;
 pub mod keys;
 pub mod proxy;
 pub mod server;
 pub mod sshd;
 
 pub use cli::{Done, Toehold};
+pub use inside::{FOREIGN, Inside, names_in};
 pub use keys::{Key, key};
 pub use sshd::RealSshd;

@@ -20,6 +20,8 @@ pub enum Fault {
     DropBeforeRequest(u64),
     /// It performs this SFTP request, and the connection breaks before the answer; later ones are not performed.
     DropAfterRequest(u64),
+    /// It performs this SFTP request, and the connection breaks before the answer; later connections are served.
+    DropOnceAfterRequest(u64),
 }
 
 /// The faults of one host.
@@ -77,7 +79,7 @@ impl Faults {
         match state.fault {
             Some(Fault::HangAtRequest(from)) if number >= from => Turn::Hang,
             Some(Fault::DropBeforeRequest(from)) if number >= from => Turn::Drop,
-            Some(Fault::DropAfterRequest(at)) if number == at => Turn::ServeAndDrop,
+            Some(Fault::DropAfterRequest(at) | Fault::DropOnceAfterRequest(at)) if number == at => Turn::ServeAndDrop,
             Some(Fault::DropAfterRequest(at)) if number > at => Turn::Drop,
             _ => Turn::Serve,
         }
