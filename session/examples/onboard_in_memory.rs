@@ -32,7 +32,7 @@ impl Operator for Hands {
     }
 
     async fn wants_out(&mut self) {
-        pending().await;
+        pending::<()>().await;
     }
 
     fn is_leaving(&self) -> bool {

@@ -58,10 +58,10 @@ pub(super) async fn add_one(
     if how.ask && !std::io::stdin().is_terminal() {
         return Err(Failure::new("there is no terminal to ask on").hint("name the host key: --host-key SHA256:…"));
     }
-    if let Delivery::CloudInit(Some(file)) = &delivery {
-        if file.exists() {
-            return Err(Failure::new(format!("{} exists already", file.display())).hint("name a new file: --output FILE"));
-        }
+    if let Delivery::CloudInit(Some(file)) = &delivery
+        && file.exists()
+    {
+        return Err(Failure::new(format!("{} exists already", file.display())).hint("name a new file: --output FILE"));
     }
     check_jumps(context, &account, &how.jumps).await?;
     let master = context.master_key().await?;

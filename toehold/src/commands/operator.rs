@@ -223,10 +223,10 @@ impl Operator for Console {
             Progress::Step(step) => {
                 match (&self.unreachable, step) {
                     (Some(why), "waiting for the command to be run") => {
-                        self.bar.set_message(format!("{}: trying again: {why}", self.account))
+                        self.bar.set_message(format!("{}: trying again: {why}", self.account));
                     }
                     (None, "waiting for the command to be run") => {
-                        self.bar.set_message(format!("{}: waiting for the line to be run", self.account))
+                        self.bar.set_message(format!("{}: waiting for the line to be run", self.account));
                     }
                     _ => self.bar.set_message(format!("{}: {step}", self.account)),
                 }
