@@ -22,6 +22,12 @@ pub(crate) enum FilesError {
     Replace(Box<ReplaceError>),
     #[error("{0}")]
     Plan(String),
+    /// Where the command has run, the directory is there.
+    #[error(
+        "the host's SFTP server shows no {0}: it may be confined to another directory (chroot), be another machine, or somebody \
+         in the middle"
+    )]
+    Elsewhere(String),
     /// The claim on the account does not allow it; the host is as it was.
     #[error("the claim on the account is with session {by}")]
     AccountLost { by: SessionId },
@@ -106,7 +112,8 @@ pub(crate) fn plan<R: CryptoRng + ?Sized>(rng: &mut R, record: &SessionRecord) -
     Ok(plan.also_second_file().fence(record.attempt.into()))
 }
 
-/// The proof file's content; `None` where there is none. One that is too large is taken for empty: it proves nothing.
+/// The proof file's content; `None` where the directory is there and no such file in it. One that is too large is taken for
+/// empty: it proves nothing.
 pub(crate) async fn read_proof<F: HostFiles>(
     files: &mut F,
     record: &SessionRecord,
@@ -115,7 +122,10 @@ pub(crate) async fn read_proof<F: HostFiles>(
     let content = match files.read(&proof_path(record), MAX_PROOF_FILE as u64).await {
         Ok(content) => content,
         Err(FileError::TooLarge { .. }) => Vec::new(),
-        Err(FileError::NotFound { .. }) => return Ok(None),
+        Err(FileError::NotFound { .. }) => {
+            let directory = format!("{}/.ssh", home(record));
+            return if files.stat(&directory).await?.is_some() { Ok(None) } else { Err(FilesError::Elsewhere(directory)) };
+        }
         Err(error) => return Err(error.into()),
     };
     made.learn(&content);
