@@ -90,7 +90,7 @@ fn anchored_as_it_was_foreign_bytes_seen_gone_whichever_request_breaks_the_conne
 #[test]
 fn anchored_as_it_was_foreign_bytes_seen_gone_whichever_request_is_the_last() {
     let total = runtime().block_on(requests());
-    let of = |at: u64| if at % 8 == 0 { Fault::DropBeforeRequest(at) } else { Fault::DropAfterRequest(at) };
+    let of = |at: u64| if at.is_multiple_of(8) { Fault::DropBeforeRequest(at) } else { Fault::DropAfterRequest(at) };
     let faults: Vec<Fault> = (0..total).step_by(6).map(of).collect();
     let codes = run(&faults);
     println!("{total} requests; how host add ended: {codes:?}");

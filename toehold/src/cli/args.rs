@@ -1,4 +1,5 @@
 //! The command line's grammar.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "these texts are what --help prints")]
 
 use std::path::PathBuf;
 use std::str::FromStr;
