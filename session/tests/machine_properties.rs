@@ -9,6 +9,7 @@
 mod support;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use support::turns::{answers, committing, every_event, host_key, record, secret, stored, temporary_key};
 use support::{colleague, master_key};
 use toehold_core::Timestamp;
@@ -71,6 +72,8 @@ impl Rules {
             (Action::Save(record), Event::Saved) => self.saved = Some(record.status),
             (Action::LogIn { with, .. }, Event::LoggedIn { .. }) => self.logged_in.push(*with),
             (_, Event::Settled) => self.settled = true,
+            // Whatever is added anew is undone until the master key has logged in again.
+            (_, Event::LinesAdded { .. } | Event::LinesInDoubt { .. }) => self.settled = false,
             (Action::TakeAccount, Event::AccountTaken { managed: true, .. }) => {
                 self.settled = self.recovers && machine.record().host_key.is_some();
             }
@@ -176,8 +179,11 @@ fn play(begin: &Begin, turns: &[Turn]) -> bool {
     matches!(action, Action::Finish(_))
 }
 
+/// The same cases in every run of the check; the fuzz target of this machine looks for others.
+const SEED: RngSeed = RngSeed::Fixed(20_261_123);
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, rng_seed: SEED, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn holds_host_key_asked_journal_first_seen_gone_whatever_comes(begin in begin(), turns in turns(60)) {
@@ -186,7 +192,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, rng_seed: SEED, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Half an hour of waiting for a paste is 900 turns of three actions each.
     #[test]

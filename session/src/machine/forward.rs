@@ -85,9 +85,8 @@ impl Onboarding {
                 let waiting = busy.then(|| self.wait_for_lock(now, state)).flatten();
                 waiting.unwrap_or_else(|| self.not_added(over, &reason))
             }
-            (State::Adding { .. } | State::Settling { .. } | State::Clearing { .. }, Event::AccountLost { by }) => {
-                self.account_lost(by)
-            }
+            (State::Adding { .. } | State::Settling { .. }, Event::AccountLost { by }) => self.account_lost(by),
+            (State::Clearing { .. }, Event::AccountLost { by }) if !self.record.adding.is_empty() => self.account_lost(by),
             (State::ProvingMaster { .. }, Event::LoggedIn { .. }) => {
                 self.connected_master = true;
                 self.master_works = true;
@@ -295,6 +294,8 @@ impl Onboarding {
     }
 
     fn note_added(&mut self, added: &[PublicKey]) {
+        // Lines that were gone and are there again are to be undone until the master key has logged in by them.
+        self.settled &= added.is_empty();
         for key in added {
             if !self.record.adding.contains(key) {
                 self.record.adding.push(key.clone());

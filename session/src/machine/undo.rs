@@ -107,7 +107,7 @@ impl Onboarding {
                 let waiting = busy.then(|| self.wait_for_lock(now, state)).flatten();
                 waiting.unwrap_or_else(|| self.undo_again(now, tries, &reason))
             }
-            (State::Undoing { .. }, Event::AccountLost { by }) => self.account_lost(by),
+            (State::Undoing { .. }, Event::AccountLost { by }) if !self.record.adding.is_empty() => self.account_lost(by),
             (State::UndoQuery { tries }, Event::Queried { accepted }) if !accepted.is_empty() => {
                 self.still_accepted(now, tries, &accepted)
             }

@@ -163,7 +163,9 @@ pub fn answers(action: &Action, event: &Event) -> bool {
         Action::Inspect { .. } => &["Inspected", "FilesFailed"],
         Action::AddLines { .. } => &["LinesAdded", "LinesInDoubt", "FilesFailed", "AccountLost"],
         Action::Settle => &["Settled", "StoreFailed", "AccountLost"],
-        Action::Clear { .. } => &["Cleared", "FilesFailed", "AccountLost"],
+        // Only what was added is guarded by the claim.
+        Action::Clear { keys, .. } if keys.len() > 1 => &["Cleared", "FilesFailed", "AccountLost"],
+        Action::Clear { .. } => &["Cleared", "FilesFailed"],
         Action::Query { .. } => &["Queried", "LoginFailed"],
         Action::RecordHost => &["HostRecorded", "StoreFailed"],
         Action::WaitUntil(_) | Action::RestUntil(_) => &["Woke"],
