@@ -15,7 +15,10 @@ const TAIL: usize = 60;
 /// Builds all targets, then runs each for `seconds`; a finding is a failure and its input stays in `fuzz/artifacts`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     let manifest = root().join("fuzz/Cargo.toml");
-    let metadata = Metadata::of_manifest(&manifest)?;
+    // Asked of the cargo that builds them, which knows nothing of where the others build.
+    let metadata =
+        nightly("cargo").args(["metadata", "--format-version=1", "--no-deps", "--manifest-path"]).arg(&manifest).output()?;
+    let metadata: Metadata = serde_json::from_slice(&metadata.stdout)?;
     let targets: Vec<&str> = metadata.packages.iter().flat_map(|package| package.targets_of("bin")).collect();
     if targets.is_empty() {
         return Err("fuzz/Cargo.toml names no target".into());

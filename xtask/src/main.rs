@@ -13,6 +13,7 @@ mod package;
 mod prerequisites;
 mod process;
 mod report;
+mod target;
 mod test;
 mod test_targets;
 mod workspace;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
-use crate::{Result, fuzz, process};
+use crate::{Result, fuzz, process, target};
 
 /// The version that is installed where cargo-fuzz is missing.
 const CARGO_FUZZ: &str = "0.13.2";
@@ -175,9 +175,12 @@ fn ensure_where(wanted: impl Fn(Option<Part>) -> bool) -> Result<()> {
     if !still.is_empty() {
         return Err(explain(&still).into());
     }
-    // Started by root, sshd wants this directory, which on most machines only its service creates.
-    if wanted(Some(Part::Openssh)) && is_root()? {
-        std::fs::create_dir_all("/run/sshd").map_err(|error| format!("/run/sshd: {error}"))?;
+    if wanted(Some(Part::Openssh)) {
+        target::ensure_private()?;
+        // Started by root, sshd wants this directory, which on most machines only its service creates.
+        if is_root()? {
+            std::fs::create_dir_all("/run/sshd").map_err(|error| format!("/run/sshd: {error}"))?;
+        }
     }
     Ok(())
 }
@@ -260,7 +263,7 @@ impl Tool {
 
 /// Whether we may install for everybody.
 fn is_root() -> Result<bool> {
-    Ok(process::text(Command::new("id").arg("-u"))?.trim() == "0")
+    Ok(process::user_id()? == 0)
 }
 
 #[cfg(test)]

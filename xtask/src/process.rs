@@ -13,6 +13,9 @@ const SERVER_DIRECTORIES: [&str; 7] =
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::workspace::root());
+    if let Some(directory) = crate::target::elsewhere() {
+        command.env("CARGO_TARGET_DIR", directory);
+    }
     // What `cargo run` tells this program about its own package would make its children's builds differ from the user's.
     for (name, _) in std::env::vars_os() {
         if name
@@ -55,6 +58,11 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .chain(SERVER_DIRECTORIES.iter().map(PathBuf::from))
         .map(|directory| directory.join(program))
         .find(|candidate| is_executable(candidate))
+}
+
+/// Our own number.
+pub(crate) fn user_id() -> Result<u32> {
+    Ok(text(Command::new("id").arg("-u"))?.trim().parse()?)
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -55,11 +55,11 @@ impl Options {
 
 /// Measures, prints the table and writes it as JSON beside what criterion wrote. A bar that does not hold is an error.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let metadata = Metadata::load()?;
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
     if wanted("host-add") {
         prerequisites::ensure_openssh()?;
     }
+    let metadata = Metadata::load()?;
     let mut all = Vec::new();
     for (name, bench) in BENCHES {
         if wanted(name) {
