@@ -48,7 +48,10 @@ type Ended = Option<Result<Outcome, SessionError>>;
 
 impl Case {
     fn lab(self) -> Lab {
-        let lab = Lab::new(self.home);
+        let mut lab = Lab::new(self.home);
+        if self.paste == Paste::Never {
+            lab.pace.poll = Duration::from_secs(15);
+        }
         if self.refused {
             lab.world.fleet().configure(&lab.account, |settings| settings.revoked.push(master_key().fingerprint()));
         }
