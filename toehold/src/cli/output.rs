@@ -38,18 +38,27 @@ pub struct Failure {
     pub hint: Option<String>,
     /// How the command ends.
     pub exit: Exit,
+    /// Whether a document on standard output says so already; `--json` promises one.
+    documented: bool,
 }
 
 impl Failure {
     /// A failure that left nothing half done.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, exit: Exit::Failed }
+        Self { message: message.into(), hint: None, exit: Exit::Failed, documented: false }
     }
 
     /// The same with advice.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same where the command's document, which tells as much, is printed already.
+    #[must_use]
+    pub fn documented(mut self) -> Self {
+        self.documented = true;
         self
     }
 
@@ -120,7 +129,7 @@ impl Output {
         drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
-    /// Says why a command failed: on standard error, and as a document under `--json`.
+    /// Says why a command failed: on standard error, and as a document under `--json` unless the command's own tells it.
     pub fn failure(self, failure: &Failure) {
         let mut value = serde_json::json!({ "error": failure.message });
         if let (Some(hint), Some(object)) = (&failure.hint, value.as_object_mut()) {

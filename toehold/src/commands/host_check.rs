@@ -99,7 +99,7 @@ pub(super) async fn check(context: &Context, accounts: Vec<Account>, concurrency
     for text in unreadable {
         message.push_str(&format!("; {text}"));
     }
-    Err(Failure::new(message).partly())
+    Err(Failure::new(message).partly().documented())
 }
 
 const AS_RECORDED: &str = "as recorded";

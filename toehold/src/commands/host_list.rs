@@ -55,7 +55,7 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
     } else {
         context.output.text(table(&rows).trim_end());
     }
-    if unreadable.is_empty() { Ok(Exit::Done) } else { Err(Failure::new(unreadable.join("; ")).partly()) }
+    if unreadable.is_empty() { Ok(Exit::Done) } else { Err(Failure::new(unreadable.join("; ")).partly().documented()) }
 }
 
 /// `toehold host show`.

@@ -75,7 +75,7 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<Exit, Failure> 
             record.id, record.route.account
         ));
     }
-    if unreadable.is_empty() { Ok(Exit::Done) } else { Err(Failure::new(unreadable.join("; ")).partly()) }
+    if unreadable.is_empty() { Ok(Exit::Done) } else { Err(Failure::new(unreadable.join("; ")).partly().documented()) }
 }
 
 /// `toehold session cancel`.
@@ -105,7 +105,7 @@ pub(super) async fn cancel(context: &Context, id: Option<SessionId>, forget: boo
     console.resume(lock, id.to_string());
     let result = onboarder.recover(id, &master, &mut UnwrapErr(SysRng), &mut console).await;
     console.finish();
-    report(context, vec![(id, result)])
+    report(context, vec![(id, result)], &[])
 }
 
 async fn cancel_all(context: &Context) -> Result<Exit, Failure> {
@@ -116,14 +116,15 @@ async fn cancel_all(context: &Context) -> Result<Exit, Failure> {
     let results =
         onboarder.cancel_all(&master, &mut UnwrapErr(SysRng), &mut console, |record| locks.take(context, record)).await?;
     console.finish();
-    let left: Vec<String> = locks.busy();
-    let exit = report(context, results)?;
+    let left = locks.busy();
+    let exit = report(context, results, &left)?;
     if left.is_empty() {
         Ok(exit)
     } else {
         Err(Failure::new(format!("other processes are working on {}", left.join(", ")))
             .hint("end those, or cancel them one by one: toehold session cancel ID")
-            .partly())
+            .partly()
+            .documented())
     }
 }
 
@@ -144,7 +145,8 @@ async fn wait_for_other(context: &Context, id: SessionId) -> Result<Exit, Failur
                     record.reason.as_deref().unwrap_or("its process ended")
                 ))
                 .hint(format!("lead it to its end: toehold session recover {id}"))
-                .partly());
+                .partly()
+                .documented());
             }
         } else {
             context.output.document(&json!({ "session": id, "status": "failed", "reason": "cancelled" }));
@@ -188,7 +190,7 @@ pub(super) async fn recover(context: &Context, id: Option<SessionId>) -> Result<
         }
     };
     console.finish();
-    report(context, results)
+    report(context, results, &locks.busy())
 }
 
 /// The sessions that this process has taken, and those that others have.
@@ -226,7 +228,8 @@ fn explained(error: SessionError) -> Failure {
     }
 }
 
-fn report(context: &Context, results: Vec<(SessionId, Result<Outcome, SessionError>)>) -> Result<Exit, Failure> {
+/// Tells what became of each session; `busy` are those that other processes are working on.
+fn report(context: &Context, results: Vec<(SessionId, Result<Outcome, SessionError>)>, busy: &[String]) -> Result<Exit, Failure> {
     let mut owed = 0;
     let mut rows = vec![["SESSION", "ACCOUNT", "STATUS", "WHY"].map(str::to_owned).to_vec()];
     let mut documents = Vec::new();
@@ -247,11 +250,14 @@ fn report(context: &Context, results: Vec<(SessionId, Result<Outcome, SessionErr
         documents.push(json!({ "session": id, "account": account, "status": status, "reason": why }));
         rows.push(vec![id.to_string(), account, status, why]);
     }
-    context.output.document(&json!({ "sessions": documents, "owed": owed }));
-    if rows.len() == 1 {
-        context.output.text("No session is open.");
-    } else {
+    context.output.document(&json!({ "sessions": documents, "owed": owed, "busy": busy }));
+    if rows.len() > 1 {
         context.output.text(table(&rows).trim_end());
+    } else if busy.is_empty() {
+        context.output.text("No session is open.");
+    }
+    for id in busy {
+        context.output.text(format_args!("Another process is working on {id}."));
     }
     if owed == 0 {
         return Ok(Exit::Done);
@@ -259,5 +265,6 @@ fn report(context: &Context, results: Vec<(SessionId, Result<Outcome, SessionErr
     let noun = if owed == 1 { "session is" } else { "sessions are" };
     Err(Failure::new(format!("{owed} {noun} still owed"))
         .hint("a key whose host was never proven is settled by the next host add of its account, or by session recover five minutes after its end")
-        .partly())
+        .partly()
+        .documented())
 }

@@ -21,8 +21,11 @@ pub mod keys;
 pub mod proxy;
 pub mod server;
 pub mod sshd;
+pub mod store;
+pub mod waiting;
 
 pub use cli::{Done, Toehold};
 pub use inside::{FOREIGN, Inside, names_in};
 pub use keys::{Key, key};
 pub use sshd::RealSshd;
+pub use waiting::Waiting;
