@@ -1,5 +1,6 @@
 //! Every published crate can be packaged, builds from its package, and brings its licences.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::workspace::{Metadata, Package};
@@ -14,6 +15,7 @@ const DOCUMENTS: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "
 
 /// Packages and verifies all published crates together, since they depend on each other.
 pub(crate) fn check(metadata: &Metadata) -> Result<()> {
+    forget_earlier_packages(metadata);
     let mut cargo = process::cargo();
     cargo.args(["package", "--locked", "--allow-dirty"]);
     for setting in PROFILE {
@@ -29,6 +31,29 @@ pub(crate) fn check(metadata: &Metadata) -> Result<()> {
         faults.extend(contents(metadata, package)?);
     }
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
+
+/// Cargo takes a package of a version for unchangeable: what it unpacked and built of ours in an earlier run would pass for
+/// what is packaged now.
+fn forget_earlier_packages(metadata: &Metadata) {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
+    let registries = home.map(|home| home.join("registry/src"));
+    let mut places: Vec<PathBuf> = registries.iter().flat_map(|path| directories_in(path)).collect();
+    places.push(metadata.target_directory.join("debug/.fingerprint"));
+    for place in places {
+        for directory in directories_in(&place) {
+            let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if metadata.published().any(|package| name.starts_with(&format!("{}-", package.name))) {
+                // What cannot be removed shows itself as a failed build at worst.
+                drop(std::fs::remove_dir_all(&directory));
+            }
+        }
+    }
+}
+
+fn directories_in(path: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(path).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
 /// Faults in what a package holds.
