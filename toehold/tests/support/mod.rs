@@ -10,6 +10,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
+    clippy::zombie_processes,
     unreachable_pub,
     reason = "test code: a broken assumption is a failed test, and no test uses all of it"
 )]
