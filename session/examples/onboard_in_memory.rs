@@ -52,15 +52,10 @@ fn process(world: &World) -> Memory {
 fn main() -> Result<(), Box<dyn Error>> {
     let account: Account = "deploy@web1.example.net".parse()?;
     let master = sample_identity(&sample_public_key("ssh-ed25519", "the fleet's master key"));
-    let line = |comment: &str| ManagedKey {
-        role: KeyRole::Master,
-        public_key: master.public_key().clone(),
-        options: String::new(),
-        comment: comment.to_owned(),
-    };
     let onboard = |world: &World| {
         world.fleet().add_host(&account);
-        let mut request = Request::new(account.clone(), line("toehold-master"));
+        let (role, public_key, comment) = (KeyRole::Master, master.public_key().clone(), "toehold-master".to_owned());
+        let mut request = Request::new(account.clone(), ManagedKey { role, public_key, options: String::new(), comment });
         request.host_key_check = HostKeyCheck::AcceptNew;
         let (mut rng, mut hands) = (ChaCha20Rng::from_seed([7; 32]), Hands(world.fleet().clone()));
         world.run(process(world).onboard(request, &master, &mut rng, &mut hands))
