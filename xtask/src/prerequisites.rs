@@ -176,7 +176,7 @@ fn ensure_where(wanted: impl Fn(Option<Part>) -> bool) -> Result<()> {
         return Err(explain(&still).into());
     }
     if wanted(Some(Part::Openssh)) {
-        target::ensure_private()?;
+        target::ensure_fit()?;
         // Started by root, sshd wants this directory, which on most machines only its service creates.
         if is_root()? {
             std::fs::create_dir_all("/run/sshd").map_err(|error| format!("/run/sshd: {error}"))?;

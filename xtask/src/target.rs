@@ -1,7 +1,7 @@
 //! Where cargo builds, and with it where the tests' servers have their homes.
 //!
-//! sshd refuses a home below a directory that others can write (`StrictModes`), and the installed command refuses it too. A checkout
-//! below `/tmp` has such a directory above it; then everything is built in the user's cache directory.
+//! sshd and the installed command refuse a home below a directory that others can write (`StrictModes`), and tests that act as another
+//! user need to reach it. A checkout below `/tmp` fails the first, one below `/root` the second; then everything is built elsewhere.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,37 +19,47 @@ pub(crate) fn elsewhere() -> Option<&'static Path> {
 }
 
 /// Makes sure that cargo builds where servers can have homes.
-pub(crate) fn ensure_private() -> Result<()> {
+pub(crate) fn ensure_fit() -> Result<()> {
     let own = Metadata::of_manifest(&root().join("Cargo.toml"))?.target_directory;
     let user = process::user_id()?;
-    let Some(fault) = open_to_others(&own, user) else { return Ok(()) };
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let Some(fault) = fault(&own, user) else { return Ok(()) };
     let name = root().display().to_string().replace('/', "-");
-    let other = cache.ok_or("HOME is not set")?.join("toehold-target").join(name.trim_start_matches('-'));
-    if let Some(other_fault) = open_to_others(&other, user) {
-        return Err(format!(
-            "sshd refuses homes below directories that others can write, and {} and {} are such: set CARGO_TARGET_DIR to another place, or --without openssh",
-            fault.display(),
-            other_fault.display()
-        )
-        .into());
+    let other = shared_cache(user)?.join("toehold-target").join(name.trim_start_matches('-'));
+    if let Some(other) = self::fault(&other, user) {
+        return Err(format!("{fault}, and {other}: set CARGO_TARGET_DIR to another place, or --without openssh").into());
     }
-    println!("others can write {}, so that sshd would refuse homes below it; building in {}", fault.display(), other.display());
+    println!("{fault}: building in {}", other.display());
     // Only the first call decides; there is one a run.
     let _ = ELSEWHERE.set(other);
     Ok(())
 }
 
-/// The first directory on the way to `path` that somebody else than root and `user` can change; what does not exist yet is ours to make.
-fn open_to_others(path: &Path, user: u32) -> Option<PathBuf> {
-    let open = |directory: &&Path| {
-        directory.metadata().is_ok_and(|found| found.mode() & 0o022 != 0 || (found.uid() != 0 && found.uid() != user))
-    };
+/// A cache directory that everybody may pass through if we are root, else our own.
+fn shared_cache(user: u32) -> Result<PathBuf> {
+    if user == 0 {
+        return Ok(PathBuf::from("/var/cache"));
+    }
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Ok(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).ok_or("HOME is not set")?)
+}
+
+/// What is wrong with the first directory on the way to `path` that is not fit; what does not exist yet is ours to make.
+fn fault(path: &Path, user: u32) -> Option<String> {
     let mut directories: Vec<&Path> = path.ancestors().collect();
     directories.reverse();
-    directories.iter().find(|directory| open(directory)).map(|directory| directory.to_path_buf())
+    directories.into_iter().find_map(|directory| {
+        let found = directory.metadata().ok()?;
+        unfit(found.mode(), found.uid(), user).map(|why| format!("{}: {why}", directory.display()))
+    })
+}
+
+/// Why a directory on the way to a home will not do for tests that `user` runs.
+fn unfit(mode: u32, owner: u32, user: u32) -> Option<&'static str> {
+    if mode & 0o022 != 0 || (owner != 0 && owner != user) {
+        return Some("others can write it, so that sshd refuses homes below it");
+    }
+    // Only root's tests act as other users.
+    (user == 0 && mode & 0o001 == 0).then_some("other users cannot pass it, which some tests do")
 }
 
 #[cfg(test)]
@@ -57,8 +67,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn below_the_common_temporary_directory_others_can_write() {
-        assert_eq!(open_to_others(Path::new("/tmp/a/b"), 0), Some(PathBuf::from("/tmp")));
-        assert_eq!(open_to_others(Path::new("/usr/bin"), 0), None);
+    fn a_directory_that_others_can_write_is_not_fit() {
+        assert!(fault(Path::new("/tmp/a/b"), 0).unwrap().starts_with("/tmp: "));
+        assert_eq!(fault(Path::new("/usr/bin"), 0), None);
+        assert!(unfit(0o40775, 1000, 1000).is_some());
+        assert!(unfit(0o40755, 1001, 1000).is_some());
+        assert!(unfit(0o40755, 1000, 1000).is_none());
+    }
+
+    #[test]
+    fn a_directory_that_is_closed_to_others_is_not_fit_for_root_alone() {
+        assert!(unfit(0o40700, 0, 0).is_some());
+        assert!(unfit(0o40700, 1000, 1000).is_none());
     }
 }
