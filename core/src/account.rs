@@ -184,6 +184,19 @@ impl Route {
         path.push_str(&self.account.endpoint());
         path
     }
+
+    /// Whether both lead to the account through the same jump hosts.
+    pub fn same_way(&self, other: &Self) -> bool {
+        self.jumps == other.jumps
+    }
+
+    /// The way to the account in words: `directly`, or `through` and the jump hosts.
+    pub fn way(&self) -> String {
+        if self.jumps.is_empty() {
+            return "directly".to_owned();
+        }
+        format!("through {}", self.jumps.iter().map(Account::to_string).collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl From<Account> for Route {
@@ -194,11 +207,7 @@ impl From<Account> for Route {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.account)?;
-        for (index, jump) in self.jumps.iter().enumerate() {
-            write!(f, "{}{jump}", if index == 0 { " through " } else { ", " })?;
-        }
-        Ok(())
+        if self.jumps.is_empty() { write!(f, "{}", self.account) } else { write!(f, "{} {}", self.account, self.way()) }
     }
 }
 
@@ -254,6 +263,9 @@ mod tests {
         let jumped = Route { account, jumps: vec!["ops@bastion:2222".parse().unwrap()] };
         assert_eq!(direct.host_key_path(), "10.0.0.7:22");
         assert_eq!(jumped.host_key_path(), "bastion:2222>10.0.0.7:22");
+        assert!(!direct.same_way(&jumped) && jumped.same_way(&jumped.clone()));
+        assert_eq!((direct.to_string(), direct.way()), ("deploy@10.0.0.7".to_owned(), "directly".to_owned()));
+        assert_eq!(jumped.to_string(), "deploy@10.0.0.7 through ops@bastion:2222");
     }
 
     proptest! {

@@ -90,7 +90,7 @@ fn event(byte: u8, machine: &Onboarding) -> Event {
         }
         4 => Event::StoreFailed(why()),
         5 => {
-            let dead = DeadKey { session: another, public_key: KEYS[3].clone() };
+            let dead = DeadKey { session: another, public_key: KEYS[3].clone(), jumps: Vec::new() };
             Event::AccountTaken { adding: keys(byte << 1 & 2), managed: other, dead: if bit { vec![dead] } else { vec![] } }
         }
         6 => Event::AccountTaken { adding: Vec::new(), managed: false, dead: Vec::new() },

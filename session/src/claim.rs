@@ -10,7 +10,8 @@ use toehold_core::{Account, Key, KeyError, PublicKey, Record, SessionId};
 /// file is staged on the host and before it is renamed. Whoever takes the claim over writes it first and then locks the host,
 /// which sweeps what others have staged. So a write of the former holder is either seen by the new one or never happens.
 ///
-/// The record goes with the session's close, unless it has to remember keys that were not seen gone.
+/// The record goes with the session's close, unless it has to remember keys that were not seen gone: those are in it before
+/// their session is closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountClaim {
     /// Whose it is.
@@ -39,6 +40,9 @@ pub struct DeadKey {
     pub session: SessionId,
     /// The key.
     pub public_key: PublicKey,
+    /// The jump hosts of that session's route: over another one, the account is on another host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jumps: Vec<Account>,
 }
 
 impl Record for AccountClaim {}

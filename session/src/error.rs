@@ -32,6 +32,34 @@ pub enum SessionError {
         /// The session that is open.
         id: SessionId,
     },
+    /// An account is one host, and this one is managed over another route.
+    #[error(
+        "{account} is managed {managed}, and cannot be added {asked}: an account names one host. Give another host a host name of \
+         its own; where it is the same host, take it out first: toehold host rm {account}"
+    )]
+    ManagedElsewhere {
+        /// The account.
+        account: Account,
+        /// The way to the managed host, in words.
+        managed: String,
+        /// The way that was asked for, in words.
+        asked: String,
+    },
+    /// A session for the account is open over another route, and that leads to another host.
+    #[error(
+        "session {id} for {account} is open {other}, and another cannot begin {asked}: an account names one host. Give another \
+         host a host name of its own; where it is the same host, cancel that session: toehold session cancel {id}"
+    )]
+    OpenElsewhere {
+        /// The account.
+        account: Account,
+        /// The session that is open.
+        id: SessionId,
+        /// The way to that session's host, in words.
+        other: String,
+        /// The way that was asked for, in words.
+        asked: String,
+    },
     /// The operator named a fingerprint, and the host is known by another key.
     #[error("{route} is known by the host key {known}, not by {named}; if the host was set up anew, remove it first")]
     KnownOtherwise {

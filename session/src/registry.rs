@@ -96,9 +96,10 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             stored.body.status = Status::Failed;
             stored.body.closed = Some(Closed { at: now, evidence: Evidence::OperatorsWord });
             stored.body.sealed_temporary_key = None;
+            self.remember_dead(&stored.body).await?;
             match stored.save(&self.store).await {
                 Ok(()) => {
-                    self.release_account(&stored.body).await;
+                    self.release_account(&stored.body, &[]).await;
                     let event = AuditEvent::new(now, "session.forgotten", id.to_string())
                         .with("account", stored.body.route.account.to_string());
                     self.audit.record(event).await?;

@@ -49,7 +49,7 @@ fn as_it_was_a_live_session_sees_its_cancellation_at_the_next_look() {
 fn holds_as_it_was_anchored_seen_gone_when_the_cancellation_comes_between_any_two_calls() {
     let settles = Lab::new(Home::Foreign).call_that_settles();
     let calls = Lab::new(Home::Foreign).call(Paste::AtOnce, |call| call.kind == toehold_core::testing::CallKind::Close);
-    for at in 3..calls {
+    for at in Lab::new(Home::Foreign).call_that_opens() + 1..calls {
         let when = format!("cancelled after call {at}");
         let lab = Lab::new(Home::Foreign);
         let mut watch = Watch::new(&lab);

@@ -114,7 +114,7 @@ fn calls(home: Home) -> usize {
 #[test]
 fn holds_one_writer_anchored_when_a_recovery_overtakes_a_process_that_is_merely_slow() {
     for (home, seal) in [(Home::Foreign, false), (Home::Bare, true), (Home::Managed, true)] {
-        for pause in 6..calls(home) {
+        for pause in Lab::new(home).call_that_opens() + 4..calls(home) {
             let when = format!("{home:?}, sealed: {seal}, overtaken before call {pause}");
             let lab = Lab::new(home);
             let mut watch = Watch::new(&lab);
@@ -124,7 +124,7 @@ fn holds_one_writer_anchored_when_a_recovery_overtakes_a_process_that_is_merely_
             // Which session that will be is known by its seed.
             let id = {
                 let probe = Lab::new(home);
-                probe.crash(probe.request(), &mut probe.hands(Paste::Never), 4).id
+                probe.crash(probe.request(), &mut probe.hands(Paste::Never), probe.call_that_opens() + 2).id
             };
             let fast = Actor::recovers(&lab, 2, id);
             let (slow_end, fast_end) = overtake(&lab, &mut watch, &slow, pause, &fast, &when);

@@ -79,7 +79,11 @@ fn full_claim() -> AccountClaim {
         attempt: 3,
         adding: vec![support::master_key()],
         managed: true,
-        dead: vec![DeadKey { session: id('d'), public_key: turns::temporary_key() }],
+        dead: vec![DeadKey {
+            session: id('d'),
+            public_key: turns::temporary_key(),
+            jumps: vec![support::account("jump@bastion:2222")],
+        }],
     }
 }
 

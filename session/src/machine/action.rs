@@ -1,6 +1,6 @@
 //! What the machine asks for, and what it is told.
 
-use toehold_core::{Fingerprint, HostKeyPolicy, ManagedKey, PublicKey, SessionId, Timestamp};
+use toehold_core::{Fingerprint, HostKeyPolicy, ManagedKey, PublicKey, Route, SessionId, Timestamp};
 
 use crate::claim::DeadKey;
 use crate::record::SessionRecord;
@@ -22,8 +22,8 @@ pub enum Credential {
 pub enum Action {
     /// Write the record over the version last read or written. Answer: `Saved`, `Superseded` or `StoreFailed`.
     Save(Box<SessionRecord>),
-    /// Take the claim on the account, see [`AccountClaim`](crate::AccountClaim). Answer: `AccountTaken`, `AccountHeld` or
-    /// `StoreFailed`.
+    /// Take the claim on the account, see [`AccountClaim`](crate::AccountClaim). Answer: `AccountTaken`, `AccountHeld`,
+    /// `AccountElsewhere` or `StoreFailed`.
     TakeAccount,
     /// Show the installation command, or run it on the host. Answer: `CommandShown` or `CommandFailed`.
     ShowCommand,
@@ -140,6 +140,11 @@ pub enum Event {
         /// What closed sessions may have left.
         dead: Vec<DeadKey>,
     },
+    /// The account is managed, over another route than this session's.
+    AccountElsewhere {
+        /// That route.
+        managed: Route,
+    },
     /// Another session that is under way has the claim; or this one, in a later attempt than this run's.
     AccountHeld {
         /// Whose it is.
@@ -225,6 +230,7 @@ impl Event {
             Self::Superseded(_) => "Superseded",
             Self::StoreFailed(_) => "StoreFailed",
             Self::AccountTaken { .. } => "AccountTaken",
+            Self::AccountElsewhere { .. } => "AccountElsewhere",
             Self::AccountHeld { .. } => "AccountHeld",
             Self::AccountLost { .. } => "AccountLost",
             Self::Settled => "Settled",

@@ -1,6 +1,6 @@
 //! The way from the first record to a managed host.
 
-use toehold_core::{Account, HostKeyTrust, PublicKey, SessionId, Timestamp};
+use toehold_core::{Account, HostKeyTrust, PublicKey, Route, SessionId, Timestamp};
 use toehold_keygen::install::ProofFile;
 
 use super::action::{Action, Credential, End, Event, LoginFailure};
@@ -24,6 +24,10 @@ impl Onboarding {
             }
             (State::TakingAccount { .. }, Event::AccountHeld { by }) => {
                 let why = already_open(by, &self.record.route.account);
+                self.never_shown(now, why)
+            }
+            (State::TakingAccount { .. }, Event::AccountElsewhere { managed }) => {
+                let why = managed_elsewhere(&managed, &self.record.route);
                 self.never_shown(now, why)
             }
             (state @ State::TakingAccount { .. }, Event::StoreFailed(why)) => {
@@ -335,4 +339,9 @@ impl Onboarding {
 /// Why a second session does not begin.
 pub(crate) fn already_open(by: SessionId, account: &Account) -> String {
     format!("session {by} for {account} is still open; wait for it, or cancel it")
+}
+
+/// Why a session over another route than the managed one comes to nothing.
+pub(crate) fn managed_elsewhere(managed: &Route, asked: &Route) -> String {
+    format!("{} is managed {}, and this session leads there {}", managed.account, managed.way(), asked.way())
 }

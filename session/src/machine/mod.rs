@@ -16,6 +16,7 @@ use toehold_core::{HostKeyPolicy, ManagedKey, PublicKey, SessionId, Timestamp};
 use toehold_keygen::install::ProofSecret;
 
 pub use action::{Action, Credential, End, Event, LoginFailure};
+pub(crate) use forward::managed_elsewhere;
 
 use self::state::State;
 use crate::claim::DeadKey;
@@ -146,6 +147,11 @@ impl Onboarding {
     /// The record as this run sees it.
     pub fn record(&self) -> &SessionRecord {
         &self.record
+    }
+
+    /// What closed sessions may have left, and what every removal of this run takes away besides.
+    pub(crate) fn dead(&self) -> &[DeadKey] {
+        &self.dead
     }
 
     /// The secret that the installation command carries.

@@ -4,7 +4,7 @@ use toehold_core::{HostKeyPolicy, Timestamp};
 use toehold_keygen::install::ProofSecret;
 
 use super::action::{Action, Credential, Event, LoginFailure};
-use super::forward::already_open;
+use super::forward::{already_open, managed_elsewhere};
 use super::state::State;
 use super::{Onboarding, Pace};
 use crate::record::SessionRecord;
@@ -49,12 +49,12 @@ impl Onboarding {
                 self.let_go("somebody else has taken this session up".to_owned())
             }
             (State::RetakingAccount { .. }, Event::AccountHeld { by }) => {
-                // What this session has added is that one's now; the temporary key is still ours to take away.
-                self.record.adding.clear();
-                self.undoing = true;
                 let why = already_open(by, &self.record.route.account);
-                self.reason.get_or_insert(why);
-                self.reclaimed()
+                self.without_account(why)
+            }
+            (State::RetakingAccount { .. }, Event::AccountElsewhere { managed }) => {
+                let why = managed_elsewhere(&managed, &self.record.route);
+                self.without_account(why)
             }
             (State::RecoveringMaster { .. }, Event::LoggedIn { .. }) => {
                 self.connected_master = true;
@@ -89,6 +89,14 @@ impl Onboarding {
             }
             _ => return None,
         })
+    }
+
+    /// The account is somebody else's, and so is what this session has added; the temporary key is still ours to take away.
+    fn without_account(&mut self, why: String) -> Action {
+        self.record.adding.clear();
+        self.undoing = true;
+        self.reason.get_or_insert(why);
+        self.reclaimed()
     }
 
     fn reclaimed(&mut self) -> Action {

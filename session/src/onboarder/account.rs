@@ -1,12 +1,14 @@
 //! The claim on an account: taking it, passing it on the way to the host, giving it back.
 
-use toehold_core::{Account, AuditSink, Connector, PublicKey, SessionId, Store, StoreError, Stored, Timer};
+use toehold_core::{AuditSink, Connector, HostRecord, PublicKey, Route, SessionId, Store, StoreError, Stored, Timer};
 
 use super::{Onboarder, describe_error};
 use crate::claim::{AccountClaim, DeadKey};
+use crate::error::SessionError;
 use crate::machine::Event;
 use crate::operator::Sealer;
 use crate::record::{Evidence, SessionRecord};
+use crate::registry::list;
 use crate::status::Status;
 
 /// How often a write is tried again after conflicts that nobody seems to have caused.
@@ -25,23 +27,50 @@ pub(crate) enum NoPass {
 enum Standing {
     /// It can be had, with these keys to answer for.
     Free { adding: Vec<PublicKey> },
-    /// Its session is under way.
-    UnderWay,
+    /// Its session is under way, or open and leads to another host.
+    Taken,
 }
 
 impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, T, A, V> {
-    /// The session that has the claim on the account and is under way.
-    pub(super) async fn session_under_way(&self, account: &Account) -> Result<Option<SessionId>, StoreError> {
-        let Some(claim) = Stored::<AccountClaim>::read(&self.store, &AccountClaim::key(account)?).await? else {
-            return Ok(None);
-        };
-        Ok(matches!(self.standing(&claim.body).await?, Standing::UnderWay).then_some(claim.body.session))
+    /// An account is one host: over another route than that of its record, or of a session that is open, it is another
+    /// host, and nothing of it begins.
+    ///
+    /// # Errors
+    /// [`SessionError::ManagedElsewhere`] and [`SessionError::OpenElsewhere`]; [`SessionError::AlreadyOpen`] where a session
+    /// over this route is under way; or what the store says.
+    pub(super) async fn check_account(&self, route: &Route) -> Result<(), SessionError> {
+        let account = &route.account;
+        let asked = || route.way();
+        if let Some(managed) = self.managed_elsewhere(route).await? {
+            return Err(SessionError::ManagedElsewhere { account: account.clone(), managed: managed.way(), asked: asked() });
+        }
+        for open in list(&self.store).await?.into_iter().flatten().filter(|session| session.status.is_open()) {
+            if open.route.account == *account && !open.route.same_way(route) {
+                let (id, other) = (open.id, open.route.way());
+                return Err(SessionError::OpenElsewhere { account: account.clone(), id, other, asked: asked() });
+            }
+        }
+        let key = AccountClaim::key(account).map_err(StoreError::from)?;
+        let Some(claim) = Stored::<AccountClaim>::read(&self.store, &key).await? else { return Ok(()) };
+        match self.standing(&claim.body, route).await? {
+            Standing::Taken => Err(SessionError::AlreadyOpen { account: account.clone(), id: claim.body.session }),
+            Standing::Free { .. } => Ok(()),
+        }
     }
 
-    async fn standing(&self, claim: &AccountClaim) -> Result<Standing, StoreError> {
-        let status = self.find(claim.session).await?.map(|session| session.body.status);
-        Ok(match status {
-            Some(Status::Active | Status::Committing) => Standing::UnderWay,
+    /// The route over which the account is managed, if that is another one.
+    pub(super) async fn managed_elsewhere(&self, route: &Route) -> Result<Option<Route>, StoreError> {
+        let host = Stored::<HostRecord>::read(&self.store, &HostRecord::key(&route.account)?).await?;
+        Ok(host.map(|host| host.body.route).filter(|managed| !managed.same_way(route)))
+    }
+
+    /// To somebody who comes over `route`.
+    async fn standing(&self, claim: &AccountClaim, route: &Route) -> Result<Standing, StoreError> {
+        let session = self.find(claim.session).await?.map(|session| session.body);
+        Ok(match session.as_ref().map(|session| session.status) {
+            Some(Status::Active | Status::Committing) => Standing::Taken,
+            // What it has added is on another host.
+            Some(Status::Orphaned) if session.is_some_and(|session| !session.route.same_way(route)) => Standing::Taken,
             Some(Status::Orphaned) | None => Standing::Free { adding: claim.adding.clone() },
             // It has taken away what it added, or the host is managed and the lines stay.
             Some(Status::Completed | Status::Failed) => Standing::Free { adding: Vec::new() },
@@ -80,8 +109,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                     ours.adding.clone_from(&stored.body.adding);
                     ours.managed = stored.body.managed;
                 } else {
-                    match self.standing(&stored.body).await? {
-                        Standing::UnderWay => return Ok(Some(Event::AccountHeld { by: stored.body.session })),
+                    match self.standing(&stored.body, &record.route).await? {
+                        Standing::Taken => return Ok(Some(Event::AccountHeld { by: stored.body.session })),
                         Standing::Free { adding } => ours.adding = adding,
                     }
                 }
@@ -92,7 +121,12 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         match written {
             Ok(stored) => {
                 *held = Some(stored);
-                Ok(Some(Event::AccountTaken { adding: ours.adding, managed: ours.managed, dead: ours.dead }))
+                // Whoever managed it over another route recorded that before giving the claim back.
+                if let Some(managed) = self.managed_elsewhere(&record.route).await? {
+                    return Ok(Some(Event::AccountElsewhere { managed }));
+                }
+                let dead = ours.dead.into_iter().filter(|dead| dead.jumps == record.route.jumps).collect();
+                Ok(Some(Event::AccountTaken { adding: ours.adding, managed: ours.managed, dead }))
             }
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -112,17 +146,48 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         }
     }
 
-    /// Gives the claim of a session that is closed back. One that stays is taken over by the next session.
-    pub(crate) async fn release_account(&self, record: &SessionRecord) {
+    /// Writes into the claim that this session's line may still be on the host, where it lets nobody in any more; before the
+    /// session is closed, so that no crash loses it. Nothing to do for a session that is not closed, or whose line was seen gone.
+    pub(crate) async fn remember_dead(&self, record: &SessionRecord) -> Result<(), StoreError> {
+        if matches!(record.closed.map(|closed| closed.evidence), None | Some(Evidence::SeenGone | Evidence::NeverShown)) {
+            return Ok(());
+        }
+        let key = AccountClaim::key(&record.route.account)?;
+        let jumps = record.route.jumps.clone();
+        let dead = DeadKey { session: record.id, public_key: record.temporary_key.clone(), jumps };
+        let mut tries = 0;
+        loop {
+            let written = match Stored::<AccountClaim>::read(&self.store, &key).await? {
+                Some(claim) if claim.body.dead.contains(&dead) => return Ok(()),
+                // Whose claim it is does not matter: its next write reads it again.
+                Some(mut claim) => {
+                    claim.body.dead.push(dead.clone());
+                    claim.save(&self.store).await
+                }
+                None => {
+                    let (session, attempt) = (record.id, record.attempt);
+                    let claim = AccountClaim { session, attempt, adding: Vec::new(), managed: false, dead: vec![dead.clone()] };
+                    Stored::create(&self.store, key.clone(), claim).await.map(|_| ())
+                }
+            };
+            tries += 1;
+            match written {
+                Err(StoreError::Conflict { .. }) if tries < TRIES => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Gives the claim of a session that is closed back. One that stays, to remember dead keys, is taken over by the next
+    /// session. `cleared` are those that this session took away.
+    pub(crate) async fn release_account(&self, record: &SessionRecord, cleared: &[DeadKey]) {
         let Ok(key) = AccountClaim::key(&record.route.account) else { return };
         let Ok(Some(mut claim)) = Stored::<AccountClaim>::read(&self.store, &key).await else { return };
         if claim.body.session != record.id {
             return;
         }
-        match record.closed.map(|closed| closed.evidence) {
-            Some(Evidence::SeenGone) => claim.body.dead.clear(),
-            Some(Evidence::NeverShown) => {}
-            _ => claim.body.dead.push(DeadKey { session: record.id, public_key: record.temporary_key.clone() }),
+        if record.closed.is_some_and(|closed| closed.evidence == Evidence::SeenGone) {
+            claim.body.dead.retain(|dead| dead.session != record.id && !cleared.contains(dead));
         }
         if claim.body.dead.is_empty() {
             drop(self.store.delete(&key, claim.revision).await);

@@ -96,7 +96,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
     ) -> Result<Event, SessionError> {
         let record = machine.record();
         Ok(match action {
-            Action::Save(record) => self.save(&record, &mut run.stored, operator).await?,
+            Action::Save(record) => self.save(&record, machine.dead(), &mut run.stored, operator).await?,
             Action::TakeAccount => self.take_account(record, &mut run.claim).await,
             Action::ShowCommand => match (&run.installation, machine.secret()) {
                 (Some(installation), Some(secret)) => {

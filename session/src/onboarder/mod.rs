@@ -13,7 +13,7 @@ use toehold_keygen::install::ProofSecret;
 pub(crate) use self::account::{Fence, NoPass};
 use self::drive::Run;
 use crate::error::SessionError;
-use crate::machine::{End, Onboarding, Pace};
+use crate::machine::{End, Onboarding, Pace, managed_elsewhere};
 use crate::operator::{Operator, Progress, Sealer};
 use crate::record::{HostKeyCheck, SessionRecord};
 use crate::request::{Installation, Request};
@@ -63,11 +63,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         operator: &mut O,
     ) -> Result<Outcome, SessionError> {
         let now = self.timer.now();
+        self.check_account(&request.route).await?;
         let check = self.host_key_check(&request).await?;
-        let account = &request.route.account;
-        if let Some(id) = self.session_under_way(account).await? {
-            return Err(SessionError::AlreadyOpen { account: account.clone(), id });
-        }
         let id = SessionId::generate(rng);
         let making = |source| SessionError::Making { what: "the temporary key", source: Box::new(source) };
         let mut pair = TemporaryKeyPair::generate(rng, id, now, request.lifetime).map_err(making)?;
@@ -180,6 +177,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         let Some(host) = Stored::<HostRecord>::read(&self.store, &HostRecord::key(&record.route.account)?).await? else {
             return Ok(());
         };
+        if !host.body.route.same_way(&record.route) {
+            record.cancelled = true;
+            record.reason = Some(managed_elsewhere(&host.body.route, &record.route));
+            return Ok(());
+        }
         let by = host.body.session;
         if by != record.id && self.find(by).await?.is_some_and(|later| later.body.created_at >= record.created_at) {
             record.cancelled = true;

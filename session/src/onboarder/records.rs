@@ -5,6 +5,7 @@ use toehold_core::{
 };
 
 use super::{Onboarder, describe_error};
+use crate::claim::DeadKey;
 use crate::error::SessionError;
 use crate::machine::Event;
 use crate::operator::{Operator, Progress, Sealer};
@@ -29,10 +30,12 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         }
     }
 
-    /// Writes the session's record over the version that this run knows.
+    /// Writes the session's record over the version that this run knows. `cleared` is what the run took away of what closed
+    /// sessions had left, should this be its close.
     pub(super) async fn save<O: Operator>(
         &self,
         record: &SessionRecord,
+        cleared: &[DeadKey],
         stored: &mut Option<Stored<SessionRecord>>,
         operator: &mut O,
     ) -> Result<Event, SessionError> {
@@ -40,6 +43,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         let before = stored.as_ref().map(|stored| stored.body.status);
         if let Some(from) = before.filter(|from| !from.may_become(record.status)) {
             return Err(SessionError::IllegalTransition { id: record.id, from, to: record.status });
+        }
+        if let Err(error) = self.remember_dead(record).await {
+            return Ok(Event::StoreFailed(describe_error(&error)));
         }
         let result = match stored.as_mut() {
             None => Stored::create(&self.store, key.clone(), record.clone()).await.map(|new| *stored = Some(new)),
@@ -68,7 +74,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             self.audit_status(record, operator).await;
         }
         if !record.status.is_open() {
-            self.release_account(record).await;
+            self.release_account(record, cleared).await;
         }
         Ok(Event::Saved)
     }

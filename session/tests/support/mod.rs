@@ -23,8 +23,8 @@ use toehold_core::testing::{
     sample_public_key,
 };
 use toehold_core::{
-    Account, Clock as _, HostKeyTrust, HostRecord, Identity, KeyRole, KnownHost, ManagedKey, PublicKey, Record, SecretBytes,
-    SessionId, StoreAudit, Stored,
+    Account, Clock as _, HostKeyTrust, HostRecord, Identity, KeyRole, KnownHost, ManagedKey, PublicKey, Record, Route,
+    SecretBytes, SessionId, StoreAudit, Stored,
 };
 use toehold_session::{AccountClaim, End, HostKeyCheck, Onboarder, Outcome, Pace, Request, Sealer, SessionError, SessionRecord};
 
@@ -80,6 +80,11 @@ pub type TestOnboarder =
 
 pub fn account(text: &str) -> Account {
     text.parse().unwrap()
+}
+
+/// The way to `deploy@web1` through jump hosts.
+pub fn behind(jumps: &[&str]) -> Route {
+    Route { account: account("deploy@web1"), jumps: jumps.iter().map(|jump| account(jump)).collect() }
 }
 
 pub fn master_key() -> PublicKey {
@@ -208,6 +213,11 @@ impl Lab {
         let lab = Self::at(&self.account.to_string(), self.home);
         drop(lab.onboard(lab.request(), &mut lab.hands(paste)).unwrap().unwrap());
         lab.world.faults().log().iter().find(|call| wanted(call)).unwrap().number
+    }
+
+    /// The call that puts the session's record into the store.
+    pub fn call_that_opens(&self) -> usize {
+        self.call(Paste::AtOnce, |call| call.kind == CallKind::StorePut)
     }
 
     /// The call that puts managed lines on the host.

@@ -8,7 +8,7 @@ use toehold_keygen::install::ProofSecret;
 use toehold_session::machine::{Action, Credential, Event, LoginFailure, Onboarding};
 use toehold_session::{DeadKey, HostKeyCheck, SessionRecord, Status, TrustedHostKey};
 
-use super::{account, colleague, colleague_line, hands, master_key, master_line};
+use super::{account, behind, colleague, colleague_line, hands, master_key, master_line};
 
 const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddee";
 
@@ -98,7 +98,7 @@ pub fn every_event(record: &SessionRecord) -> Vec<(String, Event)> {
     let why = || "it failed".to_owned();
     let files = |lost, busy| Event::FilesFailed { reason: why(), lost, busy };
     let added = vec![master_key()];
-    let dead = vec![DeadKey { session: id('d'), public_key: sample_public_key("ssh-ed25519", "dead") }];
+    let dead = vec![DeadKey { session: id('d'), public_key: sample_public_key("ssh-ed25519", "dead"), jumps: Vec::new() }];
     let named = [
         ("Saved", Event::Saved),
         ("Unchanged", Event::Unchanged),
@@ -110,6 +110,7 @@ pub fn every_event(record: &SessionRecord) -> Vec<(String, Event)> {
         ("AccountTaken", Event::AccountTaken { adding: Vec::new(), managed: false, dead: Vec::new() }),
         ("AccountTaken (with leftovers)", Event::AccountTaken { adding: added.clone(), managed: false, dead }),
         ("AccountTaken (managed)", Event::AccountTaken { adding: Vec::new(), managed: true, dead: Vec::new() }),
+        ("AccountElsewhere", Event::AccountElsewhere { managed: behind(&["ops@bastion"]) }),
         ("AccountHeld (by another)", Event::AccountHeld { by: id('b') }),
         ("AccountHeld (by a later attempt)", Event::AccountHeld { by: record.id }),
         ("AccountLost (to another)", Event::AccountLost { by: id('b') }),
@@ -154,7 +155,7 @@ pub fn answers(action: &Action, event: &Event) -> bool {
     let kind = event.kind();
     let kinds: &[&str] = match action {
         Action::Save(_) => &["Saved", "Superseded", "StoreFailed"],
-        Action::TakeAccount => &["AccountTaken", "AccountHeld", "StoreFailed"],
+        Action::TakeAccount => &["AccountTaken", "AccountElsewhere", "AccountHeld", "StoreFailed"],
         Action::ShowCommand => &["CommandShown", "CommandFailed"],
         Action::Refresh => &["Unchanged", "Superseded", "StoreFailed"],
         Action::LogIn { .. } => &["LoggedIn", "LoginFailed"],

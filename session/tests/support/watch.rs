@@ -148,6 +148,10 @@ impl Watch {
         if closed.evidence == Evidence::SeenGone {
             assert!(!self.lab.holds(&record.temporary_key), "{when}: said to be seen gone, and is there");
         }
+        if closed.evidence != Evidence::NeverShown && self.lab.holds(&record.temporary_key) {
+            let known = self.claim.as_ref().is_some_and(|claim| claim.dead.iter().any(|dead| dead.session == record.id));
+            assert!(known, "{when}: closed with its dead line on the host, and nobody knows of that ({:?})", closed.evidence);
+        }
         assert_eq!(record.sealed_temporary_key, None, "{when}: the sealed key outlives the session");
         if record.status == Status::Completed {
             assert_eq!(closed.evidence, Evidence::SeenGone, "{when}");
