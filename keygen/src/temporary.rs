@@ -277,6 +277,13 @@ impl FromPatterns {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Those patterns that are neither an address nor a block, without their `!`. sshd compares them with the client's name too,
+    /// which its `UseDNS` and the reverse DNS decide.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let patterns = self.0.split(',').map(|item| item.strip_prefix('!').unwrap_or(item));
+        patterns.filter(|pattern| !pattern.contains('/') && pattern.parse::<IpAddr>().is_err())
+    }
 }
 
 impl FromStr for FromPatterns {

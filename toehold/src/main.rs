@@ -5,11 +5,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use toehold::cli::args::Cli;
-use toehold::cli::{Exit, Failure, Output, Signals};
+use toehold::cli::{Exit, Failure, Output, Signals, usage};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(usage::report(&error, std::env::args_os())),
+    };
     let output = Output { json: cli.global.json };
     let default = match cli.global.verbose {
         0 => "warn,russh=error",

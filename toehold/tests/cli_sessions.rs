@@ -113,9 +113,12 @@ async fn cancelled_after_the_line_was_run_it_is_undone() {
     toehold.run(["session", "cancel", &session]).ends(3);
     waiting.ends().ends(3);
     host.nothing_is_lost(&toehold);
-    // The line that session ls prints for it does, as it stands there.
+    // The line that session show prints for it does, as it stands there.
     let listed = toehold.run(["session", "ls"]).ends(0);
-    let line = listed.stdout.lines().skip_while(|line| !line.contains("by hand, run this on")).nth(1).unwrap();
+    assert!(listed.stdout.lines().all(|line| line.len() <= 150), "a removal line makes the list unreadable: {}", listed.stdout);
+    assert!(listed.stdout.contains("session show"), "{}", listed.stdout);
+    let shown = toehold.run(["session", "show", &session]).ends(0);
+    let line = shown.stdout.lines().skip_while(|line| !line.contains("by hand, run this on")).nth(1).unwrap();
     assert_eq!(line, removal.as_str().unwrap());
     assert!(Command::new("sh").args(["-c", line]).output().unwrap().status.success());
     assert_eq!((host.ours().as_str(), host.names().len()), ("", 1));

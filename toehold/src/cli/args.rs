@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use toehold_core::{Account, Fingerprint, SessionId};
-use toehold_keygen::KeyAlgorithm;
+use toehold_keygen::{FromPatterns, FromPatternsError, KeyAlgorithm};
 
 /// Take machines from first contact to managed.
 ///
@@ -78,9 +78,9 @@ pub enum Command {
 /// `toehold init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// The master key's algorithm: ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048 to rsa-8192
-    #[arg(long, default_value = "ed25519")]
-    pub algorithm: KeyAlgorithm,
+    /// The master key's algorithm: ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048 to rsa-8192 [default: ed25519]
+    #[arg(long)]
+    pub algorithm: Option<KeyAlgorithm>,
     /// Use this private key as the master key instead of a new one
     #[arg(long, value_name = "FILE", conflicts_with = "algorithm")]
     pub import: Option<PathBuf>,
@@ -128,7 +128,7 @@ pub struct Add {
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     pub account: Option<Account>,
     /// A list of accounts, one a line (# begins a comment), each brought in through --via
-    #[arg(long, value_name = "ACCOUNTS", requires = "via")]
+    #[arg(long, value_name = "ACCOUNTS", requires = "via", conflicts_with = "ask")]
     pub file: Option<PathBuf>,
     /// How many accounts of --file at a time
     #[arg(long, default_value_t = 8, requires = "file", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -179,9 +179,10 @@ pub struct Onboarding {
     /// How long the temporary key lives, such as 30m or 2h (1m to 24h)
     #[arg(long, default_value = "30m", value_parser = parse_ttl)]
     pub ttl: Duration,
-    /// Only from these addresses may the temporary key be used (sshd's `from=`, such as `10.0.0.0/8,2001:db8::/32`)
-    #[arg(long, value_name = "CIDR")]
-    pub from: Option<String>,
+    /// Only from these addresses may the temporary key be used: addresses and blocks, `!` before one that is left out, such as
+    /// `10.0.0.0/8,!10.9.0.0/16,2001:db8::/32`
+    #[arg(long, value_name = "CIDR", value_parser = parse_from)]
+    pub from: Option<FromPatterns>,
     /// The account's home directory, where it is not the one in passwd
     #[arg(long, value_name = "DIR")]
     pub home: Option<String>,
@@ -210,6 +211,11 @@ pub enum Session {
         /// The settled ones too
         #[arg(long)]
         all: bool,
+    },
+    /// Show all that is known of one session, and the line that takes its key away by hand
+    Show {
+        /// The session's id
+        id: SessionId,
     },
     /// Undo a session
     Cancel {
@@ -253,6 +259,17 @@ fn parse_tag(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write name=value".to_owned()),
     }
+}
+
+/// Addresses and blocks alone: sshd would compare a name with what its `UseDNS` and the reverse DNS say of the client.
+fn parse_from(text: &str) -> Result<FromPatterns, String> {
+    let patterns: FromPatterns = text.parse().map_err(|error: FromPatternsError| error.to_string())?;
+    if let Some(name) = patterns.names().next() {
+        return Err(format!(
+            "\"{name}\" is neither an address nor a block, and whether a name lets somebody in depends on the host's UseDNS and on reverse DNS"
+        ));
+    }
+    Ok(patterns)
 }
 
 /// How long a temporary key lives.

@@ -4,6 +4,7 @@ pub mod args;
 pub mod context;
 mod output;
 mod signals;
+pub mod usage;
 
 pub use output::{Exit, Failure, Output, chain, printable, table};
 pub use signals::Signals;

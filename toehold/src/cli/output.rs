@@ -3,9 +3,8 @@
 use std::error::Error;
 use std::fmt;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How a command that did its work ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +13,8 @@ pub enum Exit {
     Done,
     /// Failed, and nothing is half done.
     Failed,
+    /// Not begun: the command line cannot be meant as it stands.
+    Usage,
     /// Done in part, or found otherwise than it should be.
     Partly,
 }
@@ -24,6 +25,7 @@ impl Exit {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
+            Self::Usage => 2,
             Self::Partly => 3,
         }
     }
@@ -38,14 +40,19 @@ pub struct Failure {
     pub hint: Option<String>,
     /// How the command ends.
     pub exit: Exit,
-    /// Whether a document on standard output says so already; `--json` promises one.
-    documented: bool,
+    /// What the command found out all the same, as a JSON object.
+    found: Value,
 }
 
 impl Failure {
     /// A failure that left nothing half done.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, exit: Exit::Failed, documented: false }
+        Self { message: message.into(), hint: None, exit: Exit::Failed, found: json!({}) }
+    }
+
+    /// A command line that cannot be meant as it stands; nothing was begun.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(message) }
     }
 
     /// The same with advice.
@@ -55,11 +62,24 @@ impl Failure {
         self
     }
 
-    /// The same where the command's document, which tells as much, is printed already.
+    /// The same with the command's own findings, an object: under `--json` they stand in the document that tells the failure.
     #[must_use]
-    pub fn documented(mut self) -> Self {
-        self.documented = true;
+    pub fn with(mut self, found: Value) -> Self {
+        self.found = found;
         self
+    }
+
+    /// The document that tells it.
+    fn document(&self) -> Value {
+        let mut value = self.found.clone();
+        if let Some(object) = value.as_object_mut() {
+            object.insert("error".to_owned(), Value::from(self.message.clone()));
+            object.insert("exit_code".to_owned(), Value::from(self.exit.code()));
+            if let Some(hint) = &self.hint {
+                object.insert("hint".to_owned(), Value::from(hint.clone()));
+            }
+        }
+        value
     }
 
     /// The same where something is owed.
@@ -97,9 +117,6 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Whether a document was printed.
-static DOCUMENT: AtomicBool = AtomicBool::new(false);
-
 /// Where a command's results go: text for people, or JSON, on standard output.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -115,10 +132,14 @@ impl Output {
         }
     }
 
+    /// Prints a paragraph for people, broken where the terminal ends; nothing under `--json`.
+    pub fn paragraph(self, indent: usize, text: &str) {
+        self.text(wrapped(text, indent, columns()));
+    }
+
     /// Prints a JSON document on one line; nothing without `--json`.
     pub fn document(self, value: &Value) {
         if self.json {
-            DOCUMENT.store(true, Ordering::Relaxed);
             self.raw(&format!("{value}\n"));
         }
     }
@@ -129,16 +150,9 @@ impl Output {
         drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
-    /// Says why a command failed: on standard error, and as a document under `--json` unless the command's own tells it.
+    /// Says why a command failed: on standard error, and under `--json` in the last document on standard output.
     pub fn failure(self, failure: &Failure) {
-        let mut value = serde_json::json!({ "error": failure.message });
-        if let (Some(hint), Some(object)) = (&failure.hint, value.as_object_mut()) {
-            object.insert("hint".to_owned(), Value::from(hint.clone()));
-        }
-        // A command that has printed its findings has said all there is to say.
-        if !DOCUMENT.load(Ordering::Relaxed) {
-            self.document(&value);
-        }
+        self.document(&failure.document());
         let mut stderr = anstream::stderr().lock();
         drop(writeln!(stderr, "toehold: {}", printable(&failure.message)));
         if let Some(hint) = &failure.hint {
@@ -172,9 +186,41 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// How many columns the terminal on standard output has; `None` where there is none.
+fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then(|| usize::from(size.ws_col))
+}
+
+/// Words in lines of at most `width` characters, `indent` blanks before each. A longer word stands alone.
+fn wrapped(text: &str, indent: usize, width: Option<usize>) -> String {
+    let (mut lines, mut line) = (String::new(), " ".repeat(indent));
+    for word in printable(text).split(' ').filter(|word| !word.is_empty()) {
+        let used = line.chars().count();
+        if used > indent {
+            if width.is_some_and(|width| used + 1 + word.chars().count() > width) {
+                lines.push_str(&line);
+                lines.push('\n');
+                line = " ".repeat(indent);
+            } else {
+                line.push(' ');
+            }
+        }
+        line.push_str(word);
+    }
+    lines + &line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_stay_within_the_terminal_and_drive_it_not() {
+        assert_eq!(wrapped("a host that hangs", 2, Some(10)), "  a host\n  that\n  hangs");
+        assert_eq!(wrapped("longer-than-all of it", 2, Some(10)), "  longer-than-all\n  of it");
+        assert_eq!(wrapped("as it is\r\u{1b}[2J", 2, None), "  as it is\u{fffd}\u{fffd}[2J");
+    }
 
     #[test]
     fn columns_line_up_and_drive_no_terminal() {

@@ -1,5 +1,6 @@
 //! `toehold host add`: a host, or a list of hosts, from first contact to managed.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -11,9 +12,11 @@ use getrandom::rand_core::UnwrapErr;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use toehold_core::{Account, HostRecord, Identity, KeyRole, ManagedKey, PublicKey, Route, Stored};
+use toehold_keygen::Options;
 use toehold_keygen::install::RemovalCommand;
-use toehold_keygen::{FromPatterns, Options};
-use toehold_session::{End, Evidence, HostKeyCheck, Outcome, Request, SessionError, SessionRecord, Status};
+use toehold_session::{
+    End, Evidence, HostKeyCheck, Operator as _, Outcome, Progress, Request, SessionError, SessionRecord, Status,
+};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -32,14 +35,17 @@ pub(super) const MASTER_COMMENT: &str = "toehold-master";
 /// # Errors
 /// Where it could not begin.
 pub(super) async fn add(context: &Context, options: Add) -> Result<Exit, Failure> {
-    let via = options.via.as_deref().map(Via::parse).transpose().map_err(Failure::new)?;
+    let via = options.via.as_deref().map(Via::parse).transpose()?;
     let keys = read_selected_keys(&options.how)?;
     if let (Some(file), Some(via)) = (&options.file, &via) {
         return add_list(context, &options, file, via, keys).await;
     }
     let Some(account) = options.account else {
-        return Err(Failure::new("name an account: user@host[:port]"));
+        return Err(Failure::usage("name an account: user@host[:port]"));
     };
+    if let Some(via) = &via {
+        via.check(&account)?;
+    }
     let delivery = via.map_or(Delivery::Paste, Delivery::Via);
     add_one(context, account, &options.how, keys, delivery).await
 }
@@ -72,22 +78,24 @@ pub(super) async fn add_one(
     console.finish();
     let outcome = result?;
     let by_hand = outcome.end == End::Orphaned && !cleaned_up_through(context, &outcome.record, &delivery).await;
-    context.output.document(&outcome_document(&outcome));
+    let found = outcome_document(&outcome);
     if outcome.end == End::Completed {
         context.output.text(managed_text(&outcome.record));
         if context.signals.came() {
-            return Err(Failure::new("interrupted; the master key had already logged in, so the host is managed"));
+            let failure = Failure::new("interrupted; the master key had already logged in, so the host is managed");
+            return Err(failure.with(found));
         }
+        context.output.document(&found);
         return Ok(Exit::Done);
     }
-    Err(failure(&outcome, by_hand))
+    Err(failure(&outcome, by_hand).with(found))
 }
 
 /// A jump host is a managed one; found out later it would leave a session behind.
 async fn check_jumps(context: &Context, account: &Account, jumps: &[Account]) -> Result<(), Failure> {
     for jump in jumps {
         if jump == account {
-            return Err(Failure::new(format!("{account} cannot be its own jump host")));
+            return Err(Failure::usage(format!("{account} cannot be its own jump host")));
         }
         if Stored::<HostRecord>::read(context.store(), &HostRecord::key(jump)?).await?.is_none() {
             return Err(Failure::new(format!("the jump host {jump} is not managed"))
@@ -106,7 +114,10 @@ async fn onboard(context: &Context, request: Request, master: &Identity, console
     let outcome = onboarder.onboard(request, master, &mut UnwrapErr(SysRng), console).await.map_err(begin_failure)?;
     if outcome.end == End::Completed {
         // The next contact with a host settles what earlier sessions left on it.
-        settle_others(context, &account, |status| status == Status::Orphaned, master, console).await?;
+        if let Err(failure) = settle_others(context, &account, |status| status == Status::Orphaned, master, console).await {
+            // The host is managed all the same.
+            console.progress(Progress::Warning(format!("earlier sessions could not be settled: {failure}")));
+        }
     }
     Ok(outcome)
 }
@@ -127,7 +138,7 @@ async fn settle_others(
             continue;
         }
         if let Some(lock) = SessionLock::take(context.state.directory(), record.id)? {
-            console.resume(lock, account.to_string());
+            console.resume(lock, account);
             drop(onboarder.recover(record.id, master, &mut UnwrapErr(SysRng), console).await);
         }
     }
@@ -161,9 +172,7 @@ fn request(account: Account, how: &Onboarding, master: &Identity, selected: Vec<
         (None, false, true) => HostKeyCheck::Ask,
         (None, false, false) => HostKeyCheck::Proof,
     };
-    if let Some(from) = &how.from {
-        request.from = Some(from.parse::<FromPatterns>()?);
-    }
+    request.from.clone_from(&how.from);
     request.lifetime = how.ttl;
     request.home.clone_from(&how.home);
     request.label.clone_from(&how.label);
@@ -275,7 +284,7 @@ fn failure(outcome: &Outcome, by_hand: bool) -> Failure {
             };
             let mut hint = format!("settle it: toehold session recover {id}");
             if by_hand {
-                hint.push_str("\nor take it away by hand: toehold session ls prints the line for that");
+                hint.push_str(&format!("\nor take it away by hand; the line for that: toehold session show {id}"));
             }
             Failure::new(format!("{account} is not managed: {reason}. The temporary key may still be on the host; {end}."))
                 .hint(hint)
@@ -307,13 +316,22 @@ struct Row {
     document: Value,
 }
 
+impl Row {
+    fn lost(account: Account, took: Duration) -> Self {
+        let words = "its work was lost; how it stands: toehold session ls".to_owned();
+        let document = json!({ "event": "failed", "account": account, "reason": words });
+        Self { account, took, exit: Exit::Partly, words, document }
+    }
+}
+
 async fn add_list(context: &Context, options: &Add, file: &Path, via: &Via, keys: Vec<ManagedKey>) -> Result<Exit, Failure> {
     let accounts = read_accounts(file)?;
     if accounts.len() > 1 && !via.names_the_account() {
-        return Err(Failure::new("--via leads every account of the list to the same place")
+        return Err(Failure::usage("--via leads every account of the list to the same place")
             .hint("let it name the account, such as --via 'ssh {account} sh'"));
     }
     for account in &accounts {
+        via.check(account)?;
         check_jumps(context, account, &options.how.jumps).await?;
     }
     // Asked for once, before the first host.
@@ -329,19 +347,29 @@ async fn add_list(context: &Context, options: &Add, file: &Path, via: &Via, keys
     }
     let places = Arc::new(Semaphore::new(usize::from(options.concurrency)));
     let mut tasks = JoinSet::new();
+    let mut under_way = HashMap::new();
     for account in accounts {
+        let of_task = account.clone();
         let (context, places, via, keys, how) =
             (context.clone(), Arc::clone(&places), via.clone(), keys.clone(), options.how.clone());
-        tasks.spawn(async move {
+        let task = tasks.spawn(async move {
             let _place = places.acquire_owned().await;
             let begun = Instant::now();
             let (exit, words, document) = add_of_list(&context, account.clone(), &how, keys, via).await;
             Row { account, took: begun.elapsed(), exit, words, document }
         });
+        under_way.insert(task.id(), of_task);
     }
     let mut rows = Vec::new();
-    while let Some(row) = tasks.join_next().await {
-        let row = row.map_err(|error| Failure::new(format!("a host's work was lost: {error}")).partly())?;
+    while let Some(ended) = tasks.join_next_with_id().await {
+        let row = match ended {
+            Ok((_, row)) => row,
+            // A fault of ours in one host's work must not cut that of the others.
+            Err(error) => match under_way.remove(&error.id()) {
+                Some(account) => Row::lost(account, begun.elapsed()),
+                None => continue,
+            },
+        };
         context.output.document(&row.document);
         total.inc(1);
         rows.push(row);
@@ -355,13 +383,13 @@ async fn add_list(context: &Context, options: &Add, file: &Path, via: &Via, keys
     context.output.text(table(&lines).trim_end());
     let done = rows.iter().filter(|row| row.exit == Exit::Done).count();
     context.output.text(format_args!("{done} of {} hosts are managed, in {:.1} s", rows.len(), begun.elapsed().as_secs_f64()));
-    Ok(if done == rows.len() {
-        Exit::Done
-    } else if done == 0 && rows.iter().all(|row| row.exit == Exit::Failed) {
-        Exit::Failed
-    } else {
-        Exit::Partly
-    })
+    let found = json!({ "event": "done", "managed": done, "hosts": rows.len() });
+    if done == rows.len() {
+        context.output.document(&found);
+        return Ok(Exit::Done);
+    }
+    let failure = Failure::new(format!("{} of {} hosts are not managed", rows.len() - done, rows.len())).with(found);
+    Err(if done == 0 && rows.iter().all(|row| row.exit == Exit::Failed) { failure } else { failure.partly() })
 }
 
 async fn add_of_list(

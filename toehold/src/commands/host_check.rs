@@ -80,7 +80,7 @@ pub(super) async fn check(context: &Context, accounts: Vec<Account>, concurrency
     }
     reports.sort_by(|a, b| a.account.cmp(&b.account));
     let documents: Vec<Value> = reports.iter().map(Report::document).collect();
-    context.output.document(&json!({ "hosts": documents, "unreadable": unreadable }));
+    let found = json!({ "hosts": documents, "unreadable": unreadable });
     let mut rows = vec![["ACCOUNT", "STATE", "FINDINGS"].map(str::to_owned).to_vec()];
     for report in &reports {
         let mut first = true;
@@ -93,13 +93,14 @@ pub(super) async fn check(context: &Context, accounts: Vec<Account>, concurrency
     context.output.text(table(&rows).trim_end());
     let drifted = reports.iter().filter(|report| report.state != AS_RECORDED).count();
     if drifted == 0 && unreadable.is_empty() {
+        context.output.document(&found);
         return Ok(Exit::Done);
     }
     let mut message = format!("{drifted} of {} hosts are not as they should be", reports.len());
     for text in unreadable {
         message.push_str(&format!("; {text}"));
     }
-    Err(Failure::new(message).partly().documented())
+    Err(Failure::new(message).partly().with(found))
 }
 
 const AS_RECORDED: &str = "as recorded";

@@ -49,13 +49,17 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
             Err(failure) => unreadable.push(failure.message),
         }
     }
-    context.output.document(&json!({ "hosts": documents, "unreadable": unreadable }));
+    let found = json!({ "hosts": documents, "unreadable": unreadable });
     if rows.len() == 1 && unreadable.is_empty() {
         context.output.text("No host is managed yet. Bring one in: toehold host add user@host");
     } else {
         context.output.text(table(&rows).trim_end());
     }
-    if unreadable.is_empty() { Ok(Exit::Done) } else { Err(Failure::new(unreadable.join("; ")).partly().documented()) }
+    if !unreadable.is_empty() {
+        return Err(Failure::new(unreadable.join("; ")).partly().with(found));
+    }
+    context.output.document(&found);
+    Ok(Exit::Done)
 }
 
 /// `toehold host show`.

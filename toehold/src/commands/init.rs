@@ -5,11 +5,11 @@ use std::fs;
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use serde_json::json;
-use toehold_core::{Clock as _, Identity, SecretBytes, Source};
-use toehold_keygen::{KeyPair, MAX_PRIVATE_KEY_FILE, read_private_key_file};
+use toehold_core::{Clock as _, Identity, PublicKey, SecretBytes, Source};
+use toehold_keygen::{KeyAlgorithm, KeyPair, MAX_PRIVATE_KEY_FILE, read_private_key_file};
 
 use super::host_add::MASTER_COMMENT;
-use crate::adapters::identity::NewIdentity;
+use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Init};
 use crate::cli::context::{Asker, state_directory};
@@ -19,17 +19,25 @@ use crate::state::State;
 /// Makes what is not there yet; run again, it changes nothing.
 ///
 /// # Errors
-/// Where the directory is not private, the passphrase is wrong, or the disk is full.
+/// Where the directory is not private, the passphrase is wrong, the disk is full, or what is there already is not what was asked
+/// for.
 pub(super) async fn init(global: &Global, options: &Init, output: Output) -> Result<Exit, Failure> {
     let directory = state_directory(global)?;
     let asker = Asker::new(global);
     let imported = options.import.as_deref().map(import).transpose()?;
-    let exists = crate::adapters::identity::IdentityFile::exists(&directory);
+    let exists = IdentityFile::exists(&directory);
     let protect = options.passphrase || global.passphrase_file.is_some();
     let identity = if protect && !exists { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
     let state = State::create(&directory, asker)?;
-    let algorithm = options.algorithm;
     let wanted = imported.as_ref().map(|identity| identity.public_key().clone());
+    let present = crate::master_key::current_master_key(state.store()).await?.map(|record| record.public_key);
+    if exists {
+        check_identity(&IdentityFile::read(&directory)?, options, global, present.is_some())?;
+    }
+    if let Some(present) = &present {
+        check_master_key(&directory, present, options, wanted.as_ref())?;
+    }
+    let algorithm = options.algorithm.unwrap_or_default();
     let generate = || -> Result<Identity, Source> {
         match imported {
             Some(identity) => Ok(identity),
@@ -38,12 +46,9 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output) -> Res
     };
     let made = state.init(&identity, generate, MASTER_COMMENT, SystemClock.now()).await?;
     let key = &made.master_key.record.public_key;
-    if wanted.is_some_and(|wanted| wanted != *key) {
-        return Err(Failure::new(format!(
-            "{} has a master key already, {}; the one to import was not taken",
-            directory.display(),
-            key.fingerprint()
-        )));
+    if !made.master_key.created {
+        // Another process may have been the first.
+        check_master_key(&directory, key, options, wanted.as_ref())?;
     }
     output.document(&json!({
         "state_dir": directory,
@@ -61,11 +66,65 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output) -> Res
     if made.identity_created {
         output.text(format_args!(
             "Whoever has {} and this directory can log in to every host: back both up, keep them private.",
-            directory.join(crate::adapters::identity::FILE_NAME).display()
+            directory.join(FILE_NAME).display()
         ));
         output.text("Next: toehold host add user@host");
     }
     Ok(Exit::Done)
+}
+
+/// An identity that is there stays as it is, so that options for a new one must not seem to have done something. Where the master
+/// key is still missing, an earlier run was interrupted, and its own options come again.
+fn check_identity(identity: &IdentityFile, options: &Init, global: &Global, complete: bool) -> Result<(), Failure> {
+    let path = identity.path().display();
+    if !identity.needs_passphrase() && (options.passphrase || global.passphrase_file.is_some()) {
+        let option = if options.passphrase { "--passphrase" } else { "--passphrase-file" };
+        return Err(Failure::new(format!(
+            "the identity {path} was made before, without a passphrase, and stays as it is: {option} has no effect on it"
+        )));
+    }
+    if identity.needs_passphrase() && options.passphrase && complete {
+        return Err(Failure::new(format!(
+            "the identity {path} was made before and stays under the passphrase that it has: --passphrase has no effect on it"
+        )));
+    }
+    Ok(())
+}
+
+/// The same for a master key that is there.
+fn check_master_key(
+    directory: &std::path::Path,
+    present: &PublicKey,
+    options: &Init,
+    wanted: Option<&PublicKey>,
+) -> Result<(), Failure> {
+    let unlike = |what: &str| {
+        Err(Failure::new(format!(
+            "{} has a master key already, {} ({}), which stays as it is: {what}",
+            directory.display(),
+            present.fingerprint(),
+            present.algorithm()
+        )))
+    };
+    if wanted.is_some_and(|wanted| wanted != present) {
+        return unlike("the one to import was not taken");
+    }
+    match options.algorithm {
+        Some(algorithm) if !is_of(present, algorithm) => unlike(&format!("--algorithm {algorithm} has no effect on it")),
+        _ => Ok(()),
+    }
+}
+
+fn is_of(key: &PublicKey, algorithm: KeyAlgorithm) -> bool {
+    let bits = || ssh_key::PublicKey::from_bytes(key.blob()).ok()?.key_data().rsa().map(|key| key.key_size() as usize);
+    match algorithm {
+        KeyAlgorithm::Ed25519 => key.algorithm() == "ssh-ed25519",
+        KeyAlgorithm::EcdsaP256 => key.algorithm() == "ecdsa-sha2-nistp256",
+        KeyAlgorithm::EcdsaP384 => key.algorithm() == "ecdsa-sha2-nistp384",
+        KeyAlgorithm::EcdsaP521 => key.algorithm() == "ecdsa-sha2-nistp521",
+        KeyAlgorithm::Rsa { bits: wanted } => key.algorithm() == "ssh-rsa" && bits() == Some(wanted),
+        _ => false,
+    }
 }
 
 fn import(path: &std::path::Path) -> Result<Identity, Failure> {

@@ -34,6 +34,7 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Host(Host::Check { accounts, concurrency }) => host_check::check(&context()?, accounts, concurrency).await,
         Command::Host(Host::Rm { account, unreachable }) => host_remove::remove(&context()?, &account, unreachable).await,
         Command::Session(Session::Ls { all }) => session::list(&context()?, all).await,
+        Command::Session(Session::Show { id }) => session::show(&context()?, id).await,
         Command::Session(Session::Cancel { id, all: _, forget }) => session::cancel(&context()?, id, forget).await,
         Command::Session(Session::Recover { id }) => session::recover(&context()?, id).await,
         Command::Key(Key::Show) => key::show(&context()?).await,

@@ -1,12 +1,14 @@
 //! The operator's side of a session: a person at a terminal, or a program that reads JSON.
 
+use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use toehold_core::{Fingerprint, Route, Timer as _};
+use toehold_core::{Account, Fingerprint, Route, Timer as _};
 use toehold_keygen::install::InstallCommand;
 use toehold_session::{Installed, Operator, Progress, SessionRecord};
 
@@ -28,6 +30,23 @@ pub(super) enum Delivery {
     Nothing,
 }
 
+/// Whose session it is that a display is about, for whoever chooses it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Subject(Arc<Mutex<String>>);
+
+impl Subject {
+    /// The next session is that of this account.
+    pub(super) fn set(&self, account: &Account) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = account.to_string();
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Shows progress and takes answers.
 #[derive(Debug)]
 pub(super) struct Console {
@@ -36,7 +55,7 @@ pub(super) struct Console {
     state_directory: PathBuf,
     delivery: Delivery,
     bar: ProgressBar,
-    account: String,
+    account: Subject,
     /// Held while this process works on the session.
     lock: Option<SessionLock>,
     last_step: &'static str,
@@ -70,7 +89,7 @@ impl Console {
             state_directory,
             delivery,
             bar,
-            account: String::new(),
+            account: Subject::default(),
             lock: None,
             last_step: "",
             unreachable: None,
@@ -78,9 +97,14 @@ impl Console {
     }
 
     /// Works on a session that is there already, whose lock is given.
-    pub(super) fn resume(&mut self, lock: SessionLock, account: String) {
+    pub(super) fn resume(&mut self, lock: SessionLock, account: &Account) {
         self.lock = Some(lock);
-        self.account = account;
+        self.account.set(account);
+    }
+
+    /// To tell it whose session comes next.
+    pub(super) fn subject(&self) -> Subject {
+        self.account.clone()
     }
 
     /// Ends the display.
@@ -90,7 +114,7 @@ impl Console {
     }
 
     fn event(&self, event: &str, details: &serde_json::Value) {
-        let mut line = json!({ "event": event, "account": self.account });
+        let mut line = json!({ "event": event, "account": self.account.to_string() });
         if let (Some(line), Some(details)) = (line.as_object_mut(), details.as_object()) {
             line.extend(details.clone());
         }
@@ -155,7 +179,7 @@ impl Console {
 
 impl Operator for Console {
     fn opening(&mut self, record: &SessionRecord) -> Result<(), String> {
-        self.account = record.route.account.to_string();
+        self.account.set(&record.route.account);
         match SessionLock::take(&self.state_directory, record.id) {
             Ok(Some(lock)) => {
                 self.lock = Some(lock);

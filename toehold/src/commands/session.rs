@@ -1,20 +1,20 @@
-//! `toehold session ls|cancel|recover`.
+//! `toehold session ls|show|cancel|recover`.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
-use serde_json::json;
-use toehold_core::{Clock as _, SessionId};
-use toehold_session::{End, Outcome, SessionError, SessionRecord, Status, is_settled};
+use serde_json::{Value, json};
+use toehold_core::{Clock as _, SessionId, Stored, Timestamp};
+use toehold_session::{End, Recovered, SessionError, SessionRecord, Status, is_settled};
 
 use super::host_add::removal_line;
-use super::operator::{Console, Delivery};
+use super::operator::{Console, Delivery, Subject};
 use crate::adapters::session_lock::SessionLock;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::context::Context;
-use crate::cli::{Exit, Failure, chain, table};
+use crate::cli::{Exit, Failure, chain, printable, table};
 
 fn console(context: &Context) -> Console {
     Console::new(context.output, context.signals.clone(), context.state.directory().to_owned(), Delivery::Nothing)
@@ -27,8 +27,8 @@ fn console(context: &Context) -> Console {
 pub(super) async fn list(context: &Context, all: bool) -> Result<Exit, Failure> {
     let listed = toehold_session::list(context.store()).await?;
     let now = SystemClock.now();
-    let mut rows = vec![["SESSION", "ACCOUNT", "STATUS", "BEGUN", "KEY ENDS", "WHY"].map(str::to_owned).to_vec()];
-    let (mut documents, mut unreadable, mut by_hand) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rows = Rows::new(["SESSION", "STATUS", "KEY ENDS", "ACCOUNT"]);
+    let (mut documents, mut unreadable, mut by_hand) = (Vec::new(), Vec::new(), false);
     for record in listed {
         let record = match record {
             Ok(record) if all || record.status.is_open() => record,
@@ -38,44 +38,123 @@ pub(super) async fn list(context: &Context, all: bool) -> Result<Exit, Failure> 
                 continue;
             }
         };
-        let ends = match (record.status.is_open(), record.without_expiry, record.is_expired(now)) {
-            (false, ..) => "gone".to_owned(),
-            (true, true, _) => "by hand".to_owned(),
-            (true, false, true) => "ended".to_owned(),
-            (true, false, false) => record.expires_at.to_string(),
-        };
-        rows.push(vec![
-            record.id.to_string(),
-            record.route.account.to_string(),
-            record.status.to_string(),
-            record.created_at.to_string(),
-            ends,
-            record.reason.clone().unwrap_or_default(),
-        ]);
-        let removal = if record.status.is_open() { removal_line(&record) } else { None };
-        let mut document = serde_json::to_value(&record)?;
-        if let Some(object) = document.as_object_mut() {
-            object.remove("sealed_temporary_key");
-            object.insert("removal_command".to_owned(), json!(removal));
-        }
-        documents.push(document);
-        if let (Status::Orphaned, Some(removal)) = (record.status, removal) {
-            by_hand.push((record, removal));
-        }
+        let cells = vec![record.id.to_string(), record.status.to_string(), ends(&record, now), record.route.account.to_string()];
+        rows.push(cells, record.reason.as_deref().unwrap_or_default());
+        documents.push(document(&record)?);
+        by_hand |= record.status == Status::Orphaned;
     }
-    context.output.document(&json!({ "sessions": documents, "unreadable": unreadable }));
-    if rows.len() == 1 {
+    let found = json!({ "sessions": documents, "unreadable": unreadable });
+    if rows.is_empty() {
         context.output.text(if all { "There was no session yet." } else { "No session is open." });
     } else {
-        context.output.text(table(&rows).trim_end());
+        rows.print(context);
     }
-    for (record, removal) in by_hand {
-        context.output.text(format_args!(
-            "\nTo take the key of {} away by hand, run this on {}:\n{removal}",
-            record.id, record.route.account
-        ));
+    if by_hand {
+        context.output.text("");
+        context.output.paragraph(0, "To take a key away by hand: toehold session show SESSION prints the line for that.");
     }
-    if unreadable.is_empty() { Ok(Exit::Done) } else { Err(Failure::new(unreadable.join("; ")).partly().documented()) }
+    if !unreadable.is_empty() {
+        return Err(Failure::new(unreadable.join("; ")).partly().with(found));
+    }
+    context.output.document(&found);
+    Ok(Exit::Done)
+}
+
+/// `toehold session show`.
+///
+/// # Errors
+/// Where there is no such session, or it cannot be read.
+pub(super) async fn show(context: &Context, id: SessionId) -> Result<Exit, Failure> {
+    let record = read(context, id).await?;
+    context.output.document(&document(&record)?);
+    let say = |name: &str, value: &str| context.output.text(format_args!("{name:<14} {}", printable(value)));
+    say("session", &record.id.to_string());
+    say("account", &record.route.to_string());
+    if let Some(label) = &record.label {
+        say("label", label);
+    }
+    say("status", &record.status.to_string());
+    if let Some(reason) = &record.reason {
+        say("why", reason);
+    }
+    say("begun", &record.created_at.to_string());
+    if record.status.is_open() {
+        let end = if record.without_expiry { "only when it is taken away".to_owned() } else { record.expires_at.to_string() };
+        say("key ends", &end);
+    }
+    if let Some(trusted) = &record.host_key {
+        say("host key", &format!("{} ({})", trusted.public_key.fingerprint(), trusted.public_key.algorithm()));
+    }
+    if let Some(closed) = &record.closed {
+        let evidence = serde_json::to_value(closed.evidence)?;
+        say("closed", &format!("{}: {}", closed.at, evidence.as_str().unwrap_or_default().replace('_', " ")));
+    }
+    if let Some(line) = open_removal_line(&record) {
+        context.output.text(format_args!("\nTo take its key away by hand, run this on {}:\n{line}", record.route.account));
+    }
+    Ok(Exit::Done)
+}
+
+/// A session as `--json` shows it: all that is on record but what is sealed, and the line that takes its key away.
+fn document(record: &SessionRecord) -> Result<Value, Failure> {
+    let mut document = serde_json::to_value(record)?;
+    if let Some(object) = document.as_object_mut() {
+        object.remove("sealed_temporary_key");
+        object.insert("removal_command".to_owned(), json!(open_removal_line(record)));
+    }
+    Ok(document)
+}
+
+fn open_removal_line(record: &SessionRecord) -> Option<String> {
+    if record.status.is_open() { removal_line(record) } else { None }
+}
+
+/// When a session's key ends, in few words.
+fn ends(record: &SessionRecord, now: Timestamp) -> String {
+    if !record.status.is_open() {
+        return "gone".to_owned();
+    }
+    if record.without_expiry {
+        return "by hand".to_owned();
+    }
+    match record.expires_at.saturating_since(now).as_secs() {
+        0 => "ended".to_owned(),
+        left @ 1..120 => format!("in {left}s"),
+        left @ 120..7200 => format!("in {}m", left / 60),
+        left => format!("in {}h", left / 3600),
+    }
+}
+
+/// A table whose rows have words below them, which are often longer than a line of a terminal.
+struct Rows {
+    cells: Vec<Vec<String>>,
+    words: Vec<String>,
+}
+
+impl Rows {
+    fn new<const N: usize>(heading: [&str; N]) -> Self {
+        Self { cells: vec![heading.map(str::to_owned).to_vec()], words: Vec::new() }
+    }
+
+    fn push(&mut self, cells: Vec<String>, words: &str) {
+        self.cells.push(cells);
+        self.words.push(words.to_owned());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    fn print(&self, context: &Context) {
+        // The heading has no words.
+        let words = std::iter::once("").chain(self.words.iter().map(String::as_str));
+        for (line, words) in table(&self.cells).lines().zip(words) {
+            context.output.text(line);
+            if !words.is_empty() {
+                context.output.paragraph(4, words);
+            }
+        }
+    }
 }
 
 /// `toehold session cancel`.
@@ -96,49 +175,41 @@ pub(super) async fn cancel(context: &Context, id: Option<SessionId>, forget: boo
         context.output.text(format_args!("{id} is closed on your word; nothing was seen of {}.", record.route.account));
         return Ok(Exit::Done);
     }
-    onboarder.mark_cancelled(id).await.map_err(explained)?;
+    let record = onboarder.mark_cancelled(id).await.map_err(explained)?;
     let Some(lock) = SessionLock::take(context.state.directory(), id)? else {
         return wait_for_other(context, id).await;
     };
     let master = context.master_key().await?;
     let mut console = console(context);
-    console.resume(lock, id.to_string());
+    console.resume(lock, &record.route.account);
     let result = onboarder.recover(id, &master, &mut UnwrapErr(SysRng), &mut console).await;
     console.finish();
-    report(context, vec![(id, result)], &[])
+    report(context, vec![Told::of((id, result))], &[], true)
 }
 
 async fn cancel_all(context: &Context) -> Result<Exit, Failure> {
     let onboarder = context.onboarder().await?;
     let master = context.master_key().await?;
     let mut console = console(context);
-    let locks = Locks::default();
+    let locks = Locks::of(&console);
     let results =
         onboarder.cancel_all(&master, &mut UnwrapErr(SysRng), &mut console, |record| locks.take(context, record)).await?;
     console.finish();
-    let left = locks.busy();
-    let exit = report(context, results, &left)?;
-    if left.is_empty() {
-        Ok(exit)
-    } else {
-        Err(Failure::new(format!("other processes are working on {}", left.join(", ")))
-            .hint("end those, or cancel them one by one: toehold session cancel ID")
-            .partly()
-            .documented())
-    }
+    let (results, busy) = locks.and(results);
+    report(context, results, &busy, true)
 }
 
 /// The process that works on the session sees the cancellation and undoes it.
 async fn wait_for_other(context: &Context, id: SessionId) -> Result<Exit, Failure> {
-    let onboarder = context.onboarder().await?;
     let mut signals = context.signals.clone();
     // Long enough for its next look at the record and for a host that hangs.
     for _ in 0..600 {
-        if let Some(record) = onboarder.open_sessions().await?.into_iter().find(|record| record.id == id) {
+        let record = read(context, id).await?;
+        if record.status.is_open() {
             if let Some(lock) = SessionLock::take(context.state.directory(), id)? {
                 // It has let go; what it left is on the record.
                 drop(lock);
-                context.output.document(&json!({ "session": id, "status": record.status, "reason": record.reason }));
+                let found = json!({ "session": id, "status": record.status, "reason": record.reason });
                 return Err(Failure::new(format!(
                     "{id} is {}: {}",
                     record.status,
@@ -146,12 +217,10 @@ async fn wait_for_other(context: &Context, id: SessionId) -> Result<Exit, Failur
                 ))
                 .hint(format!("lead it to its end: toehold session recover {id}"))
                 .partly()
-                .documented());
+                .with(found));
             }
         } else {
-            context.output.document(&json!({ "session": id, "status": "failed", "reason": "cancelled" }));
-            context.output.text(format_args!("{id} is cancelled; the process that worked on it has undone it."));
-            return Ok(Exit::Done);
+            return closed_by_other(context, &record);
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
@@ -163,6 +232,26 @@ async fn wait_for_other(context: &Context, id: SessionId) -> Result<Exit, Failur
         .partly())
 }
 
+/// What the process that worked on a session has made of it.
+fn closed_by_other(context: &Context, record: &SessionRecord) -> Result<Exit, Failure> {
+    let (id, account) = (record.id, &record.route.account);
+    let found = json!({ "session": id, "account": account, "status": record.status, "reason": record.reason });
+    if record.status == Status::Completed {
+        return Err(Failure::new(format!("the cancellation of {id} came too late: {account} is managed"))
+            .hint(format!("let it go again: toehold host rm {account}"))
+            .with(found));
+    }
+    context.output.document(&found);
+    let reason = record.reason.as_deref().unwrap_or("cancelled");
+    context.output.text(format_args!("{id} is {}; the process that worked on it has undone it: {reason}.", record.status));
+    Ok(Exit::Done)
+}
+
+async fn read(context: &Context, id: SessionId) -> Result<SessionRecord, Failure> {
+    let stored = Stored::<SessionRecord>::read(context.store(), &SessionRecord::key(id)?).await?;
+    Ok(stored.ok_or_else(|| explained(SessionError::NotFound(id)))?.body)
+}
+
 /// `toehold session recover`.
 ///
 /// # Errors
@@ -171,13 +260,14 @@ pub(super) async fn recover(context: &Context, id: Option<SessionId>) -> Result<
     let onboarder = context.onboarder().await?;
     let master = context.master_key().await?;
     let mut console = console(context);
-    let locks = Locks::default();
+    let locks = Locks::of(&console);
     let results = match id {
         Some(id) => {
+            let record = read(context, id).await?;
             let Some(lock) = SessionLock::take(context.state.directory(), id)? else {
                 return Err(Failure::new(format!("another process is working on session {id}")));
             };
-            console.resume(lock, id.to_string());
+            console.resume(lock, &record.route.account);
             let result = onboarder.recover(id, &master, &mut UnwrapErr(SysRng), &mut console).await;
             if let Err(error @ (SessionError::NotFound(_) | SessionError::Closed { .. })) = result {
                 console.finish();
@@ -190,32 +280,81 @@ pub(super) async fn recover(context: &Context, id: Option<SessionId>) -> Result<
         }
     };
     console.finish();
-    report(context, results, &locks.busy())
+    let (results, busy) = locks.and(results);
+    report(context, results, &busy, false)
 }
 
-/// The sessions that this process has taken, and those that others have.
-#[derive(Default)]
+/// What became of a session.
+struct Told {
+    id: SessionId,
+    account: String,
+    status: String,
+    why: String,
+    settled: bool,
+}
+
+impl Told {
+    fn of((id, result): Recovered) -> Self {
+        let settled = is_settled(&result);
+        match result {
+            Ok(outcome) => {
+                let status = if outcome.end == End::LetGo { "let go".to_owned() } else { outcome.record.status.to_string() };
+                let account = outcome.record.route.account.to_string();
+                Self { id, account, status, why: outcome.reason.unwrap_or_default(), settled }
+            }
+            Err(error) => Self { id, account: String::new(), status: "error".to_owned(), why: chain(&error), settled },
+        }
+    }
+}
+
+/// The sessions that this process has taken, and those that it could not take.
 struct Locks {
-    held: Mutex<Vec<SessionLock>>,
-    busy: Mutex<Vec<String>>,
+    /// What the display is told of the session that comes next.
+    subject: Subject,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    held: Vec<SessionLock>,
+    /// Others are working on these.
+    busy: Vec<String>,
+    failed: Vec<Told>,
 }
 
 impl Locks {
-    fn take(&self, context: &Context, record: &SessionRecord) -> bool {
-        match SessionLock::take(context.state.directory(), record.id) {
-            Ok(Some(lock)) => {
-                self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(lock);
-                true
-            }
-            _ => {
-                self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(record.id.to_string());
-                false
-            }
-        }
+    fn of(console: &Console) -> Self {
+        Self { subject: console.subject(), taken: Mutex::default() }
     }
 
-    fn busy(&self) -> Vec<String> {
-        std::mem::take(&mut *self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, context: &Context, record: &SessionRecord) -> bool {
+        let lock = SessionLock::take(context.state.directory(), record.id);
+        let is_ours = matches!(lock, Ok(Some(_)));
+        match lock {
+            Ok(Some(lock)) => {
+                self.subject.set(&record.route.account);
+                self.taken().held.push(lock);
+            }
+            Ok(None) => self.taken().busy.push(record.id.to_string()),
+            Err(error) => {
+                let account = record.route.account.to_string();
+                let why = format!("no lock file in {}: {error}", context.state.directory().display());
+                let told = Told { id: record.id, account, status: "error".to_owned(), why, settled: false };
+                self.taken().failed.push(told);
+            }
+        }
+        is_ours
+    }
+
+    /// These results with those of the sessions that could not be taken, and the names of those that others work on.
+    fn and(&self, results: Vec<Recovered>) -> (Vec<Told>, Vec<String>) {
+        let mut taken = self.taken();
+        let told = results.into_iter().map(Told::of).chain(std::mem::take(&mut taken.failed)).collect();
+        (told, std::mem::take(&mut taken.busy))
     }
 }
 
@@ -228,31 +367,20 @@ fn explained(error: SessionError) -> Failure {
     }
 }
 
-/// Tells what became of each session; `busy` are those that other processes are working on.
-fn report(context: &Context, results: Vec<(SessionId, Result<Outcome, SessionError>)>, busy: &[String]) -> Result<Exit, Failure> {
+/// Tells what became of each session; `busy` are those that other processes are working on, which is a failure where all were to
+/// come to their end.
+fn report(context: &Context, results: Vec<Told>, busy: &[String], all: bool) -> Result<Exit, Failure> {
     let mut owed = 0;
-    let mut rows = vec![["SESSION", "ACCOUNT", "STATUS", "WHY"].map(str::to_owned).to_vec()];
+    let mut rows = Rows::new(["SESSION", "STATUS", "ACCOUNT"]);
     let mut documents = Vec::new();
-    for (id, result) in results {
-        if !is_settled(&result) {
-            owed += 1;
-        }
-        let (account, status, why) = match result {
-            Ok(outcome) => {
-                let status = match outcome.end {
-                    End::LetGo => "let go".to_owned(),
-                    _ => outcome.record.status.to_string(),
-                };
-                (outcome.record.route.account.to_string(), status, outcome.reason.unwrap_or_default())
-            }
-            Err(error) => (String::new(), "error".to_owned(), chain(&error)),
-        };
+    for Told { id, account, status, why, settled } in results {
+        owed += usize::from(!settled);
         documents.push(json!({ "session": id, "account": account, "status": status, "reason": why }));
-        rows.push(vec![id.to_string(), account, status, why]);
+        rows.push(vec![id.to_string(), status, account], &why);
     }
-    context.output.document(&json!({ "sessions": documents, "owed": owed, "busy": busy }));
-    if rows.len() > 1 {
-        context.output.text(table(&rows).trim_end());
+    let found = json!({ "sessions": documents, "owed": owed, "busy": busy });
+    if !rows.is_empty() {
+        rows.print(context);
     } else if busy.is_empty() {
         context.output.text("No session is open.");
     }
@@ -260,11 +388,18 @@ fn report(context: &Context, results: Vec<(SessionId, Result<Outcome, SessionErr
         context.output.text(format_args!("Another process is working on {id}."));
     }
     if owed == 0 {
+        if all && !busy.is_empty() {
+            return Err(Failure::new(format!("other processes are working on {}", busy.join(", ")))
+                .hint("end those, or cancel them one by one: toehold session cancel ID")
+                .partly()
+                .with(found));
+        }
+        context.output.document(&found);
         return Ok(Exit::Done);
     }
     let noun = if owed == 1 { "session is" } else { "sessions are" };
     Err(Failure::new(format!("{owed} {noun} still owed"))
         .hint("a key whose host was never proven is settled by the next host add of its account, or by session recover five minutes after its end")
         .partly()
-        .documented())
+        .with(found))
 }

@@ -117,7 +117,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         options.hosts,
         begun.elapsed().as_secs_f64()
     ));
-    output.document(&json!({
+    let found = json!({
         "event": "done",
         "hosts": rows.iter().map(|row| json!({
             "account": row.account,
@@ -127,13 +127,14 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
             "temporary_key_refused": row.temporary_refused,
             "foreign_lines_untouched": row.foreign_kept,
         })).collect::<Vec<_>>(),
-    }));
+    });
     if good == usize::from(options.hosts) {
+        output.document(&found);
         Ok(Exit::Done)
     } else if context.signals.came() {
-        Err(Failure::new("interrupted"))
+        Err(Failure::new("interrupted").with(found))
     } else {
-        Err(Failure::new("not every host came out as it should"))
+        Err(Failure::new("not every host came out as it should").with(found))
     }
 }
 
