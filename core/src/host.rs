@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Account, Route};
 use crate::id::SessionId;
-use crate::public_key::PublicKey;
+use crate::public_key::{Fingerprint, PublicKey};
 use crate::record::Record;
 use crate::store::{Key, KeyError};
 use crate::time::Timestamp;
@@ -64,6 +64,18 @@ pub struct HostRecord {
     /// Whether temporary lines on this host carry no expiry, because its SSH server does not know `expiry-time`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_expiry: bool,
+    /// Under which master key it was last seen settled; `None` where that is not known, as before the first rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
+}
+
+/// A host that was seen to hold one master key alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The number of the rotation that had settled it, or that was the last one when it came in.
+    pub generation: u64,
+    /// That key.
+    pub fingerprint: Fingerprint,
 }
 
 impl Record for HostRecord {}

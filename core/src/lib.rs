@@ -5,8 +5,10 @@ mod audit;
 mod connect;
 mod host;
 mod id;
+mod master_key;
 mod public_key;
 mod record;
+mod rotation;
 mod secret;
 mod store;
 #[cfg(feature = "testing")]
@@ -19,10 +21,14 @@ pub use connect::{
     Capabilities, ConnectError, Connector, FileError, FileKind, FileStat, HostFiles, HostKeyPolicy, HostSession, Identity,
     KeyAnswer, Login,
 };
-pub use host::{HostKeyTrust, HostRecord, KeyRole, KnownHost, ManagedKey};
+pub use host::{HostKeyTrust, HostRecord, KeyRole, KnownHost, ManagedKey, Settled};
 pub use id::{IdError, SessionId};
+pub use master_key::{CurrentMasterKey, MasterKeyRecord, RetiredKey};
 pub use public_key::{Fingerprint, FingerprintError, MAX_BLOB, PublicKey, PublicKeyError};
 pub use record::{Record, Stored};
+pub use rotation::{
+    HostPhase, HostProgress, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, SessionGlance,
+};
 pub use secret::SecretBytes;
 pub use store::{Entry, Expect, Key, KeyError, Revision, Source, Store, StoreError, Watch};
 pub use time::{Clock, Timer, Timestamp, TimestampError};

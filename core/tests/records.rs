@@ -87,6 +87,7 @@ fn host_record() -> HostRecord {
         managed_since: Timestamp::UNIX_EPOCH,
         removing: false,
         without_expiry: false,
+        settled: None,
     }
 }
 

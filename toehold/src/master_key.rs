@@ -3,68 +3,12 @@
 //! `masterkey/<fingerprint>` holds a key, `masterkey/current` names one by its fingerprint only. They are written in this
 //! order, so that the name never leads nowhere; an initialisation that stopped between the two is completed by the next.
 
-use std::fmt;
-
 use base64ct::{Base64, Encoding as _};
-use serde::{Deserialize, Serialize};
-use toehold_core::{Fingerprint, Identity, Key, KeyError, PublicKey, Record, SecretBytes, Store, StoreError, Stored, Timestamp};
+use toehold_core::{Fingerprint, Identity, Key, KeyError, PublicKey, SecretBytes, Store, StoreError, Stored, Timestamp};
 
 use crate::adapters::identity::{Purpose, Vault, VaultError};
 
-/// A master key: `masterkey/<fingerprint>`, the fingerprint as [`Fingerprint::to_segment`] writes it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MasterKeyRecord {
-    /// The public half.
-    pub public_key: PublicKey,
-    /// The comment that stands in the private key file.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub comment: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// The private half as an OpenSSH private key file, sealed as [`Purpose::MasterKey`]: an age file in base64.
-    pub sealed: String,
-}
-
-impl fmt::Debug for MasterKeyRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MasterKeyRecord")
-            .field("public_key", &self.public_key)
-            .field("comment", &self.comment)
-            .field("created_at", &self.created_at)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Record for MasterKeyRecord {}
-
-impl MasterKeyRecord {
-    /// `masterkey/<fingerprint>`.
-    ///
-    /// # Errors
-    /// None in practice: a fingerprint's segment is always one.
-    pub fn key(fingerprint: &Fingerprint) -> Result<Key, KeyError> {
-        Key::new(["masterkey", &fingerprint.to_segment()])
-    }
-}
-
-/// Which master key is in use: `masterkey/current`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CurrentMasterKey {
-    /// Its fingerprint.
-    pub fingerprint: Fingerprint,
-}
-
-impl Record for CurrentMasterKey {}
-
-impl CurrentMasterKey {
-    /// `masterkey/current`.
-    ///
-    /// # Errors
-    /// None in practice.
-    pub fn key() -> Result<Key, KeyError> {
-        Key::new(["masterkey", "current"])
-    }
-}
+pub use toehold_core::{CurrentMasterKey, MasterKeyRecord};
 
 /// Why there is no master key to be had.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +79,7 @@ pub async fn create_master_key<S: Store + ?Sized>(
     let openssh = openssh(key)?;
     check_private_half(fingerprint, &public_key, openssh)?;
     let sealed = Base64::encode_string(&vault.seal_secret(Purpose::MasterKey(fingerprint), openssh)?);
-    let record = MasterKeyRecord { public_key, comment: comment.to_owned(), created_at: now, sealed };
+    let record = MasterKeyRecord { public_key, comment: comment.to_owned(), created_at: now, sealed, generation: 0 };
     let stored = Stored::create(store, MasterKeyRecord::key(&fingerprint)?, record).await?;
     let current = make_current(store, stored.body.clone()).await?;
     if current.public_key == stored.body.public_key {
@@ -219,7 +163,7 @@ async fn oldest<S: Store + ?Sized>(store: &S) -> Result<Option<MasterKeyRecord>,
 
 /// Makes `record` current unless another one is; returns the one that is.
 async fn make_current<S: Store + ?Sized>(store: &S, record: MasterKeyRecord) -> Result<MasterKeyRecord, MasterKeyError> {
-    let current = CurrentMasterKey { fingerprint: record.public_key.fingerprint() };
+    let current = CurrentMasterKey { fingerprint: record.public_key.fingerprint(), generation: 0 };
     match Stored::create(store, CurrentMasterKey::key()?, current).await {
         Ok(_) => Ok(record),
         Err(StoreError::Conflict { .. }) => current_master_key(store).await?.ok_or(MasterKeyError::Absent),

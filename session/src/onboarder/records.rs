@@ -120,6 +120,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             managed_since: now,
             removing: false,
             without_expiry: record.without_expiry,
+            settled: None,
         };
         let mut conflicts = 0;
         loop {
