@@ -177,6 +177,12 @@ pub trait HostSession: Send {
     /// The answer to [`Login::query`]: whether that key would have been accepted; `None` where nothing was asked.
     fn queried(&self) -> Option<bool>;
 
+    /// The software that the server says to be, which this connection's key exchange has signed: what stands behind
+    /// `SSH-2.0-` (RFC 4253 §4.2), such as `OpenSSH_9.2p1 Debian-2`. `None` where the connector does not tell.
+    fn software(&self) -> Option<&str> {
+        None
+    }
+
     /// The files.
     fn files(&mut self) -> &mut Self::Files;
 

@@ -122,6 +122,12 @@ impl AuthorizedKeys {
         })
     }
 
+    /// Adds a line at the end, whether its key is there already or not. sshd takes the first line that admits a login, so
+    /// that a second line with the same key adds to what the others allow only where they refuse.
+    pub fn push(&mut self, line: &Line) {
+        self.append(&line.to_bytes());
+    }
+
     fn append(&mut self, line: &[u8]) {
         self.bytes.reserve_exact(line.len() + 1);
         if self.ends_mid_line() {
@@ -139,7 +145,13 @@ impl AuthorizedKeys {
 
     /// Removes every line that holds `key`; returns how many there were.
     pub fn remove(&mut self, key: &PublicKey) -> usize {
-        let ranges: Vec<_> = self.find(key).map(|entry| entry.start()..entry.end()).collect();
+        self.remove_where(key, |_| true)
+    }
+
+    /// Removes those lines that hold `key` and are `meant`; returns how many there were.
+    pub fn remove_where(&mut self, key: &PublicKey, meant: impl Fn(&KeyLine<'_>) -> bool) -> usize {
+        let found = self.find(key).filter(|entry| entry.key().is_some_and(|line| meant(&line)));
+        let ranges: Vec<_> = found.map(|entry| entry.start()..entry.end()).collect();
         let ended_mid_line = self.ends_mid_line();
         self.cut(&ranges);
         let last_gone = ended_mid_line && ranges.last().is_some() && !self.ends_mid_line();

@@ -22,6 +22,7 @@ const TIME_LIMIT: u64 = 30;
 pub struct SimulatedSession {
     host_key: PublicKey,
     queried: Option<bool>,
+    software: Option<String>,
     faults: Faults,
     files: SimulatedFiles,
 }
@@ -122,6 +123,7 @@ impl SimulatedFleet {
         machine.user(user, machine.time(now));
         machine.logins.push((user.to_owned(), key.clone(), now));
         Self::connect_fault(fault, route, key)?;
+        let software = machine.settings.says_to_be();
         let no_sftp = |reason: &str| ConnectError::NoSftp { route: route.to_string(), reason: reason.to_owned() };
         if !grant.forced_command.is_none_or(|command| serves_sftp(&command)) {
             return Err(no_sftp("the key's line in authorized_keys forces another command"));
@@ -137,7 +139,7 @@ impl SimulatedFleet {
             outages: machine.outages,
             lost: false,
         };
-        Ok(SimulatedSession { host_key, queried, faults: self.faults.clone(), files })
+        Ok(SimulatedSession { host_key, queried, software, faults: self.faults.clone(), files })
     }
 }
 
@@ -188,6 +190,10 @@ impl HostSession for SimulatedSession {
 
     fn queried(&self) -> Option<bool> {
         self.queried
+    }
+
+    fn software(&self) -> Option<&str> {
+        self.software.as_deref()
     }
 
     fn files(&mut self) -> &mut SimulatedFiles {

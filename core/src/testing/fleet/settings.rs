@@ -26,6 +26,9 @@ pub struct HostSettings {
     pub utc_offset: i64,
     /// What its sshd knows of expiry.
     pub expiry_time: ExpiryTime,
+    /// What the server says to be ([`HostSession::software`](crate::HostSession::software)) instead of a version of OpenSSH
+    /// that fits `expiry_time`; empty for a server that does not say.
+    pub software: Option<String>,
     /// Where connections come from, as the host sees it; for `from="…"`.
     pub client_address: String,
     /// `AuthorizedKeysFile`; `%h`, `%u` and `%%` are filled in, a relative path begins in the home directory.
@@ -54,6 +57,7 @@ impl Default for HostSettings {
             clock_skew: 0,
             utc_offset: 0,
             expiry_time: ExpiryTime::LocalAndUtc,
+            software: None,
             client_address: "192.0.2.10".to_owned(),
             authorized_keys_files: vec![".ssh/authorized_keys".to_owned(), ".ssh/authorized_keys2".to_owned()],
             strict_modes: true,
@@ -69,6 +73,19 @@ impl Default for HostSettings {
 }
 
 impl HostSettings {
+    /// What the server says to be.
+    pub(super) fn says_to_be(&self) -> Option<String> {
+        let fitting = match self.expiry_time {
+            ExpiryTime::Unknown => "OpenSSH_7.4",
+            ExpiryTime::LocalOnly => "OpenSSH_8.9p1 Ubuntu-3",
+            ExpiryTime::LocalAndUtc => "OpenSSH_9.2p1 Debian-2",
+        };
+        match &self.software {
+            Some(text) => (!text.is_empty()).then(|| text.clone()),
+            None => Some(fitting.to_owned()),
+        }
+    }
+
     /// Whether a login by `key` at `now` (by the host's clock) is granted by a file with these bytes, as sshd(8) reads it;
     /// then what the line that grants it says.
     ///

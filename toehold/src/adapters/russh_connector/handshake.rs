@@ -8,7 +8,7 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, ChannelOpenFailure, Preferred, SshId, cipher, compression};
 use toehold_core::{ConnectError, HostKeyPolicy, PublicKey, Route, Source};
 
-use super::dial::{Lifeline, Stream, Tethered, dial};
+use super::dial::{Greeting, Lifeline, Stream, Tethered, dial};
 use super::{Deadline, Limits};
 
 /// Host key algorithms, most wanted first. No `ssh-rsa`: its signatures are SHA-1.
@@ -31,6 +31,7 @@ pub(super) struct Hop {
     pub(super) seen: Seen,
     pub(super) deadline: Deadline,
     host_key: PublicKey,
+    greeting: Greeting,
     joined: bool,
     _lifeline: Lifeline,
 }
@@ -122,6 +123,11 @@ impl Hop {
         &self.host_key
     }
 
+    /// The software that the host says to be.
+    pub(super) fn software(&self) -> Option<String> {
+        self.greeting.software()
+    }
+
     /// Why the connection ended, where `error` only says that it did.
     pub(super) async fn reason(&mut self, error: impl Into<Source>) -> Source {
         // Everything that could be waited for here is over: the stream has ended.
@@ -198,7 +204,7 @@ async fn handshake(
     };
     let deadline = Deadline::after(limits.login);
     let (stream, lifeline) = Tethered::new(stream);
-    let seen = Seen::default();
+    let (seen, greeting) = (Seen::default(), stream.greeting());
     let client = Client { policy: policy.clone(), someone_decides, seen: seen.clone() };
     let connecting = client::connect_stream(Arc::new(config), stream, client);
     let result = deadline.within(route, "exchanging keys", connecting).await.map_err(Failure::Other)?;
@@ -206,7 +212,9 @@ async fn handshake(
     let broken =
         |source: Source| Failure::Other(ConnectError::Broken { route: route.to_string(), doing: "exchanging keys", source });
     match (result, host_key) {
-        (Ok(handle), Some(host_key)) => Ok(Hop { handle, seen, deadline, host_key, joined: false, _lifeline: lifeline }),
+        (Ok(handle), Some(host_key)) => {
+            Ok(Hop { handle, seen, deadline, host_key, greeting, joined: false, _lifeline: lifeline })
+        }
         (Err(russh::Error::UnknownKey), Some(found)) => Err(Failure::HostKey(found)),
         (Err(russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. }), _)
             if !matches!(policy, HostKeyPolicy::CallerDecides) =>

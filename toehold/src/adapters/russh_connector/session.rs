@@ -18,6 +18,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct RusshSession {
     files: RusshFiles,
     queried: Option<bool>,
+    software: Option<String>,
     hop: Hop,
     below: Vec<Hop>,
 }
@@ -39,7 +40,7 @@ impl RusshSession {
         let opening = open_sftp(&hop, limits);
         let result = hop.deadline.within(route, "starting SFTP", opening).await?;
         match result {
-            Ok(files) => Ok(Self { files, queried, hop, below }),
+            Ok(files) => Ok(Self { files, queried, software: hop.software(), hop, below }),
             Err(NoSftp::Refused(reason)) => match hop.seen.ended() {
                 Some(Ended::Error(source)) => {
                     Err(ConnectError::Broken { route: route.to_string(), doing: "starting SFTP", source })
@@ -85,6 +86,10 @@ impl HostSession for RusshSession {
 
     fn queried(&self) -> Option<bool> {
         self.queried
+    }
+
+    fn software(&self) -> Option<&str> {
+        self.software.as_deref()
     }
 
     fn files(&mut self) -> &mut RusshFiles {
