@@ -53,7 +53,7 @@ else F=1; fi;
 C=$({ sshd -T -C "user=$u,host=x,addr=127.0.0.1" || { cd /etc/ssh; for x in sshd_config.d/*f sshd_config; do
     sed "/^ *[Mm]atch/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/$a; } |
 grep -iE "port|hostkey[^a]|keys[fc]|chroot|forcec|pubkeyau" | while read -r x v; do
-  x=$(echo "$x" | tr A-Z a-z);
+  case $x in *[A-Z]*) x=$(echo "$x" | tr A-Z a-z); esac;
   case $x=$v in
   auth*file=*) [ $S ] || for y in $v x; do
     y=${y#%h/};
