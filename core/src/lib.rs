@@ -26,9 +26,7 @@ pub use id::{IdError, SessionId};
 pub use master_key::{CurrentMasterKey, MasterKeyRecord, RetiredKey};
 pub use public_key::{Fingerprint, FingerprintError, MAX_BLOB, PublicKey, PublicKeyError};
 pub use record::{Record, Stored};
-pub use rotation::{
-    HostPhase, HostProgress, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, SessionGlance,
-};
+pub use rotation::{HostPhase, HostProgress, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, SessionGlance};
 pub use secret::SecretBytes;
 pub use store::{Entry, Expect, Key, KeyError, Revision, Source, Store, StoreError, Watch};
 pub use time::{Clock, Timer, Timestamp, TimestampError};

@@ -246,3 +246,22 @@ fn one_login_try_is_enough() {
     toehold.run(["host", "check"]).ends(0);
     toehold.run(["host", "rm", &host.account().to_string()]).ends(0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_is_measured_and_shown() {
+    let toehold = Toehold::new();
+    for (error, words) in [(130, "130 s ahead of ours"), (-4000, "4000 s behind ours")] {
+        let host = Inside::with(|host| host.clock_error(error)).await;
+        let done = host.add(&toehold, &[]).ends(0);
+        // Seconds go by between two looks at two clocks.
+        let shown = done.stderr.lines().find(|line| line.contains("the host's clock is")).expect("it is shown");
+        let seconds: i64 = shown.split("clock is ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!((seconds - i64::from(error.abs())).abs() <= 2, "{words}: {shown}");
+        assert!(shown.ends_with(words.split_once(" s ").unwrap().1), "{words}: {shown}");
+        let done = host.add(&toehold, &["--json"]).ends(0);
+        let told = done.lines().into_iter().find(|line| line["event"] == "clock_error").expect("it is told");
+        assert!((told["seconds"].as_i64().unwrap() - i64::from(error)).abs() <= 2, "{told}");
+    }
+    let host = Inside::start().await;
+    assert!(!host.add(&toehold, &[]).ends(0).stderr.contains("clock"));
+}

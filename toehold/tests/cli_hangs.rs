@@ -13,6 +13,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::{Inside, Toehold};
 use toehold::adapters::local_host::Fault;
 
@@ -66,4 +67,51 @@ fn anchored_seen_gone_where_a_host_stops_answering_requests_about_its_files() {
             });
         }
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_rm_of_a_host_that_hangs_ends_with_a_signal() {
+    let (toehold, host) = (Toehold::new(), Inside::start().await);
+    host.add(&toehold, &[]).ends(0);
+    host.fault(Fault::HangInLogin);
+    let before = host.ours();
+    let account = host.account();
+    for signal in [Signal::INT, Signal::TERM] {
+        let child = toehold.spawn(["-vv", "host", "rm", &account]);
+        caught(&child, signal);
+        let begun = Instant::now();
+        let done = Toehold::wait(child).ends(1);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert!(done.stderr.contains("interrupted") && done.stderr.contains("stays on record"), "{}", done.stderr);
+    }
+    host.heal();
+    assert_eq!(host.ours(), before);
+    host.is_managed(&toehold);
+}
+
+#[test]
+fn init_that_makes_a_large_key_ends_with_a_signal() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let toehold = Toehold::bare();
+        let child = toehold.spawn(["init", "--algorithm", "rsa-8192"]);
+        caught(&child, signal);
+        let done = Toehold::wait(child).ends(1);
+        assert!(done.stderr.contains("interrupted") && done.stdout.is_empty(), "{done:?}");
+        assert!(!toehold.state().join("identity").exists());
+        toehold.run(["init"]).ends(0);
+    }
+}
+
+/// Sends the signal as soon as the process catches it (`SigCgt` in proc(5)).
+fn caught(child: &std::process::Child, signal: Signal) {
+    let status = format!("/proc/{}/status", child.id());
+    let catches = || {
+        let text = std::fs::read_to_string(&status).unwrap();
+        let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&mask, 16).unwrap() & (1 << (signal.as_raw() - 1)) != 0
+    };
+    while !catches() {
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(child), signal).unwrap();
 }

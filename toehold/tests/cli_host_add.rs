@@ -391,3 +391,68 @@ fn what_would_leave_a_session_behind_is_refused_before_it_begins() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
     assert!(toehold.sessions(true).is_empty());
 }
+
+#[test]
+fn foreign_bytes_somebodys_own_line_with_a_key_of_ours_stays() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    let (alice, bob) = (support::key("ed25519"), support::key("ed25519"));
+    let own = alice.line_with("from=\"10.0.0.0/8\"");
+    host.authorize(&own);
+    let scratch = support::server::directory("keys");
+    let file = |name: &str, key: &support::Key| {
+        let path = scratch.path().join(name);
+        fs::write(&path, format!("{} {name}\n", key.line().trim())).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (alice_file, bob_file) = (file("alice", &alice), file("bob", &bob));
+    // Alice's line was there first; whether ours is added beside it is the onboarding's to decide.
+    let done = add(&toehold, &host, &["--key", &bob_file, "--key", &alice_file]);
+    if done.code != 0 {
+        add(&toehold, &host, &["--key", &bob_file]).ends(0);
+    }
+    assert!(fs::read_to_string(host.authorized_keys()).unwrap().starts_with(&own));
+    let done = toehold.run(["host", "rm", &host.account().to_string()]).ends(0);
+    assert_eq!(fs::read_to_string(host.authorized_keys()).unwrap(), own, "{}", done.stdout);
+    assert!(!done.stdout.contains("nobody can log in"), "{}", done.stdout);
+}
+
+#[test]
+fn a_machine_under_two_names_does_not_lose_its_keys_under_one() {
+    let (toehold, host) = (Toehold::new(), RealSshd::builder().config("ListenAddress 127.0.0.2").start());
+    add(&toehold, &host, &[]).ends(0);
+    let (first, home) = (host.account().to_string(), host.home());
+    let second = first.replace("127.0.0.1", "127.0.0.2");
+    toehold.run(["host", "add", &second, "--home", home.to_str().unwrap(), "--via", "sh"]).ends(0);
+    let before = fs::read(host.authorized_keys()).unwrap();
+    for (one, other) in [(&first, &second), (&second, &first)] {
+        let done = toehold.run(["--json", "host", "rm", one]).ends(1);
+        let document = done.json();
+        assert!(document["error"].as_str().unwrap().contains(other.as_str()), "{document}");
+        assert!(document["hint"].as_str().unwrap().contains(&format!("host rm --unreachable {other}")), "{document}");
+    }
+    assert_eq!(fs::read(host.authorized_keys()).unwrap(), before);
+    toehold.run(["host", "check"]).ends(0);
+    // As the advice says: one name is forgotten, then the keys go under the other.
+    toehold.run(["host", "rm", "--unreachable", &second]).ends(0);
+    assert_eq!(fs::read(host.authorized_keys()).unwrap(), before);
+    toehold.run(["host", "rm", &first]).ends(0);
+    assert_eq!(fs::read(host.authorized_keys()).unwrap(), b"");
+    // And all the same, where the operator says so.
+    add(&toehold, &host, &[]).ends(0);
+    toehold.run(["host", "add", &second, "--home", home.to_str().unwrap(), "--via", "sh"]).ends(0);
+    toehold.run(["host", "rm", "--same-host-key", &first]).ends(0);
+    assert_eq!(fs::read(host.authorized_keys()).unwrap(), b"");
+}
+
+#[test]
+fn a_home_that_was_named_once_is_remembered() {
+    let (toehold, host) = (Toehold::new(), RealSshd::start());
+    add(&toehold, &host, &[]).ends(0);
+    let account = host.account().to_string();
+    // Without it the command would work in the home of passwd, which is another.
+    toehold.run(["host", "add", &account, "--label", "again", "--via", "sh"]).ends(0);
+    let shown = toehold.run(["--json", "host", "show", &account]).ends(0).json();
+    assert_eq!((shown["label"].as_str(), shown["home"].as_str()), (Some("again"), host.home().to_str()));
+    toehold.run(["host", "check"]).ends(0);
+    assert_eq!(fs::read_to_string(host.authorized_keys()).unwrap().lines().count(), 1);
+}

@@ -224,3 +224,115 @@ async fn recovery_says_how_it_stands_by_its_exit_code() {
     let done = toehold.run(["session", "cancel", "--all"]).ends(3);
     assert!(done.stderr.contains(&waiting.session), "{}", done.stderr);
 }
+
+/// A `host add` that has been stopped when the master key was proven and the temporary one gone, and its session; `None` where it
+/// was faster than that.
+fn stopped_near_its_end(toehold: &Toehold, host: &Inside) -> Option<(std::process::Child, String)> {
+    let (account, file) = (host.account(), host.host_key_file());
+    let arguments = ["host", "add", &account, "--home", host.home(), "--host-key-file", file.to_str().unwrap(), "--via", "sh"];
+    let mut child = toehold.spawn(arguments);
+    loop {
+        let ours = host.ours();
+        if ours.contains("toehold-master") && !ours.contains("toehold-temporary") {
+            break;
+        }
+        std::thread::yield_now();
+    }
+    if child.try_wait().unwrap().is_none() {
+        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+        if let Some(session) = toehold.sessions(false).first() {
+            return Some((child, session["id"].as_str().unwrap().to_owned()));
+        }
+        kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+    }
+    Toehold::wait(child).ends(0);
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_that_comes_too_late_says_so() {
+    let (mut toehold, mut host) = (Toehold::new(), Inside::start().await);
+    let (child, session) = loop {
+        if let Some(stopped) = stopped_near_its_end(&toehold, &host) {
+            break stopped;
+        }
+        (toehold, host) = (Toehold::new(), Inside::start().await);
+    };
+    let cancelling = toehold.spawn(["--json", "session", "cancel", &session]);
+    while open_session(&toehold, &session)["cancelled"] != true {
+        std::thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+    Toehold::wait(child).ends(0);
+    let done = Toehold::wait(cancelling).ends(1);
+    let document = done.json();
+    assert_eq!((document["status"].as_str(), document["session"].as_str()), (Some("completed"), Some(session.as_str())));
+    assert!(document["error"].as_str().unwrap().contains("too late"), "{document}");
+    assert!(document["hint"].as_str().unwrap().contains("host rm"), "{document}");
+    host.is_managed(&toehold);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_name_the_account_that_they_are_about() {
+    let toehold = Toehold::new();
+    let (first, second) = (Inside::start().await, Inside::start().await);
+    let mut sessions = Vec::new();
+    for host in [&first, &second] {
+        let waiting = Waiting::start(&toehold, host, &["--seal-temporary-key"]);
+        assert!(waiting.paste().status.success());
+        sessions.push(waiting.session.clone());
+        waiting.kill();
+    }
+    let named = |done: &support::Done| -> std::collections::BTreeSet<String> {
+        let events = done.lines().into_iter().filter(|line| line.get("event").is_some());
+        events.map(|event| event["account"].as_str().unwrap().to_owned()).collect()
+    };
+    let one = toehold.run(["--json", "session", "cancel", &sessions[0]]).ends(0);
+    assert_eq!(named(&one).into_iter().collect::<Vec<_>>(), [first.account()]);
+    let again = Waiting::start(&toehold, &first, &["--seal-temporary-key"]);
+    assert!(again.paste().status.success());
+    again.kill();
+    let all = toehold.run(["--json", "session", "cancel", "--all"]).ends(0);
+    assert_eq!(named(&all), [first.account(), second.account()].into_iter().collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_cannot_be_taken_is_not_somebody_elses() {
+    use std::os::unix::fs::symlink;
+    let (toehold, host) = (Toehold::new(), Inside::start().await);
+    let waiting = Waiting::start(&toehold, &host, &["--seal-temporary-key"]);
+    let session = waiting.session.clone();
+    waiting.kill();
+    // As on a disk that cannot be written to, also for root.
+    let lock = toehold.state().join(format!("session-{session}.lock"));
+    drop(fs::remove_file(&lock));
+    symlink("/nowhere/at/all", &lock).unwrap();
+    for command in [&["recover"][..], &["cancel", "--all"]] {
+        let done = toehold.run(["--json", "session"].into_iter().chain(command.iter().copied())).ends(3);
+        let document = done.json();
+        assert_eq!((document["owed"].as_u64(), document["busy"].as_array().unwrap().len()), (Some(1), 0), "{document}");
+        assert!(document["sessions"][0]["reason"].as_str().unwrap().contains("no lock file"), "{document}");
+    }
+    fs::remove_file(&lock).unwrap();
+    // Nobody has pasted its line, and somebody still may: owed, but taken up.
+    let done = toehold.run(["--json", "session", "recover"]).ends(3);
+    assert_eq!(done.json()["sessions"][0]["status"], "orphaned", "{}", done.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_managed_is_not_told_as_failed_for_what_others_left() {
+    use std::os::unix::fs::symlink;
+    let (toehold, host) = (Toehold::new(), Inside::start().await);
+    // An orphaned session whose lock cannot be taken.
+    let waiting = Waiting::start(&toehold, &host, &[]);
+    let session = waiting.session.clone();
+    waiting.signal(Signal::TERM);
+    waiting.ends().ends(3);
+    symlink("/nowhere/at/all", toehold.state().join(format!("session-{session}.lock"))).unwrap();
+    let done = host.add(&toehold, &["--json"]).ends(0);
+    assert!(
+        done.stdout.contains("\"completed\"") && done.stdout.contains("earlier sessions could not be settled"),
+        "{}",
+        done.stdout
+    );
+}

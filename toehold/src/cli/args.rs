@@ -112,13 +112,20 @@ pub enum Host {
         concurrency: u16,
     },
     /// Take our keys away from a host and forget it; says what is left there
-    Rm {
-        /// user@host[:port]
-        account: Account,
-        /// Forget the host without reaching it: our keys stay where they are
-        #[arg(long)]
-        unreachable: bool,
-    },
+    Rm(Remove),
+}
+
+/// `toehold host rm`.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// user@host[:port]
+    pub account: Account,
+    /// Forget the host without reaching it: our keys stay where they are
+    #[arg(long)]
+    pub unreachable: bool,
+    /// Even where the same user and host key are managed under another name too, which may be the same machine
+    #[arg(long, conflicts_with = "unreachable")]
+    pub same_host_key: bool,
 }
 
 /// `toehold host add`.

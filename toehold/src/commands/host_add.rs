@@ -71,7 +71,8 @@ pub(super) async fn add_one(
     }
     check_jumps(context, &account, &how.jumps).await?;
     let master = context.master_key().await?;
-    let request = request(account, how, &master, keys)?;
+    let home = home(context, &account, how).await?;
+    let request = request(account, how, home, &master, keys)?;
     let mut console =
         Console::new(context.output, context.signals.clone(), context.state.directory().to_owned(), delivery.clone());
     let result = onboard(context, request, &master, &mut console).await;
@@ -155,8 +156,22 @@ fn begin_failure(error: SessionError) -> Failure {
     }
 }
 
+/// The home that was named, now or when the host was brought in before.
+async fn home(context: &Context, account: &Account, how: &Onboarding) -> Result<Option<String>, Failure> {
+    if how.home.is_some() {
+        return Ok(how.home.clone());
+    }
+    Ok(Stored::<HostRecord>::read(context.store(), &HostRecord::key(account)?).await?.and_then(|known| known.body.home))
+}
+
 /// What a request asks for, checked before anything happens.
-fn request(account: Account, how: &Onboarding, master: &Identity, selected: Vec<ManagedKey>) -> Result<Request, Failure> {
+fn request(
+    account: Account,
+    how: &Onboarding,
+    home: Option<String>,
+    master: &Identity,
+    selected: Vec<ManagedKey>,
+) -> Result<Request, Failure> {
     let options = if how.harden { Options::new().restrict().command("internal-sftp")?.to_bytes() } else { Vec::new() };
     let line = ManagedKey {
         role: KeyRole::Master,
@@ -174,7 +189,7 @@ fn request(account: Account, how: &Onboarding, master: &Identity, selected: Vec<
     };
     request.from.clone_from(&how.from);
     request.lifetime = how.ttl;
-    request.home.clone_from(&how.home);
+    request.home = home;
     request.label.clone_from(&how.label);
     request.tags = how.tags.iter().cloned().collect();
     request.without_expiry = how.no_expiry;
@@ -412,7 +427,8 @@ async fn add_of_list(
     );
     let result = async {
         let master = context.master_key().await?;
-        let request = request(account.clone(), how, &master, keys)?;
+        let home = home(context, &account, how).await?;
+        let request = request(account.clone(), how, home, &master, keys)?;
         onboard(context, request, &master, &mut console).await
     }
     .await;

@@ -5,9 +5,11 @@ use getrandom::rand_core::UnwrapErr;
 use serde_json::json;
 use toehold_core::{
     Account, AuditEvent, AuditSink as _, Clock as _, ConnectError, Connector as _, HostFiles as _, HostKeyPolicy, HostRecord,
-    HostSession as _, KnownHost, Login, PublicKey, Route, SessionId, Source, Store as _, StoreAudit, StoreError, Stored,
+    HostSession as _, KeyRole, KnownHost, Login, ManagedKey, PublicKey, Route, SessionId, Source, Store as _, StoreAudit,
+    StoreError, Stored,
 };
 use toehold_keygen::AuthorizedKeys;
+use toehold_keygen::authorized_keys::KeyLine;
 use toehold_keygen::install::proof_file_name;
 use toehold_keygen::replacement::{KeyFile, Plan, inspect, replace};
 
@@ -16,30 +18,32 @@ use toehold_session::Status;
 use super::host_check::other_keys;
 use super::host_list::{host, hosts};
 use crate::adapters::system_clock::SystemClock;
+use crate::cli::args::Remove;
 use crate::cli::context::Context;
-use crate::cli::{Exit, Failure, chain};
+use crate::cli::{Exit, Failure, chain, printable};
 
 /// Removes every key on record from the host, sees that the master key is gone or refused, and then forgets the host.
 ///
 /// # Errors
 /// Where the host cannot be reached or changed: then it stays on record.
-pub(super) async fn remove(context: &Context, account: &Account, unreachable: bool) -> Result<Exit, Failure> {
+pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, Failure> {
+    let account = &options.account;
     let mut stored = host(context, account).await?;
-    if unreachable {
-        forget(context, &stored, "operators_word").await?;
-        context
-            .output
-            .document(&json!({ "account": account, "removed": false, "forgotten": true, "keys_left": stored.body.keys.len() }));
-        context.output.text(format_args!("{account} is forgotten. Still on the host, if it ever comes back:"));
-        for key in &stored.body.keys {
-            context.output.text(format_args!("  {} {}", key.public_key.fingerprint(), key.comment));
-        }
-        return Ok(Exit::Done);
+    if options.unreachable {
+        return forget_unreached(context, &stored).await;
     }
     let policy = context.host_key_policy(&stored.body.route).await?;
     let master = context.master_key().await?;
+    if !options.same_host_key {
+        check_other_names(context, &stored.body, &policy).await?;
+    }
     let login = Login { route: &stored.body.route, identity: &master, host_key: &policy, query: None };
-    let mut connection = match context.connector.log_in(&login).await {
+    let mut signals = context.signals.clone();
+    let logged_in = tokio::select! {
+        logged_in = context.connector.log_in(&login) => logged_in,
+        () = signals.wait() => return Err(Failure::new(format!("interrupted; nothing was changed, and {account} stays on record"))),
+    };
+    let mut connection = match logged_in {
         Ok(connection) => connection,
         Err(ConnectError::KeyRefused { .. }) => return remove_refused(context, &stored, &policy).await,
         Err(error) => {
@@ -57,8 +61,11 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
     let home = record.home.as_deref().unwrap_or(".");
     let plan = Plan::new(&mut UnwrapErr(SysRng), home, "host-rm")?.also_second_file();
     let edit = |_: KeyFile, document: &mut AuthorizedKeys| -> Result<(), Source> {
-        for key in record.keys.iter().map(|key| &key.public_key).chain(temporary.iter().map(|(_, key)| key)) {
+        for (_, key) in &temporary {
             document.remove(key);
+        }
+        for key in &record.keys {
+            document.remove_where(&key.public_key, |line| is_ours(key, line));
         }
         Ok(())
     };
@@ -78,31 +85,98 @@ pub(super) async fn remove(context: &Context, account: &Account, unreachable: bo
             .hint("run it again: it is safe to, and tells how it stands")
             .partly()
     })?;
-    if record.keys.iter().any(|key| !inspection.copies(&key.public_key).is_empty()) {
+    let files = [KeyFile::AuthorizedKeys, KeyFile::AuthorizedKeys2].map(|file| inspection.document(file));
+    let lines = |key: &ManagedKey| -> Vec<bool> {
+        let found = files.into_iter().flatten().flat_map(|document| document.find(&key.public_key));
+        found.filter_map(|entry| entry.key().map(|line| is_ours(key, &line))).collect()
+    };
+    if record.keys.iter().any(|key| lines(key).contains(&true)) {
         return Err(
             Failure::new(format!("{account} stays on record: our keys are in its file again after their removal")).partly()
         );
     }
-    let left = other_keys(record, &inspection);
+    let others: Vec<&ManagedKey> = record.keys.iter().filter(|key| !lines(key).is_empty()).collect();
+    let gone = record.keys.len() - others.len();
+    let left = other_keys(record, &inspection) + others.len();
     forget(context, &stored, "seen_gone").await?;
-    context.output.document(&json!({
+    let found = json!({
         "account": account,
         "removed": true,
         "forgotten": true,
         "evidence": "seen_gone",
         "other_keys": left,
+        "left_as_found": others.iter().map(|key| key.public_key.fingerprint()).collect::<Vec<_>>(),
         "objections": inspection.objections.iter().map(|objection| chain(objection)).collect::<Vec<_>>(),
-    }));
+    });
     context.output.text(format_args!(
         "Our {} gone from {account}, and it is forgotten.",
-        if record.keys.len() == 1 { "key is".to_owned() } else { format!("{} keys are", record.keys.len()) }
+        if gone == 1 { "key is".to_owned() } else { format!("{gone} keys are") }
     ));
+    say_what_is_left(context, left, &others);
+    if context.signals.came() {
+        return Err(Failure::new(format!("interrupted; our keys were gone already, and {account} is forgotten")).with(found));
+    }
+    context.output.document(&found);
+    Ok(Exit::Done)
+}
+
+/// Forgets a host, with all that is still on it.
+async fn forget_unreached(context: &Context, stored: &Stored<HostRecord>) -> Result<Exit, Failure> {
+    let account = &stored.body.route.account;
+    forget(context, stored, "operators_word").await?;
+    context
+        .output
+        .document(&json!({ "account": account, "removed": false, "forgotten": true, "keys_left": stored.body.keys.len() }));
+    context.output.text(format_args!("{account} is forgotten. Still on the host, if it ever comes back:"));
+    for key in &stored.body.keys {
+        context.output.text(format_args!("  {} {}", key.public_key.fingerprint(), key.comment));
+    }
+    Ok(Exit::Done)
+}
+
+fn say_what_is_left(context: &Context, left: usize, others: &[&ManagedKey]) {
+    for key in others {
+        context.output.text(format_args!(
+            "Left there is a line with {} {} that is not as ours was.",
+            key.public_key.fingerprint(),
+            printable(&key.comment)
+        ));
+    }
     match left {
         0 => context.output.text("No other key is left there: nobody can log in by public key any more."),
         1 => context.output.text("1 other key is left there, untouched."),
         more => context.output.text(format_args!("{more} other keys are left there, untouched.")),
     }
-    Ok(Exit::Done)
+}
+
+/// Whether a line is the one that we wrote. Whatever has the master key in it is: nobody else has that. Another key is somebody's,
+/// who may have a line of his own with it.
+fn is_ours(key: &ManagedKey, line: &KeyLine<'_>) -> bool {
+    key.role == KeyRole::Master
+        || line.options().unwrap_or_default() == key.options.as_bytes() && line.comment() == key.comment.as_bytes()
+}
+
+/// One machine may be on record under two names, an alias or another address: to take the keys away under one of them would lock us
+/// out of the other.
+async fn check_other_names(context: &Context, record: &HostRecord, policy: &HostKeyPolicy) -> Result<(), Failure> {
+    let account = &record.route.account;
+    for other in hosts(context).await? {
+        let Ok(other) = other else { continue };
+        let name = &other.route.account;
+        if name == account || name.user() != account.user() {
+            continue;
+        }
+        if context.host_key_policy(&other.route).await.is_ok_and(|theirs| theirs == *policy) {
+            return Err(Failure::new(format!(
+                "{account} stays on record: {name} is managed too, has the same host key, and is locked out if that is the same machine"
+            ))
+            .hint(format!(
+                "forget the other name, which leaves the keys where they are: toehold host rm --unreachable {name}\n\
+                 or take them away all the same: toehold host rm --same-host-key {account}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The temporary keys of all sessions for this account that nobody works on.

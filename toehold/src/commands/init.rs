@@ -13,7 +13,7 @@ use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Init};
 use crate::cli::context::{Asker, state_directory};
-use crate::cli::{Exit, Failure, Output};
+use crate::cli::{Exit, Failure, Output, Signals};
 use crate::state::State;
 
 /// Makes what is not there yet; run again, it changes nothing.
@@ -21,7 +21,7 @@ use crate::state::State;
 /// # Errors
 /// Where the directory is not private, the passphrase is wrong, the disk is full, or what is there already is not what was asked
 /// for.
-pub(super) async fn init(global: &Global, options: &Init, output: Output) -> Result<Exit, Failure> {
+pub(super) async fn init(global: &Global, options: &Init, output: Output, signals: Signals) -> Result<Exit, Failure> {
     let directory = state_directory(global)?;
     let asker = Asker::new(global);
     let imported = options.import.as_deref().map(import).transpose()?;
@@ -37,12 +37,13 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output) -> Res
     if let Some(present) = &present {
         check_master_key(&directory, present, options, wanted.as_ref())?;
     }
-    let algorithm = options.algorithm.unwrap_or_default();
+    let key = match imported {
+        None if present.is_none() => Some(generated(options.algorithm.unwrap_or_default(), signals).await?),
+        imported => imported,
+    };
     let generate = || -> Result<Identity, Source> {
-        match imported {
-            Some(identity) => Ok(identity),
-            None => Ok(KeyPair::generate(&mut UnwrapErr(SysRng), algorithm)?.identity()?),
-        }
+        // Another process has taken the key away that was there a moment ago.
+        key.ok_or_else(|| "the master key has gone meanwhile; run it again".into())
     };
     let made = state.init(&identity, generate, MASTER_COMMENT, SystemClock.now()).await?;
     let key = &made.master_key.record.public_key;
@@ -71,6 +72,20 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output) -> Res
         output.text("Next: toehold host add user@host");
     }
     Ok(Exit::Done)
+}
+
+/// A new master key. A large RSA key takes its time, and nothing has begun while it is made.
+async fn generated(algorithm: KeyAlgorithm, mut signals: Signals) -> Result<Identity, Failure> {
+    let making = tokio::task::spawn_blocking(move || -> Result<Identity, Source> {
+        Ok(KeyPair::generate(&mut UnwrapErr(SysRng), algorithm)?.identity()?)
+    });
+    tokio::select! {
+        made = making => {
+            let made = made.map_err(|error| Failure::new(format!("making the master key was lost: {error}")))?;
+            made.map_err(|error| Failure::new(format!("making the master key failed: {}", crate::cli::chain(error.as_ref()))))
+        }
+        () = signals.wait() => Err(Failure::new("interrupted; no key was made")),
+    }
 }
 
 /// An identity that is there stays as it is, so that options for a new one must not seem to have done something. Where the master

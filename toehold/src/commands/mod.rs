@@ -26,13 +26,13 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
     let global = cli.global;
     let context = || Context::open(&global, output, signals.clone());
     match cli.command {
-        Command::Init(options) => init::init(&global, &options, output).await,
+        Command::Init(options) => init::init(&global, &options, output, signals).await,
         Command::Host(Host::Add(options)) => host_add::add(&context()?, options).await,
         Command::Host(Host::Invite(options)) => host_invite::invite(&context()?, options).await,
         Command::Host(Host::Ls) => host_list::list(&context()?).await,
         Command::Host(Host::Show { account }) => host_list::show(&context()?, &account).await,
         Command::Host(Host::Check { accounts, concurrency }) => host_check::check(&context()?, accounts, concurrency).await,
-        Command::Host(Host::Rm { account, unreachable }) => host_remove::remove(&context()?, &account, unreachable).await,
+        Command::Host(Host::Rm(options)) => host_remove::remove(&context()?, &options).await,
         Command::Session(Session::Ls { all }) => session::list(&context()?, all).await,
         Command::Session(Session::Show { id }) => session::show(&context()?, id).await,
         Command::Session(Session::Cancel { id, all: _, forget }) => session::cancel(&context()?, id, forget).await,

@@ -201,7 +201,7 @@ impl server::Handler for Client {
         }
         let gate = Gate { shared: Arc::clone(&self.shared), wire: self.wire.clone(), gone: self.gone.clone() };
         let options = &self.shared.options;
-        let tree = Tree::new(self.shared.home.clone(), options.chroot);
+        let tree = Tree::new(self.shared.home.clone(), options.chroot, options.clock_error);
         russh_sftp::server::run(channel.into_stream(), Sftp::new(gate, tree, options.posix_rename, options.fsync)).await;
         Ok(())
     }

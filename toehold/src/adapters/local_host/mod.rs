@@ -40,6 +40,7 @@ pub struct LocalHostBuilder {
     fsync: bool,
     chroot: bool,
     utc_offset: i32,
+    clock_error: i32,
 }
 
 impl LocalHostBuilder {
@@ -61,6 +62,13 @@ impl LocalHostBuilder {
     #[must_use]
     pub fn chroot(mut self, yes: bool) -> Self {
         self.chroot = yes;
+        self
+    }
+
+    /// How many seconds the clock is wrong that its files' times come from; positive where it is ahead (default: 0).
+    #[must_use]
+    pub fn clock_error(mut self, seconds: i32) -> Self {
+        self.clock_error = seconds;
         self
     }
 
@@ -128,6 +136,7 @@ impl LocalHost {
             fsync: true,
             chroot: false,
             utc_offset: 0,
+            clock_error: 0,
         }
     }
 

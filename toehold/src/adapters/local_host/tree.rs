@@ -23,6 +23,8 @@ pub(super) struct Tree {
     root: PathBuf,
     /// Whether clients call the root `/`.
     chroot: bool,
+    /// How far ahead of ours the clock is that its files' times come from, in seconds.
+    clock_error: i32,
     handles: HashMap<String, Open>,
     next_handle: u32,
 }
@@ -37,8 +39,8 @@ type Answer<T> = Result<T, StatusCode>;
 
 impl Tree {
     /// `root` is canonical.
-    pub(super) fn new(root: PathBuf, chroot: bool) -> Self {
-        Self { root, chroot, handles: HashMap::new(), next_handle: 0 }
+    pub(super) fn new(root: PathBuf, chroot: bool, clock_error: i32) -> Self {
+        Self { root, chroot, clock_error, handles: HashMap::new(), next_handle: 0 }
     }
 
     /// The path on this machine. Links on the way are resolved, one at the end only with `follow`.
@@ -80,6 +82,19 @@ impl Tree {
         self.next_handle = self.next_handle.wrapping_add(1);
         self.handles.insert(handle.clone(), open);
         Ok(handle)
+    }
+
+    fn attributes(&self, metadata: &Metadata) -> FileAttributes {
+        let seconds = |time: i64| u32::try_from(time.saturating_add(self.clock_error.into())).ok();
+        FileAttributes {
+            size: Some(metadata.len()),
+            uid: Some(metadata.uid()),
+            gid: Some(metadata.gid()),
+            permissions: Some(metadata.mode()),
+            atime: seconds(metadata.atime()),
+            mtime: seconds(metadata.mtime()),
+            ..FileAttributes::empty()
+        }
     }
 
     fn file(&self, handle: &str) -> Answer<&fs::File> {
@@ -125,11 +140,11 @@ impl Tree {
 
     pub(super) fn stat(&self, path: &str, follow: bool) -> Answer<FileAttributes> {
         let metadata = fs::symlink_metadata(self.place(path, follow)?).map_err(status)?;
-        Ok(attributes(&metadata))
+        Ok(self.attributes(&metadata))
     }
 
     pub(super) fn stat_handle(&self, handle: &str) -> Answer<FileAttributes> {
-        Ok(attributes(&self.file(handle)?.metadata().map_err(status)?))
+        Ok(self.attributes(&self.file(handle)?.metadata().map_err(status)?))
     }
 
     pub(super) fn set_attributes(&self, path: &str, attributes: &FileAttributes) -> Answer<()> {
@@ -144,12 +159,12 @@ impl Tree {
 
     pub(super) fn open_directory(&mut self, path: &str) -> Answer<String> {
         let place = self.place(path, true)?;
-        let mut files = vec![File::new(".", attributes(&fs::metadata(&place).map_err(status)?)), File::dummy("..")];
+        let mut files = vec![File::new(".", self.attributes(&fs::metadata(&place).map_err(status)?)), File::dummy("..")];
         for entry in fs::read_dir(place).map_err(status)? {
             let entry = entry.map_err(status)?;
             // One that is gone by now is none.
             if let Ok(metadata) = entry.metadata() {
-                files.push(File::new(entry.file_name().to_string_lossy(), attributes(&metadata)));
+                files.push(File::new(entry.file_name().to_string_lossy(), self.attributes(&metadata)));
             }
         }
         self.keep(Open::Directory(files))
@@ -203,19 +218,6 @@ fn set(file: &fs::File, attributes: &FileAttributes) -> Answer<()> {
         file.set_permissions(Permissions::from_mode(mode & 0o7777)).map_err(status)?;
     }
     Ok(())
-}
-
-fn attributes(metadata: &Metadata) -> FileAttributes {
-    let seconds = |time: i64| u32::try_from(time).ok();
-    FileAttributes {
-        size: Some(metadata.len()),
-        uid: Some(metadata.uid()),
-        gid: Some(metadata.gid()),
-        permissions: Some(metadata.mode()),
-        atime: seconds(metadata.atime()),
-        mtime: seconds(metadata.mtime()),
-        ..FileAttributes::empty()
-    }
 }
 
 /// The status that OpenSSH's server gives for an error (`errno_to_portable`).
