@@ -274,7 +274,7 @@ fn malformed_input_is_refused_in_words() {
         ("10.0.0.0/8,!ops.example.net", "\"ops.example.net\""),
         ("10.0.0.*", "UseDNS"),
     ] {
-        let done = toehold.run(["host", "add", "deploy@web1", "--from", from]).ends(2);
+        let done = toehold.run(["host", "add", "deploy@web1", "--from", from, "--via", "false"]).ends(2);
         assert!(done.stderr.contains(words), "{from}: {}", done.stderr);
     }
     let file = toehold.state().join("key");
