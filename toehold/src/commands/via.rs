@@ -307,6 +307,8 @@ mod tests {
 
     #[test]
     fn what_a_shell_would_read_is_told_from_an_argument() {
+        // Not all of these programs are everywhere.
+        let parsed = |line: &str| Via { words: shell_words::split(line).unwrap() };
         let hostile: Account = "a$b@web1".parse().unwrap();
         for line in [
             "sh -c 'reach {account} sh'",
@@ -320,7 +322,7 @@ mod tests {
             "true '{user} x'",
             "true '$({user})'",
         ] {
-            let via = Via::parse(line).unwrap();
+            let via = parsed(line);
             assert!(via.check(&hostile).is_err(), "{line}");
             assert!(via.check(&"deploy-1.x@web1:2222".parse().unwrap()).is_ok(), "{line}");
             assert!(via.check(&"root@[fe80::1%eth0]".parse().unwrap()).is_ok() || line.contains("{account}"), "{line}");
@@ -334,11 +336,11 @@ mod tests {
             "sh ./reach {account}",
             "su {user}",
         ] {
-            assert!(Via::parse(line).unwrap().check(&hostile).is_ok(), "{line}");
+            assert!(parsed(line).check(&hostile).is_ok(), "{line}");
         }
         let worse: Account = "a;b@web1".parse().unwrap();
         for line in ["ssh {account} sh", "ssh -l {user} {host} sh", "ssh -l{user} web1"] {
-            assert!(Via::parse(line).unwrap().check(&worse).is_err(), "{line}");
+            assert!(parsed(line).check(&worse).is_err(), "{line}");
         }
     }
 }
