@@ -74,7 +74,7 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 26] = [
+const TOOLS: [Tool; 27] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -93,6 +93,7 @@ const TOOLS: [Tool; 26] = [
     Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Shells) },
     Tool { program: "busybox", from: Origin::Apt("busybox"), part: Some(Part::Shells) },
     Tool { program: "dash", from: Origin::Apt("dash"), part: Some(Part::Shells) },
+    Tool { program: "fish", from: Origin::Apt("fish"), part: Some(Part::Shells) },
     Tool { program: "mksh", from: Origin::Apt("mksh"), part: Some(Part::Shells) },
     Tool { program: "zsh", from: Origin::Apt("zsh"), part: Some(Part::Shells) },
     Tool { program: "setfacl", from: Origin::Apt("acl"), part: Some(Part::Acl) },
