@@ -78,9 +78,12 @@ pub struct SessionRecord {
     pub expires_at: Timestamp,
     /// The temporary key's public half.
     pub temporary_key: PublicKey,
-    /// The temporary key's private half and the proof's secret, sealed; only where the operator asked for it.
+    /// The temporary key's private half, sealed; only where the operator asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_temporary_key: Option<String>,
+    /// The proof's secret, sealed; only there, and only until the first proof was judged by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_proof_secret: Option<String>,
     /// How the host's key is judged.
     pub host_key_check: HostKeyCheck,
     /// The host key, once it was judged.

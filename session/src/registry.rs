@@ -96,6 +96,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             stored.body.status = Status::Failed;
             stored.body.closed = Some(Closed { at: now, evidence: Evidence::OperatorsWord });
             stored.body.sealed_temporary_key = None;
+            stored.body.sealed_proof_secret = None;
             self.remember_dead(&stored.body).await?;
             match stored.save(&self.store).await {
                 Ok(()) => {

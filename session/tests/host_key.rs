@@ -9,7 +9,7 @@
 
 mod support;
 
-use support::hands::{secret, tag};
+use support::hands::tag;
 use support::{Home, Lab, Paste, account, colleague, holds, master_key};
 use toehold_core::testing::sample_public_key;
 use toehold_core::{Account, HostKeyTrust, KnownHost};
@@ -258,16 +258,6 @@ fn host_key_asked_a_fingerprint_that_is_not_the_known_one_begins_no_session() {
     assert!(matches!(&error, SessionError::KnownOtherwise { named, .. } if *named == other.to_string()), "{error}");
     assert!(lab.sessions().is_empty());
     assert_eq!(lab.tree(), lab.before);
-}
-
-#[test]
-fn o4_the_proof_is_burnt_with_the_session() {
-    let lab = Lab::new(Home::Foreign);
-    let hands = lab.hands(Paste::AtOnce);
-    lab.onboard(lab.request(), &mut hands.clone()).unwrap().unwrap();
-    assert!(lab.names().iter().all(|name| !name.contains("proof")));
-    let line = hands.seen().command.as_ref().unwrap().line.clone();
-    assert_eq!(secret(&line).len(), 62);
 }
 
 /// Runs a future in its world to its end.

@@ -10,7 +10,7 @@ mod support;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use support::turns::{answers, committing, every_event, host_key, record, secret, stored, temporary_key};
+use support::turns::{self, answers, committing, every_event, host_key, record, secret, stored, temporary_key};
 use support::{colleague, master_key};
 use toehold_core::Timestamp;
 use toehold_session::machine::{Action, Credential, End, Event, Onboarding};
@@ -19,7 +19,7 @@ use toehold_session::{Evidence, HostKeyCheck, Pace, Status};
 /// How a run begins.
 #[derive(Clone, Debug)]
 enum Begin {
-    Open(HostKeyCheck),
+    Open { check: HostKeyCheck, sealed: bool },
     Recover { committing: bool, sealed: bool, cancelled: bool },
 }
 
@@ -32,17 +32,21 @@ fn begin() -> impl Strategy<Value = Begin> {
         HostKeyCheck::Ask,
     ];
     prop_oneof![
-        2 => prop::sample::select(checks).prop_map(Begin::Open),
+        2 => (prop::sample::select(checks), any::<bool>()).prop_map(|(check, sealed)| Begin::Open { check, sealed }),
         1 => any::<[bool; 3]>().prop_map(|[committing, sealed, cancelled]| Begin::Recover { committing, sealed, cancelled }),
     ]
 }
 
 fn start(begin: &Begin) -> (Onboarding, Action) {
     match begin {
-        Begin::Open(check) => Onboarding::open(record(check.clone()), secret(), Pace::default()),
+        Begin::Open { check, sealed: false } => Onboarding::open(record(check.clone()), secret(), Pace::default()),
+        Begin::Open { check, sealed: true } => Onboarding::open(turns::sealed(record(check.clone())), secret(), Pace::default()),
         Begin::Recover { committing: writing, sealed, cancelled } => {
             let mut record = if *writing { committing() } else { record(HostKeyCheck::Proof) };
             record.cancelled = *cancelled;
+            if *sealed {
+                record = turns::sealed(record);
+            }
             Onboarding::recover(record, sealed.then(secret), *sealed, Pace::default())
         }
     }
@@ -51,7 +55,7 @@ fn start(begin: &Begin) -> (Onboarding, Action) {
 /// One turn: which event, whether it is one that answers, and whether the operator wants out.
 type Turn = (prop::sample::Index, bool, bool);
 
-fn turns(most: usize) -> impl Strategy<Value = Vec<Turn>> {
+fn several(most: usize) -> impl Strategy<Value = Vec<Turn>> {
     prop::collection::vec((any::<prop::sample::Index>(), prop::bool::weighted(0.95), prop::bool::weighted(0.02)), 1..most)
 }
 
@@ -61,16 +65,29 @@ struct Rules {
     saved: Option<Status>,
     logged_in: Vec<Credential>,
     recovers: bool,
+    /// Whether the store has the proof's secret, sealed.
+    sealed: bool,
     settled: bool,
     removal_asked: bool,
     refusal_asked: bool,
+    /// A proof was judged, and the store still has its secret.
+    burns: bool,
 }
 
 impl Rules {
     fn told(&mut self, machine: &Onboarding, action: &Action, event: &Event) {
         match (action, event) {
-            (Action::Save(record), Event::Saved) => self.saved = Some(record.status),
+            (Action::Save(record), Event::Saved) => {
+                self.saved = Some(record.status);
+                self.sealed = record.sealed_proof_secret.is_some();
+                self.burns = false;
+            }
             (Action::LogIn { with, .. }, Event::LoggedIn { .. }) => self.logged_in.push(*with),
+            (Action::ReadProof, Event::ProofRead(_)) => {
+                // o4
+                assert!(machine.secret().is_none(), "the secret outlives its use");
+                self.burns = self.sealed;
+            }
             (_, Event::Settled) => self.settled = true,
             // Whatever is added anew is undone until the master key has logged in again.
             (_, Event::LinesAdded { .. } | Event::LinesInDoubt { .. }) => self.settled = false,
@@ -83,6 +100,16 @@ impl Rules {
 
     fn asked(&mut self, machine: &Onboarding, action: &Action) {
         let record = machine.record();
+        if self.burns {
+            // o4: before anything else is done, or tried again.
+            match action {
+                Action::Save(record) => assert_eq!(record.sealed_proof_secret, None),
+                Action::RestUntil(_) | Action::Finish(End::LetGo) => {}
+                // The store is away: the host ends as it was, and the proof goes with that.
+                Action::Clear { restore: true, .. } => self.burns = false,
+                other => panic!("a secret was used, and now {other:?}"),
+            }
+        }
         match action {
             Action::AddLines { over, lines } => {
                 // host_key_asked, journal_first
@@ -91,6 +118,7 @@ impl Rules {
                 assert!(self.logged_in.contains(over), "lines over no connection");
                 assert!(!lines.is_empty());
             }
+            Action::ReadProof => assert!(machine.secret().is_some(), "a proof that cannot be judged"),
             Action::Settle => assert!(self.logged_in.contains(&Credential::Master), "settled without a login"),
             Action::Clear { over, keys, restore, .. } => {
                 assert!(keys.contains(&temporary_key()));
@@ -137,17 +165,18 @@ impl Rules {
 }
 
 /// Plays the turns; returns whether the run came to its end.
-fn play(begin: &Begin, turns: &[Turn]) -> bool {
+fn play(begin: &Begin, all: &[Turn]) -> bool {
     let (mut machine, mut action) = start(begin);
-    let mut now: Timestamp = support::turns::now();
+    let mut now: Timestamp = turns::now();
     let mut rules = Rules::default();
     // The store has a recovered session's record already.
     if let Begin::Recover { .. } = begin {
         rules.recovers = true;
+        rules.sealed = machine.record().sealed_proof_secret.is_some();
         rules.saved = Some(if machine.record().host_key.is_some() { Status::Committing } else { Status::Active });
     }
     rules.asked(&machine, &action);
-    for (index, answer, leave) in turns {
+    for (index, answer, leave) in all {
         if *leave {
             machine.interrupt();
         }
@@ -186,7 +215,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, rng_seed: SEED, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn holds_host_key_asked_journal_first_seen_gone_whatever_comes(begin in begin(), turns in turns(60)) {
+    fn holds_host_key_asked_journal_first_seen_gone_whatever_comes(begin in begin(), turns in several(60)) {
         play(&begin, &turns);
     }
 }
@@ -196,7 +225,7 @@ proptest! {
 
     /// Half an hour of waiting for a paste is 900 turns of three actions each.
     #[test]
-    fn every_run_comes_to_its_end(begin in begin(), seed in turns(200)) {
+    fn every_run_comes_to_its_end(begin in begin(), seed in several(200)) {
         let turns: Vec<Turn> = seed.iter().map(|(index, ..)| (*index, true, false)).cycle().take(6000).collect();
         prop_assert!(play(&begin, &turns));
     }

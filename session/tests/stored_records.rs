@@ -61,6 +61,7 @@ fn full_record() -> SessionRecord {
     record.label = Some("shop".to_owned());
     record.tags = [("site".to_owned(), "a".to_owned())].into();
     record.sealed_temporary_key = Some("sealed".to_owned());
+    record.sealed_proof_secret = Some("sealed, too".to_owned());
     record.host_key = Some(TrustedHostKey { public_key: turns::host_key(), trust: Some(HostKeyTrust::Fingerprint) });
     record.installed = true;
     record.adding = vec![support::master_key()];

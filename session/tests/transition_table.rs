@@ -28,6 +28,8 @@ struct Way {
 #[derive(Clone, Copy)]
 enum Begin {
     Open,
+    /// With what is secret sealed in the record.
+    OpenSealed,
     Ask,
     AcceptNew,
     /// A session that was interrupted while it wrote; with its temporary key sealed or not.
@@ -43,6 +45,7 @@ impl Way {
         let pace = Pace::default();
         let (mut machine, mut action) = match self.begin {
             Begin::Open => Onboarding::open(turns::record(HostKeyCheck::Proof), turns::secret(), pace),
+            Begin::OpenSealed => Onboarding::open(turns::sealed(turns::record(HostKeyCheck::Proof)), turns::secret(), pace),
             Begin::Ask => Onboarding::open(turns::record(HostKeyCheck::Ask), turns::secret(), pace),
             Begin::AcceptNew => Onboarding::open(turns::record(HostKeyCheck::AcceptNew), turns::secret(), pace),
             Begin::Recover { sealed } => Onboarding::recover(turns::committing(), sealed.then(turns::secret), sealed, pace),
@@ -101,6 +104,10 @@ fn ways() -> Vec<Way> {
     way("", Begin::Open, and(11, vec![failed(true), Event::Woke]));
     way("the account is somebody else's", Begin::Open, and(1, vec![Event::AccountHeld { by: id('b') }]));
     way("the command failed", Begin::Open, and(2, vec![Event::CommandFailed("it failed".to_owned())]));
+    let judged = |content| [upto(5), vec![Event::ProofRead(content)]].concat();
+    way("the proof was good", Begin::OpenSealed, judged(Some(turns::proof())));
+    way("the proof was wrong", Begin::OpenSealed, judged(Some(vec![b'0'; 64])));
+    way("undoing", Begin::OpenSealed, and(5, vec![failed(false), Event::ProofRead(Some(turns::proof()))]));
     way("over the temporary key, nothing was added", Begin::Open, and(5, vec![Event::ProofRead(None)]));
     way("over the temporary key, the host is the right one", Begin::Open, and(6, vec![failed(false)]));
     way("over the temporary key, lines were added", Begin::Open, and(9, vec![refused()]));

@@ -4,7 +4,7 @@ use toehold_core::{Account, HostKeyTrust, PublicKey, Route, SessionId, Timestamp
 use toehold_keygen::install::ProofFile;
 
 use super::action::{Action, Credential, End, Event, LoginFailure};
-use super::state::State;
+use super::state::{AfterProof, State};
 use super::{Onboarding, TRIES};
 use crate::record::{Evidence, HostKeyCheck, TrustedHostKey};
 use crate::status::Status;
@@ -59,9 +59,12 @@ impl Onboarding {
             (State::Asking { host_key }, Event::Answered(true)) => self.trust(now, host_key, Some(HostKeyTrust::Asked)),
             (State::Asking { .. }, Event::Answered(false)) => self.undo("the operator did not take the host's key"),
             (State::Inspecting, Event::Inspected { present }) => self.inspected(now, &present),
-            (state @ (State::Opening { .. } | State::Refreshing | State::Committing { .. }), Event::Superseded(latest)) => {
-                self.superseded(state, &latest)
-            }
+            (State::Burning { then, .. }, Event::Saved) => self.after_proof(now, then),
+            (state @ State::Burning { .. }, Event::StoreFailed(why)) => self.not_burnt(now, state, &why),
+            (
+                state @ (State::Opening { .. } | State::Refreshing | State::Burning { .. } | State::Committing { .. }),
+                Event::Superseded(latest),
+            ) => self.superseded(state, &latest),
             (state, event) => return self.on_commit(now, state, event),
         })
     }
@@ -218,16 +221,18 @@ impl Onboarding {
     }
 
     fn check_proof(&mut self, now: Timestamp, host_key: PublicKey, content: Option<&[u8]>) -> Action {
-        self.proof_read = true;
-        match self.verify_proof(&host_key, content) {
-            Ok(()) => self.trust(now, host_key, Some(HostKeyTrust::Proof)),
-            Err(why) => self.undo(&why),
-        }
+        let then = match self.judge_proof(host_key, content) {
+            Ok(()) => AfterProof::Inspect,
+            Err(why) => AfterProof::Refuse(why),
+        };
+        self.burn(now, then)
     }
 
-    /// The proof is good only if it holds the tag of the key of this very connection.
-    pub(super) fn verify_proof(&self, host_key: &PublicKey, content: Option<&[u8]>) -> Result<(), String> {
-        let Some(secret) = &self.secret else {
+    /// The proof is good only if it holds the tag of the key of this very connection; then the host is the right one. Its
+    /// secret is used up by being used, whatever comes of it.
+    pub(super) fn judge_proof(&mut self, host_key: PublicKey, content: Option<&[u8]>) -> Result<(), String> {
+        self.proof_read = true;
+        let Some(secret) = self.secret.take() else {
             return Err("the secret that proves the host's key is gone".to_owned());
         };
         let Some(content) = content else {
@@ -236,11 +241,44 @@ impl Onboarding {
                 host_key.fingerprint()
             ));
         };
-        ProofFile::parse(content).and_then(|proof| proof.verify(secret, host_key)).map_err(|error| error.to_string())
+        ProofFile::parse(content).and_then(|proof| proof.verify(&secret, &host_key)).map_err(|error| error.to_string())?;
+        self.record.host_key = Some(TrustedHostKey { public_key: host_key, trust: Some(HostKeyTrust::Proof) });
+        Ok(())
     }
 
-    /// The host is the right one.
+    /// Writes, where the secret of the judged proof was kept, that it is gone, and what came of the judgement.
+    pub(super) fn burn(&mut self, now: Timestamp, then: AfterProof) -> Action {
+        if self.record.sealed_proof_secret.take().is_some() {
+            self.go(State::Burning { then, tries: 1 })
+        } else {
+            self.after_proof(now, then)
+        }
+    }
+
+    fn after_proof(&mut self, now: Timestamp, then: AfterProof) -> Action {
+        match then {
+            AfterProof::Inspect if self.record.cancelled => self.undo("cancelled"),
+            AfterProof::Inspect => self.inspect(now),
+            AfterProof::Refuse(why) => self.undo(&why),
+            AfterProof::Undo { tries } => self.go(State::Undoing { over: Credential::Temporary, tries }),
+        }
+    }
+
+    /// The store still has the secret. No line is added on the strength of it; that the host is to end as it was cannot wait,
+    /// and takes the proof away.
+    fn not_burnt(&mut self, now: Timestamp, state: State, why: &str) -> Action {
+        let then = match &state {
+            State::Burning { then: AfterProof::Inspect, .. } => AfterProof::Refuse(why.to_owned()),
+            State::Burning { then, .. } => then.clone(),
+            _ => AfterProof::Refuse(why.to_owned()),
+        };
+        self.again(now, state).unwrap_or_else(|| self.after_proof(now, then))
+    }
+
+    /// The host is the right one, without a proof: that one's secret is of no use any more.
     fn trust(&mut self, now: Timestamp, host_key: PublicKey, trust: Option<HostKeyTrust>) -> Action {
+        self.secret = None;
+        self.record.sealed_proof_secret = None;
         self.record.host_key = Some(TrustedHostKey { public_key: host_key, trust });
         self.inspect(now)
     }

@@ -71,6 +71,7 @@ pub struct OutOfTurn {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of a run")]
 pub struct Onboarding {
     record: SessionRecord,
+    /// Gone once it was used.
     secret: Option<ProofSecret>,
     pace: Pace,
     state: State,
@@ -154,7 +155,7 @@ impl Onboarding {
         &self.dead
     }
 
-    /// The secret that the installation command carries.
+    /// The secret that the installation command carries; `None` once a proof was judged by it.
     pub fn secret(&self) -> Option<&ProofSecret> {
         self.secret.as_ref()
     }
@@ -228,9 +229,11 @@ impl Onboarding {
     fn action_of(&self, state: &State) -> Action {
         let log_in = |with| Action::LogIn { with, host_key: self.policy() };
         match state {
-            State::Opening { .. } | State::Committing { .. } | State::Reclaiming { .. } | State::Closing { .. } => {
-                Action::Save(Box::new(self.record.clone()))
-            }
+            State::Opening { .. }
+            | State::Burning { .. }
+            | State::Committing { .. }
+            | State::Reclaiming { .. }
+            | State::Closing { .. } => Action::Save(Box::new(self.record.clone())),
             State::TakingAccount { .. } | State::RetakingAccount { .. } => Action::TakeAccount,
             State::Showing => Action::ShowCommand,
             State::Refreshing => Action::Refresh,
@@ -373,6 +376,7 @@ impl Onboarding {
         self.record.closed = Some(Closed { at: now, evidence });
         self.record.reason = if end == End::Completed { None } else { self.reason.clone() };
         self.record.sealed_temporary_key = None;
+        self.record.sealed_proof_secret = None;
         self.go(State::Closing { end, tries: 1 })
     }
 

@@ -10,37 +10,105 @@ use super::action::{Credential, End};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     // Towards a managed host.
-    Opening { tries: u32 },
-    TakingAccount { tries: u32 },
+    Opening {
+        tries: u32,
+    },
+    TakingAccount {
+        tries: u32,
+    },
     Showing,
     Refreshing,
     Knocking,
-    Pausing { until: Timestamp },
-    CheckingProof { host_key: PublicKey },
-    Asking { host_key: PublicKey },
+    Pausing {
+        until: Timestamp,
+    },
+    CheckingProof {
+        host_key: PublicKey,
+    },
+    /// A proof was judged, on the way forward or back: its secret goes from the record before anything else is done.
+    Burning {
+        then: AfterProof,
+        tries: u32,
+    },
+    Asking {
+        host_key: PublicKey,
+    },
     Inspecting,
-    Committing { missing: Vec<PublicKey>, over: Credential, tries: u32 },
-    Adding { missing: Vec<PublicKey>, over: Credential },
-    ProvingMaster { tries: u32 },
-    Settling { tries: u32 },
-    Clearing { tries: u32 },
-    ReconnectingMaster { tries: u32 },
-    RecordingHost { tries: u32 },
+    Committing {
+        missing: Vec<PublicKey>,
+        over: Credential,
+        tries: u32,
+    },
+    Adding {
+        missing: Vec<PublicKey>,
+        over: Credential,
+    },
+    ProvingMaster {
+        tries: u32,
+    },
+    Settling {
+        tries: u32,
+    },
+    Clearing {
+        tries: u32,
+    },
+    ReconnectingMaster {
+        tries: u32,
+    },
+    RecordingHost {
+        tries: u32,
+    },
     // Away from it.
-    UndoLogin { with: Credential, tries: u32 },
-    UndoProof { host_key: PublicKey, tries: u32 },
-    Undoing { over: Credential, tries: u32 },
-    UndoQuery { tries: u32 },
+    UndoLogin {
+        with: Credential,
+        tries: u32,
+    },
+    UndoProof {
+        host_key: PublicKey,
+        tries: u32,
+    },
+    Undoing {
+        over: Credential,
+        tries: u32,
+    },
+    UndoQuery {
+        tries: u32,
+    },
     // Recovery.
-    Reclaiming { tries: u32 },
-    RetakingAccount { tries: u32 },
-    RecoveringMaster { tries: u32 },
+    Reclaiming {
+        tries: u32,
+    },
+    RetakingAccount {
+        tries: u32,
+    },
+    RecoveringMaster {
+        tries: u32,
+    },
     RecoveringInspection,
     RecoveringTemporary,
     // Everywhere.
-    Resting { until: Timestamp, then: Box<Self> },
-    Closing { end: End, tries: u32 },
-    Done { end: End },
+    Resting {
+        until: Timestamp,
+        then: Box<Self>,
+    },
+    Closing {
+        end: End,
+        tries: u32,
+    },
+    Done {
+        end: End,
+    },
+}
+
+/// What the judgement of a proof leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AfterProof {
+    /// The host is the right one: its files are looked at.
+    Inspect,
+    /// It is not, for this reason.
+    Refuse(String),
+    /// What was begun is undone; the host's word counts if the proof was good.
+    Undo { tries: u32 },
 }
 
 impl State {
@@ -54,6 +122,7 @@ impl State {
             Self::Knocking => "logging in with the temporary key",
             Self::Pausing { .. } => "waiting for the command to be run",
             Self::CheckingProof { .. } => "reading the proof",
+            Self::Burning { .. } => "burning the secret of the proof",
             Self::Asking { .. } => "asking the operator",
             Self::Inspecting => "reading authorized_keys",
             Self::Committing { .. } => "recording that lines will be added",
@@ -84,6 +153,7 @@ impl State {
         match &mut self {
             Self::Opening { tries }
             | Self::TakingAccount { tries }
+            | Self::Burning { tries, .. }
             | Self::Committing { tries, .. }
             | Self::ProvingMaster { tries }
             | Self::Settling { tries }
@@ -108,6 +178,7 @@ impl State {
         match self {
             Self::Opening { tries }
             | Self::TakingAccount { tries }
+            | Self::Burning { tries, .. }
             | Self::Committing { tries, .. }
             | Self::ProvingMaster { tries }
             | Self::Settling { tries }

@@ -4,7 +4,7 @@ use toehold_core::{HostKeyTrust, PublicKey, Timestamp};
 
 use super::Onboarding;
 use super::action::{Action, Credential, End, Event, LoginFailure};
-use super::state::State;
+use super::state::{AfterProof, State};
 use crate::record::{Evidence, HostKeyCheck, TrustedHostKey};
 
 impl Onboarding {
@@ -82,11 +82,9 @@ impl Onboarding {
                 self.orphan()
             }
             (State::UndoProof { host_key, tries }, Event::ProofRead(content)) => {
-                self.proof_read = true;
-                if self.verify_proof(&host_key, content.as_deref()).is_ok() {
-                    self.record.host_key = Some(TrustedHostKey { public_key: host_key, trust: Some(HostKeyTrust::Proof) });
-                }
-                self.go(State::Undoing { over: Credential::Temporary, tries })
+                // Good or not, what was begun is undone.
+                drop(self.judge_proof(host_key, content.as_deref()));
+                self.burn(now, AfterProof::Undo { tries })
             }
             (State::UndoProof { tries, .. }, Event::FilesFailed { lost, reason, .. }) => {
                 self.lose(Credential::Temporary, lost);
@@ -122,7 +120,8 @@ impl Onboarding {
     }
 
     fn wants_proof(&self) -> bool {
-        self.record.host_key.is_none() && self.record.host_key_check == HostKeyCheck::Proof && !self.proof_read
+        let can = self.secret.is_some() && !self.proof_read;
+        can && self.record.host_key.is_none() && self.record.host_key_check == HostKeyCheck::Proof
     }
 
     /// A connection with the temporary key is there to undo over.

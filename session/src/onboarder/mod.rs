@@ -71,7 +71,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         let secret = ProofSecret::generate(rng);
         let temporary = pair.identity().map_err(making)?;
         pair.wipe();
-        let sealed_temporary_key = if request.seal_temporary_key { Some(self.seal(id, &temporary, &secret)?) } else { None };
+        let (sealed_temporary_key, sealed_proof_secret) = if request.seal_temporary_key {
+            (Some(self.seal_key(id, &temporary)?), Some(self.seal_secret(id, &secret)?))
+        } else {
+            (None, None)
+        };
         let installation = Installation { from: request.from, expiry: request.expiry, host_key_files: request.host_key_files };
         let record = SessionRecord {
             id,
@@ -85,6 +89,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             expires_at: pair.expires_at(),
             temporary_key: pair.public_key().clone(),
             sealed_temporary_key,
+            sealed_proof_secret,
             host_key_check: check,
             host_key: None,
             installed: false,
@@ -127,15 +132,17 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         }
         record.run = run_name(rng);
         self.learn_from_later_sessions(&mut record).await?;
-        let sealed = match record.sealed_temporary_key.as_deref().map(|sealed| self.open_sealed(&record, sealed)) {
-            Some(Ok(opened)) => Some(opened),
-            Some(Err(why)) => {
-                operator.progress(Progress::Warning(format!("the sealed temporary key cannot be opened: {why}")));
-                None
-            }
-            None => None,
+        let mut opened = |what: &str, why: String| {
+            operator.progress(Progress::Warning(format!("the sealed {what} cannot be opened: {why}")));
         };
-        let (temporary, secret) = sealed.map_or((None, None), |(identity, secret)| (Some(identity), Some(secret)));
+        let temporary = record
+            .sealed_temporary_key
+            .as_deref()
+            .and_then(|sealed| self.open_key(&record, sealed).map_err(|why| opened("temporary key", why)).ok());
+        let secret = record
+            .sealed_proof_secret
+            .as_deref()
+            .and_then(|sealed| self.open_secret(record.id, sealed).map_err(|why| opened("secret of the proof", why)).ok());
         let (mut machine, action) = Onboarding::recover(record, secret, temporary.is_some(), self.pace);
         let run = Run::new(rng, Some(stored), master, temporary, None);
         self.drive(&mut machine, action, run, operator).await

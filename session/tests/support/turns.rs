@@ -51,6 +51,7 @@ pub fn record(check: HostKeyCheck) -> SessionRecord {
         expires_at: now().saturating_add(std::time::Duration::from_mins(30)),
         temporary_key: temporary_key(),
         sealed_temporary_key: None,
+        sealed_proof_secret: None,
         host_key_check: check,
         host_key: None,
         installed: false,
@@ -62,6 +63,13 @@ pub fn record(check: HostKeyCheck) -> SessionRecord {
         reason: None,
         closed: None,
     }
+}
+
+/// The same, with what is secret sealed in it.
+pub fn sealed(mut record: SessionRecord) -> SessionRecord {
+    record.sealed_temporary_key = Some("the key, sealed".to_owned());
+    record.sealed_proof_secret = Some("the secret, sealed".to_owned());
+    record
 }
 
 /// A session that was interrupted while it wrote.

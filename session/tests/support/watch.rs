@@ -152,7 +152,8 @@ impl Watch {
             let known = self.claim.as_ref().is_some_and(|claim| claim.dead.iter().any(|dead| dead.session == record.id));
             assert!(known, "{when}: closed with its dead line on the host, and nobody knows of that ({:?})", closed.evidence);
         }
-        assert_eq!(record.sealed_temporary_key, None, "{when}: the sealed key outlives the session");
+        let sealed = (&record.sealed_temporary_key, &record.sealed_proof_secret);
+        assert_eq!(sealed, (&None, &None), "{when}: what was sealed outlives the session");
         if record.status == Status::Completed {
             assert_eq!(closed.evidence, Evidence::SeenGone, "{when}");
             assert!(self.lab.lets_in(&master_key()), "{when}: completed, and the master key cannot log in");

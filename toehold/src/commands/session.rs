@@ -100,6 +100,7 @@ fn document(record: &SessionRecord) -> Result<Value, Failure> {
     let mut document = serde_json::to_value(record)?;
     if let Some(object) = document.as_object_mut() {
         object.remove("sealed_temporary_key");
+        object.remove("sealed_proof_secret");
         object.insert("removal_command".to_owned(), json!(open_removal_line(record)));
     }
     Ok(document)
