@@ -2,13 +2,15 @@
 
 use rand_core::CryptoRng;
 use toehold_core::{FileError, HostFiles, ManagedKey, PublicKey, SessionId, Store, Timestamp};
+use toehold_keygen::authorized_keys::KeyLine;
 use toehold_keygen::install::{MAX_PROOF_FILE, ProofFile, proof_file_name};
 use toehold_keygen::replacement::{
     Action, Event as Answer, KeyFile, Plan, ReplaceError, Replaced, Replacement, inspect as inspect_files, sweep,
 };
 use toehold_keygen::{AuthorizedKeys, Line, Options};
 
-use crate::claim::DeadKey;
+use crate::claim::{AddedLine, DeadKey};
+use crate::lines::{BadLine, ForeignLine, Found, is_line, line_of, look, stands};
 use crate::machine::Event;
 use crate::onboarder::{Fence, NoPass, describe_error};
 use crate::record::SessionRecord;
@@ -22,6 +24,11 @@ pub(crate) enum FilesError {
     Replace(Box<ReplaceError>),
     #[error("{0}")]
     Plan(String),
+    /// Somebody else's line is in the way of one that is to be managed; the host is as it was.
+    #[error(transparent)]
+    Foreign(#[from] ForeignLine),
+    #[error("a managed line cannot be written")]
+    Line(#[from] BadLine),
     /// Where the command has run, the directory is there.
     #[error(
         "the host's SFTP server shows no {0}: it may be confined to another directory (chroot), be another machine, or somebody \
@@ -89,6 +96,7 @@ impl FilesError {
         match self {
             Self::AccountLost { by } => Event::AccountLost { by },
             Self::InDoubt { added, .. } => Event::LinesInDoubt { added, reason, lost },
+            Self::Foreign(_) => Event::LinesRefused { reason },
             _ => Event::FilesFailed { reason, lost, busy },
         }
     }
@@ -144,8 +152,25 @@ async fn learn_what_was_made<F: HostFiles>(files: &mut F, record: &SessionRecord
     Ok(())
 }
 
-/// Of this session's keys, those that sshd would find in the account's files.
-pub(crate) async fn inspect<F: HostFiles>(files: &mut F, record: &SessionRecord) -> Result<Vec<PublicKey>, FilesError> {
+/// Lines that are known to be ours on an account, and whether somebody else's beside them are looked over.
+pub(crate) struct Known {
+    /// What earlier sessions, or this one, have written there.
+    pub(crate) ours: Vec<ManagedKey>,
+    /// The lines have let the master key in already: they are not judged any more, and what remains to be done gets done.
+    pub(crate) settled: bool,
+    /// Our time.
+    pub(crate) now: Timestamp,
+}
+
+/// Of this session's keys, those that sshd lets in as it was asked for; and the temporary one, if it is there.
+///
+/// # Errors
+/// [`FilesError::Foreign`] where a key is there by somebody else's line, with other options.
+pub(crate) async fn inspect<F: HostFiles>(
+    files: &mut F,
+    record: &SessionRecord,
+    known: &Known,
+) -> Result<Vec<PublicKey>, FilesError> {
     let mut found = inspect_files(files, home(record)).await?;
     if !found.objections.is_empty() {
         return Err(found.objections.remove(0).into());
@@ -153,40 +178,82 @@ pub(crate) async fn inspect<F: HostFiles>(files: &mut F, record: &SessionRecord)
     if !files.capabilities().atomic_rename {
         return Err(ReplaceError::NoAtomicRename { path: ".ssh/authorized_keys".to_owned() }.into());
     }
-    let ours = record.keys.iter().map(|key| &key.public_key).chain([&record.temporary_key]);
-    Ok(ours.filter(|key| !found.copies(key).is_empty()).cloned().collect())
+    let documents = || found.files.iter().map(|file| (file.file, &file.document));
+    let mut present = Vec::new();
+    for key in &record.keys {
+        match look(documents(), key, &known.ours, known.now)? {
+            Found::AsAsked => present.push(key.public_key.clone()),
+            Found::Missing | Found::Ours(_) => {}
+            Found::Foreign(_) if known.settled => present.push(key.public_key.clone()),
+            Found::Foreign(line) => return Err(line.into()),
+        }
+    }
+    // Its options and its end are not asked: it has just logged in, or is to be taken away.
+    let reads = |(_, document): (KeyFile, &AuthorizedKeys)| {
+        document.find(&record.temporary_key).filter_map(|entry| entry.key()).any(|line| line.openssh_reads_key())
+    };
+    if documents().any(reads) {
+        present.push(record.temporary_key.clone());
+    }
+    Ok(present)
 }
 
 /// What becomes of a file in a replacement.
 trait Edit {
-    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys);
+    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys) -> Result<(), FilesError>;
 
-    /// The keys that the last application has added.
-    fn added(&self) -> &[PublicKey];
+    /// The lines that the last application has added.
+    fn added(&self) -> &[AddedLine];
 }
 
-struct Addition {
-    lines: Vec<Line>,
-    added: Vec<PublicKey>,
+struct Addition<'a> {
+    lines: &'a [ManagedKey],
+    known: &'a Known,
+    added: Vec<AddedLine>,
 }
 
-impl Edit for Addition {
-    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys) {
-        if file == KeyFile::AuthorizedKeys {
-            // A key that somebody else has added meanwhile is as good, and not ours to take away; the login that follows
-            // proves it.
-            let added = self.lines.iter().filter(|line| document.add(line).is_added());
-            self.added = added.map(|line| line.public_key().clone()).collect();
+impl Edit for Addition<'_> {
+    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys) -> Result<(), FilesError> {
+        if file != KeyFile::AuthorizedKeys {
+            return Ok(());
         }
+        self.added.clear();
+        for key in self.lines {
+            let line = line_of(key)?;
+            match look([(file, &*document)], key, &self.known.ours, self.known.now)? {
+                // One that somebody else has added meanwhile is as good, and not ours to take away; the login that follows
+                // proves it.
+                Found::AsAsked => {}
+                Found::Missing => {
+                    document.push(&line);
+                    self.added.push(AddedLine { line: key.clone(), options_before: None });
+                }
+                Found::Ours(before) => {
+                    change_options(document, &line_of(&before)?, line.options());
+                    let line = ManagedKey { options: key.options.clone(), ..before.clone() };
+                    self.added.push(AddedLine { line, options_before: Some(before.options) });
+                }
+                Found::Foreign(line) => return Err(line.into()),
+            }
+        }
+        Ok(())
     }
 
-    fn added(&self) -> &[PublicKey] {
+    fn added(&self) -> &[AddedLine] {
         &self.added
     }
 }
 
+/// Gives this line, and no other with its key, other options.
+fn change_options(document: &mut AuthorizedKeys, line: &Line, options: &Options) {
+    document.edit_options(line.public_key(), |found| (found == line.options()).then(|| options.clone()));
+}
+
 struct Subtraction<'a> {
+    /// Of these every copy goes.
     keys: &'a [PublicKey],
+    /// Of these nothing goes but the line itself, the last one first; or the options that it had before come back.
+    added: &'a [AddedLine],
     dead: &'a [DeadKey],
     /// Whether the line feed before the temporary key is the installation command's.
     made_newline: bool,
@@ -194,12 +261,32 @@ struct Subtraction<'a> {
 }
 
 impl Edit for Subtraction<'_> {
-    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys) {
+    fn apply(&mut self, file: KeyFile, document: &mut AuthorizedKeys) -> Result<(), FilesError> {
         for dead in self.dead {
             document.remove(&dead.public_key);
         }
-        let first = self.keys.iter().filter_map(|key| document.find(key).next().map(|entry| entry.start())).min();
-        let Some(first) = first else { return };
+        let mut first = None;
+        for key in self.keys {
+            first = document.find(key).next().map(|entry| entry.start()).into_iter().chain(first).min();
+        }
+        for added in self.added.iter().rev() {
+            let line = line_of(&added.line)?;
+            let Some(before) = &added.options_before else {
+                let meant = |found: &KeyLine<'_>| is_line(found, &line);
+                let start = document.find(line.public_key()).find(|entry| entry.key().is_some_and(|found| meant(&found)));
+                first = start.map(|entry| entry.start()).into_iter().chain(first).min();
+                document.remove_where(line.public_key(), meant);
+                continue;
+            };
+            if stands(document, &line) {
+                let length = document.as_bytes().len();
+                let options = line_of(&ManagedKey { options: before.clone(), ..added.line.clone() })?.options().clone();
+                change_options(document, &line, &options);
+                // Ours stand behind it.
+                first = first.map(|first| (first + document.as_bytes().len()).saturating_sub(length));
+            }
+        }
+        let Some(first) = first else { return Ok(()) };
         self.found = true;
         for key in self.keys {
             document.remove(key);
@@ -210,9 +297,10 @@ impl Edit for Subtraction<'_> {
             bytes.pop();
             *document = AuthorizedKeys::parse(bytes);
         }
+        Ok(())
     }
 
-    fn added(&self) -> &[PublicKey] {
+    fn added(&self) -> &[AddedLine] {
         &[]
     }
 }
@@ -226,7 +314,7 @@ async fn replace<F: HostFiles, S: Store>(
     mut fence: Option<Fence<'_, S>>,
 ) -> Result<Replaced, FilesError> {
     let mut replacement = Replacement::new(plan, files.capabilities());
-    let (mut passed, mut stopped) = (false, None);
+    let (mut passed, mut stopped, mut refused) = (false, None, None);
     loop {
         let answer = match replacement.action() {
             Action::RealPath(path) => Answer::RealPath(files.real_path(path).await),
@@ -237,8 +325,10 @@ async fn replace<F: HostFiles, S: Store>(
             Action::Remove(path) => Answer::Done(files.remove(path).await),
             Action::List(path) => Answer::Listed(files.list(path).await),
             Action::Edit { file, document } => {
-                edit.apply(file, document);
-                Answer::Edited(Ok(()))
+                let edited = edit.apply(file, document);
+                let answer = edited.as_ref().map_or_else(|error| Err(describe_error(error).into()), |()| Ok(()));
+                refused = edited.err();
+                Answer::Edited(answer)
             }
             Action::Rename { from, to } => {
                 let pass = match fence.as_mut() {
@@ -260,12 +350,15 @@ async fn replace<F: HostFiles, S: Store>(
         };
         replacement.handle(answer);
     }
+    if let Some(error) = refused {
+        return Err(error);
+    }
     match (replacement.into_result(), stopped) {
         (_, Some(NoPass::Lost { by })) => Err(FilesError::AccountLost { by }),
         (_, Some(NoPass::Store(error))) => Err(FilesError::Claim(error)),
         (Ok(replaced), None) => Ok(replaced),
         (Err(source), None) if passed && !edit.added().is_empty() => {
-            Err(FilesError::InDoubt { added: edit.added().to_vec(), source: Box::new(source) })
+            Err(FilesError::InDoubt { added: keys_of(edit.added()), source: Box::new(source) })
         }
         (Err(error), None) => Err(error.into()),
     }
@@ -277,22 +370,21 @@ pub(crate) async fn sweep_after<F: HostFiles>(files: &mut F, record: &SessionRec
     Ok(())
 }
 
-/// Adds lines; returns the keys that were not there before, and the host's time.
+fn keys_of(added: &[AddedLine]) -> Vec<PublicKey> {
+    added.iter().map(|added| added.line.public_key.clone()).collect()
+}
+
+/// Adds lines, or gives lines of ours their options; returns the keys of those that were not there before, and the host's time.
 pub(crate) async fn add<F: HostFiles, S: Store>(
     files: &mut F,
     plan: Plan,
     lines: &[ManagedKey],
+    known: &Known,
     fence: Fence<'_, S>,
 ) -> Result<(Vec<PublicKey>, Timestamp), FilesError> {
-    let mut edit = Addition { lines: Vec::with_capacity(lines.len()), added: Vec::new() };
-    for key in lines {
-        let options = Options::parse(key.options.as_bytes()).map_err(|error| FilesError::Plan(describe_error(&error)))?;
-        let line =
-            Line::new(options, key.public_key.clone(), &key.comment).map_err(|error| FilesError::Plan(describe_error(&error)))?;
-        edit.lines.push(line);
-    }
+    let mut edit = Addition { lines, known, added: Vec::new() };
     let replaced = replace(files, plan, &mut edit, Some(fence)).await?;
-    Ok((edit.added, replaced.host_time))
+    Ok((keys_of(&edit.added), replaced.host_time))
 }
 
 /// What the installation command had to make on the host, by its own account. Kept once it was read: the file that says it
@@ -315,7 +407,10 @@ impl Made {
 /// What is to be taken away.
 pub(crate) struct Removal<'a> {
     pub(crate) record: &'a SessionRecord,
+    /// Keys of which every line goes.
     pub(crate) keys: &'a [PublicKey],
+    /// Lines that were added.
+    pub(crate) added: &'a [AddedLine],
     pub(crate) dead: &'a [DeadKey],
     pub(crate) restore: bool,
 }
@@ -341,9 +436,9 @@ pub(crate) async fn clear<F: HostFiles, S: Store>(
     made: &mut Made,
     fence: Option<Fence<'_, S>>,
 ) -> Result<Removed, FilesError> {
-    let Removal { record, keys, dead, restore } = removal;
+    let Removal { record, keys, added, dead, restore } = removal;
     learn_what_was_made(files, record, made).await?;
-    let mut edit = Subtraction { keys, dead, made_newline: restore && made.has(ProofFile::added_newline), found: false };
+    let mut edit = Subtraction { keys, added, dead, made_newline: restore && made.has(ProofFile::added_newline), found: false };
     let replaced = replace(files, plan, &mut edit, fence).await?;
     let found = edit.found || made.0.is_some();
 
@@ -352,7 +447,13 @@ pub(crate) async fn clear<F: HostFiles, S: Store>(
     if inspection.lock.as_ref().is_some_and(|lock| lock.holder.as_ref() == Some(&ours)) || !inspection.staged.is_empty() {
         sweep(files, home(record), &ours).await?;
     }
-    let still_present: Vec<PublicKey> = keys.iter().filter(|key| !inspection.copies(key).is_empty()).cloned().collect();
+    let mut still_present: Vec<PublicKey> = keys.iter().filter(|key| !inspection.copies(key).is_empty()).cloned().collect();
+    for added in added {
+        let line = line_of(&added.line)?;
+        if inspection.files.iter().any(|file| stands(&file.document, &line)) {
+            still_present.push(added.line.public_key.clone());
+        }
+    }
     let removed = Removed { still_present, found, host_time: replaced.host_time };
     if !removed.still_present.is_empty() {
         return Ok(removed);

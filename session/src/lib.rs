@@ -3,6 +3,7 @@
 mod claim;
 mod error;
 mod host_files;
+mod lines;
 pub mod machine;
 mod onboarder;
 mod operator;
@@ -12,7 +13,7 @@ mod request;
 mod status;
 mod wait;
 
-pub use claim::{AccountClaim, DeadKey};
+pub use claim::{AccountClaim, AddedLine, DeadKey, LeftLine};
 pub use error::SessionError;
 pub use machine::{End, Pace};
 pub use onboarder::{Onboarder, Outcome};

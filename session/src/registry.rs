@@ -97,7 +97,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             stored.body.closed = Some(Closed { at: now, evidence: Evidence::OperatorsWord });
             stored.body.sealed_temporary_key = None;
             stored.body.sealed_proof_secret = None;
-            self.remember_dead(&stored.body).await?;
+            self.remember(&stored.body).await?;
             match stored.save(&self.store).await {
                 Ok(()) => {
                     self.release_account(&stored.body, &[]).await;

@@ -74,9 +74,9 @@ fn as_it_was_a_sealed_key_undoes_what_had_not_begun_to_write() {
 #[test]
 fn a_seal_that_does_not_open_is_said_and_recovery_goes_on_without() {
     let lab = Lab::new(Home::Foreign);
-    let adds = lab.call_that_adds();
     let mut request = lab.request();
     request.seal_temporary_key = true;
+    let adds = lab.call_of(request.clone(), Paste::AtOnce, |call| call.kind == CallKind::Rename);
     let record = lab.crash(request, &mut lab.hands(Paste::AtOnce), adds);
     // Somebody swapped it for another session's.
     let key = toehold_session::SessionRecord::key(record.id).unwrap();

@@ -16,7 +16,8 @@ use support::{Home, Lab, Paste};
 use toehold_core::testing::block_on;
 use toehold_core::{Expect, HostKeyTrust, Key, Store as _, StoreError, Stored};
 use toehold_session::{
-    AccountClaim, Closed, DEFAULT_LIFETIME, DeadKey, Evidence, HostKeyCheck, SessionRecord, Status, TrustedHostKey,
+    AccountClaim, AddedLine, Closed, DEFAULT_LIFETIME, DeadKey, Evidence, HostKeyCheck, LeftLine, SessionRecord, Status,
+    TrustedHostKey,
 };
 
 #[test]
@@ -78,7 +79,11 @@ fn full_claim() -> AccountClaim {
     AccountClaim {
         session: id('a'),
         attempt: 3,
-        adding: vec![support::master_key()],
+        adding: vec![AddedLine { line: support::master_line(), options_before: Some("restrict".to_owned()) }],
+        left: vec![LeftLine {
+            added: AddedLine { line: support::colleague_line(), options_before: None },
+            jumps: vec![support::account("jump@bastion:2222")],
+        }],
         managed: true,
         dead: vec![DeadKey {
             session: id('d'),

@@ -41,13 +41,13 @@ pub enum Action {
     ReadProof,
     /// Ask the operator whether this host key is the right one. Answer: `Answered`.
     AskOperator(Fingerprint),
-    /// Read the host's `authorized_keys`. Answer: `Inspected` or `FilesFailed`.
+    /// Read the host's `authorized_keys`. Answer: `Inspected`, `LinesRefused` or `FilesFailed`.
     Inspect {
         /// Over which connection.
         over: Credential,
     },
-    /// Add those of these lines whose keys are not in the host's `authorized_keys`, in one replacement, after the claim on the
-    /// account says that they are being added. Answer: `LinesAdded`, `LinesInDoubt`, `FilesFailed` or `AccountLost`.
+    /// Add those of these lines that are not in the host's `authorized_keys`, or give a line of ours the options that are asked
+    /// for, in one replacement, after the claim on the account says so. Answer: `LinesAdded`, `LinesInDoubt`, `FilesFailed` or `AccountLost`.
     AddLines {
         /// Over which connection.
         over: Credential,
@@ -57,8 +57,8 @@ pub enum Action {
     /// Record in the claim on the account that the master key has logged in, so that the session is no longer undone. Answer:
     /// `Settled`, `StoreFailed` or `AccountLost`.
     Settle,
-    /// Take every line of these keys out of the host's `authorized_keys`, in one replacement, then the proof file and what
-    /// earlier attempts left, and read back. With `restore`, also what the installation command created goes, if
+    /// Take every line of the temporary key, and what the claim says was added of the others, out of the host's
+    /// `authorized_keys`, in one replacement, then the proof file and what earlier attempts left, and read back. With `restore`, also what the installation command created goes, if
     /// nothing else has moved in. Where one of the keys is in [`SessionRecord::adding`], the claim on the account is passed
     /// right before the replacement. Answer: `Cleared`, `FilesFailed` or `AccountLost`.
     Clear {
@@ -175,19 +175,26 @@ pub enum Event {
     ProofRead(Option<Vec<u8>>),
     /// The operator's answer.
     Answered(bool),
-    /// The keys that the host's `authorized_keys` holds.
+    /// What the host's `authorized_keys` lets in.
     Inspected {
-        /// Of the managed, the temporary and the added keys, those that are there.
+        /// Of the managed keys, those that sshd takes by a line with the options that were asked for; and the temporary key, if
+        /// it is there.
         present: Vec<PublicKey>,
+    },
+    /// A key that is to be managed is there already, by somebody else's line and with other options than asked. Nothing was
+    /// changed.
+    LinesRefused {
+        /// Which line, and what to do, for people.
+        reason: String,
     },
     /// The lines are in the file, and the file was read back.
     LinesAdded {
-        /// The keys that were not there before.
+        /// The keys that were not there before, or not with these options.
         added: Vec<PublicKey>,
     },
     /// The file may or may not have the lines.
     LinesInDoubt {
-        /// The keys that were not there before.
+        /// The keys that were not there before, or not with these options.
         added: Vec<PublicKey>,
         /// Why, for people.
         reason: String,
@@ -241,6 +248,7 @@ impl Event {
             Self::ProofRead(_) => "ProofRead",
             Self::Answered(_) => "Answered",
             Self::Inspected { .. } => "Inspected",
+            Self::LinesRefused { .. } => "LinesRefused",
             Self::LinesAdded { .. } => "LinesAdded",
             Self::LinesInDoubt { .. } => "LinesInDoubt",
             Self::Cleared { .. } => "Cleared",

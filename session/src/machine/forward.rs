@@ -55,7 +55,11 @@ impl Onboarding {
                 self.lose(Credential::Temporary, true);
                 self.pause(now, &reason)
             }
-            (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { reason, .. }) => self.undo(&reason),
+            (state @ State::Inspecting, Event::FilesFailed { reason, busy: true, .. }) => {
+                self.wait_for_lock(now, state).unwrap_or_else(|| self.undo(&reason))
+            }
+            (State::CheckingProof { .. } | State::Inspecting, Event::FilesFailed { reason, .. })
+            | (State::Inspecting, Event::LinesRefused { reason }) => self.undo(&reason),
             (State::Asking { host_key }, Event::Answered(true)) => self.trust(now, host_key, Some(HostKeyTrust::Asked)),
             (State::Asking { .. }, Event::Answered(false)) => self.undo("the operator did not take the host's key"),
             (State::Inspecting, Event::Inspected { present }) => self.inspected(now, &present),

@@ -70,10 +70,17 @@ impl Onboarding {
                 self.reason = None;
                 self.commit(&present, Credential::Master)
             }
-            (State::RecoveringInspection, Event::FilesFailed { reason, lost, .. }) => {
+            (State::RecoveringInspection, Event::LinesRefused { reason }) => {
+                self.reason = None;
+                self.undo(&reason)
+            }
+            (state @ State::RecoveringInspection, Event::FilesFailed { reason, lost, busy }) => {
                 self.lose(Credential::Master, lost);
-                self.reason = Some(reason);
-                self.orphan()
+                let waiting = busy.then(|| self.wait_for_lock(now, state)).flatten();
+                waiting.unwrap_or_else(|| {
+                    self.reason = Some(reason);
+                    self.orphan()
+                })
             }
             (State::RecoveringTemporary, Event::LoggedIn { host_key }) => {
                 self.connected(host_key);

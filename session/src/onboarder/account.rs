@@ -1,9 +1,9 @@
 //! The claim on an account: taking it, passing it on the way to the host, giving it back.
 
-use toehold_core::{AuditSink, Connector, HostRecord, PublicKey, Route, SessionId, Store, StoreError, Stored, Timer};
+use toehold_core::{Account, AuditSink, Connector, HostRecord, Route, SessionId, Store, StoreError, Stored, Timer};
 
 use super::{Onboarder, describe_error};
-use crate::claim::{AccountClaim, DeadKey};
+use crate::claim::{AccountClaim, AddedLine, DeadKey, LeftLine};
 use crate::error::SessionError;
 use crate::machine::Event;
 use crate::operator::Sealer;
@@ -25,23 +25,24 @@ pub(crate) enum NoPass {
 
 /// What the claim on an account means to somebody who would like to have it.
 enum Standing {
-    /// It can be had, with these keys to answer for.
-    Free { adding: Vec<PublicKey> },
+    /// It can be had, with these lines to answer for.
+    Free { adding: Vec<AddedLine> },
     /// Its session is under way, or open and leads to another host.
     Taken,
 }
 
 impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, T, A, V> {
     /// An account is one host: over another route than that of its record, or of a session that is open, it is another
-    /// host, and nothing of it begins.
+    /// host, and nothing of it begins. Returns that record, where there is one.
     ///
     /// # Errors
     /// [`SessionError::ManagedElsewhere`] and [`SessionError::OpenElsewhere`]; [`SessionError::AlreadyOpen`] where a session
     /// over this route is under way; or what the store says.
-    pub(super) async fn check_account(&self, route: &Route) -> Result<(), SessionError> {
+    pub(super) async fn check_account(&self, route: &Route) -> Result<Option<HostRecord>, SessionError> {
         let account = &route.account;
         let asked = || route.way();
-        if let Some(managed) = self.managed_elsewhere(route).await? {
+        let host = self.host(account).await?;
+        if let Some(managed) = host.as_ref().map(|host| &host.route).filter(|managed| !managed.same_way(route)) {
             return Err(SessionError::ManagedElsewhere { account: account.clone(), managed: managed.way(), asked: asked() });
         }
         for open in list(&self.store).await?.into_iter().flatten().filter(|session| session.status.is_open()) {
@@ -51,17 +52,22 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             }
         }
         let key = AccountClaim::key(account).map_err(StoreError::from)?;
-        let Some(claim) = Stored::<AccountClaim>::read(&self.store, &key).await? else { return Ok(()) };
+        let Some(claim) = Stored::<AccountClaim>::read(&self.store, &key).await? else { return Ok(host) };
         match self.standing(&claim.body, route).await? {
             Standing::Taken => Err(SessionError::AlreadyOpen { account: account.clone(), id: claim.body.session }),
-            Standing::Free { .. } => Ok(()),
+            Standing::Free { .. } => Ok(host),
         }
     }
 
     /// The route over which the account is managed, if that is another one.
     pub(super) async fn managed_elsewhere(&self, route: &Route) -> Result<Option<Route>, StoreError> {
-        let host = Stored::<HostRecord>::read(&self.store, &HostRecord::key(&route.account)?).await?;
-        Ok(host.map(|host| host.body.route).filter(|managed| !managed.same_way(route)))
+        Ok(self.host(&route.account).await?.map(|host| host.route).filter(|managed| !managed.same_way(route)))
+    }
+
+    /// The account's record, where it is managed.
+    pub(super) async fn host(&self, account: &Account) -> Result<Option<HostRecord>, StoreError> {
+        let host = Stored::<HostRecord>::read(&self.store, &HostRecord::key(account)?).await?;
+        Ok(host.map(|host| host.body))
     }
 
     /// To somebody who comes over `route`.
@@ -72,7 +78,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             // What it has added is on another host.
             Some(Status::Orphaned) if session.is_some_and(|session| !session.route.same_way(route)) => Standing::Taken,
             Some(Status::Orphaned) | None => Standing::Free { adding: claim.adding.clone() },
-            // It has taken away what it added, or the host is managed and the lines stay.
+            // It has taken away what it added, or the host is managed and the lines stay; what it could not take away is `left`.
             Some(Status::Completed | Status::Failed) => Standing::Free { adding: Vec::new() },
         })
     }
@@ -97,7 +103,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
     ) -> Result<Option<Event>, StoreError> {
         let key = AccountClaim::key(&record.route.account)?;
         let (session, attempt) = (record.id, record.attempt);
-        let mut ours = AccountClaim { session, attempt, adding: Vec::new(), managed: false, dead: Vec::new() };
+        let mut ours = AccountClaim::new(session, attempt);
         let written = match Stored::<AccountClaim>::read(&self.store, &key).await? {
             None => Stored::create(&self.store, key, ours.clone()).await,
             Some(mut stored) => {
@@ -114,6 +120,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                         Standing::Free { adding } => ours.adding = adding,
                     }
                 }
+                let (here, elsewhere) = stored.body.left.drain(..).partition(|left| left.jumps == record.route.jumps);
+                ours.left = elsewhere;
+                ours.adding.splice(0..0, Vec::into_iter(here).map(|left| left.added));
                 stored.body = ours.clone();
                 stored.save(&self.store).await.map(|()| stored)
             }
@@ -125,8 +134,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                 if let Some(managed) = self.managed_elsewhere(&record.route).await? {
                     return Ok(Some(Event::AccountElsewhere { managed }));
                 }
+                let adding = ours.keys();
                 let dead = ours.dead.into_iter().filter(|dead| dead.jumps == record.route.jumps).collect();
-                Ok(Some(Event::AccountTaken { adding: ours.adding, managed: ours.managed, dead }))
+                Ok(Some(Event::AccountTaken { adding, managed: ours.managed, dead }))
             }
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -137,7 +147,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
     pub(super) async fn settle(&self, record: &SessionRecord, held: &mut Option<Stored<AccountClaim>>) -> Event {
         let settle = |claim: &mut AccountClaim| {
             claim.managed = true;
-            claim.adding.retain(|key| !record.keys.iter().any(|line| line.public_key == *key));
+            claim.adding.retain(|added| !record.keys.iter().any(|line| line.public_key == added.line.public_key));
         };
         match write(&self.store, held.as_mut(), record.id, settle).await {
             Ok(()) => Event::Settled,
@@ -146,28 +156,37 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         }
     }
 
-    /// Writes into the claim that this session's line may still be on the host, where it lets nobody in any more; before the
-    /// session is closed, so that no crash loses it. Nothing to do for a session that is not closed, or whose line was seen gone.
-    pub(crate) async fn remember_dead(&self, record: &SessionRecord) -> Result<(), StoreError> {
-        if matches!(record.closed.map(|closed| closed.evidence), None | Some(Evidence::SeenGone | Evidence::NeverShown)) {
-            return Ok(());
-        }
+    /// Writes into the claim what a session that closes may leave on the host: its own line, where it lets nobody in any more,
+    /// and what it had added. Before the session is closed, so that no crash loses it. Nothing to do for a session that is not
+    /// closed, or whose lines were seen gone.
+    pub(crate) async fn remember(&self, record: &SessionRecord) -> Result<(), StoreError> {
+        let shown = match record.closed.map(|closed| closed.evidence) {
+            None | Some(Evidence::SeenGone) => return Ok(()),
+            Some(evidence) => evidence != Evidence::NeverShown,
+        };
         let key = AccountClaim::key(&record.route.account)?;
-        let jumps = record.route.jumps.clone();
-        let dead = DeadKey { session: record.id, public_key: record.temporary_key.clone(), jumps };
+        let jumps = &record.route.jumps;
+        let dead = DeadKey { session: record.id, public_key: record.temporary_key.clone(), jumps: jumps.clone() };
         let mut tries = 0;
         loop {
-            let written = match Stored::<AccountClaim>::read(&self.store, &key).await? {
-                Some(claim) if claim.body.dead.contains(&dead) => return Ok(()),
-                // Whose claim it is does not matter: its next write reads it again.
-                Some(mut claim) => {
-                    claim.body.dead.push(dead.clone());
-                    claim.save(&self.store).await
-                }
-                None => {
-                    let (session, attempt) = (record.id, record.attempt);
-                    let claim = AccountClaim { session, attempt, adding: Vec::new(), managed: false, dead: vec![dead.clone()] };
-                    Stored::create(&self.store, key.clone(), claim).await.map(|_| ())
+            let stored = Stored::<AccountClaim>::read(&self.store, &key).await?;
+            let mut claim =
+                stored.as_ref().map_or_else(|| AccountClaim::new(record.id, record.attempt), |stored| stored.body.clone());
+            if shown && !claim.dead.contains(&dead) {
+                claim.dead.push(dead.clone());
+            }
+            if claim.session == record.id {
+                let added = std::mem::take(&mut claim.adding);
+                claim.left.extend(added.into_iter().map(|added| LeftLine { added, jumps: jumps.clone() }));
+            }
+            // Whose claim it is does not matter to what is dead: that one's next write reads it again.
+            let written = match stored {
+                Some(stored) if stored.body == claim => return Ok(()),
+                None if claim.is_empty() => return Ok(()),
+                None => Stored::create(&self.store, key.clone(), claim).await.map(|_| ()),
+                Some(mut stored) => {
+                    stored.body = claim;
+                    stored.save(&self.store).await
                 }
             };
             tries += 1;
@@ -178,8 +197,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         }
     }
 
-    /// Gives the claim of a session that is closed back. One that stays, to remember dead keys, is taken over by the next
-    /// session. `cleared` are those that this session took away.
+    /// Gives the claim of a session that is closed back. One that stays, to remember what may be left, is taken over by the
+    /// next session. `cleared` are the dead keys that this session took away.
     pub(crate) async fn release_account(&self, record: &SessionRecord, cleared: &[DeadKey]) {
         let Ok(key) = AccountClaim::key(&record.route.account) else { return };
         let Ok(Some(mut claim)) = Stored::<AccountClaim>::read(&self.store, &key).await else { return };
@@ -188,11 +207,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         }
         if record.closed.is_some_and(|closed| closed.evidence == Evidence::SeenGone) {
             claim.body.dead.retain(|dead| dead.session != record.id && !cleared.contains(dead));
+            claim.body.adding.clear();
         }
-        if claim.body.dead.is_empty() {
+        if claim.body.is_empty() {
             drop(self.store.delete(&key, claim.revision).await);
         } else {
-            claim.body.adding.clear();
             drop(claim.save(&self.store).await);
         }
     }
@@ -210,12 +229,12 @@ impl<'a, S: Store> Fence<'a, S> {
         Self { store, claim, session }
     }
 
-    /// Writes the claim over, with these keys among those that are being added. Only then may the host's file be replaced.
-    pub(crate) async fn pass(&mut self, added: &[PublicKey]) -> Result<(), NoPass> {
+    /// Writes the claim over, with these lines among those that are being added. Only then may the host's file be replaced.
+    pub(crate) async fn pass(&mut self, added: &[AddedLine]) -> Result<(), NoPass> {
         let note = |claim: &mut AccountClaim| {
-            for key in added {
-                if !claim.adding.contains(key) {
-                    claim.adding.push(key.clone());
+            for line in added {
+                if !claim.adding.contains(line) {
+                    claim.adding.push(line.clone());
                 }
             }
         };

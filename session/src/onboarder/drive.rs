@@ -7,9 +7,9 @@ use toehold_core::{
 };
 
 use super::{Fence, Onboarder, Outcome, describe_error};
-use crate::claim::AccountClaim;
+use crate::claim::{AccountClaim, AddedLine};
 use crate::error::SessionError;
-use crate::host_files::{self, FilesError, Made};
+use crate::host_files::{self, FilesError, Known, Made};
 use crate::machine::{Action, Credential, Event, LoginFailure, Onboarding};
 use crate::operator::{Installed, Operator, Progress, Sealer};
 use crate::record::SessionRecord;
@@ -121,17 +121,12 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                 },
                 None => no_connection(),
             },
-            Action::Inspect { over } => match run.connection(over) {
-                Some(session) => match host_files::inspect(session.files(), record).await {
-                    Ok(present) => Event::Inspected { present },
-                    Err(error) => error.into_event(),
-                },
-                None => no_connection(),
-            },
+            Action::Inspect { over } => self.inspect(record, run, over).await,
             Action::AddLines { over, lines } => self.add_lines(record, run, over, &lines, operator).await,
             Action::Settle => self.settle(record, &mut run.claim).await,
             Action::Clear { over, keys, dead, restore } => {
-                let removal = host_files::Removal { record, keys: &keys, dead: &dead, restore };
+                let (keys, added) = of_the_claim(keys, record, run.claim.as_ref());
+                let removal = host_files::Removal { record, keys: &keys, added: &added, dead: &dead, restore };
                 self.clear(run, over, removal, operator).await
             }
             Action::Query { keys, host_key } => self.query(record, keys, &host_key).await,
@@ -179,6 +174,38 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         }
     }
 
+    async fn inspect<R>(&self, record: &SessionRecord, run: &mut Run<'_, C::Session, R>, over: Credential) -> Event {
+        let known = match self.known_lines(record, run.claim.as_ref()).await {
+            Ok(known) => known,
+            Err(event) => return event,
+        };
+        let Some(session) = run.connection(over) else { return no_connection() };
+        match host_files::inspect(session.files(), record, &known).await {
+            Ok(present) => Event::Inspected { present },
+            Err(error) => error.into_event(),
+        }
+    }
+
+    /// What is known to be ours in the account's file. That the store is away for a moment is waited for.
+    async fn known_lines(&self, record: &SessionRecord, claim: Option<&Stored<AccountClaim>>) -> Result<Known, Event> {
+        let (mut ours, mut settled) = (Vec::new(), false);
+        if let Some(claim) = claim {
+            settled = claim.body.managed;
+            for added in &claim.body.adding {
+                ours.push(added.line.clone());
+                let before = added.options_before.clone();
+                ours.extend(before.map(|options| ManagedKey { options, ..added.line.clone() }));
+            }
+        }
+        match self.host(&record.route.account).await {
+            Ok(host) => {
+                ours.extend(host.into_iter().flat_map(|host| host.keys));
+                Ok(Known { ours, settled, now: self.timer.now() })
+            }
+            Err(error) => Err(Event::FilesFailed { reason: describe_error(&error), lost: false, busy: true }),
+        }
+    }
+
     async fn add_lines<R: CryptoRng + Send, O: Operator>(
         &self,
         record: &SessionRecord,
@@ -191,13 +218,17 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             Ok(plan) => plan,
             Err(error) => return error.into_event(),
         };
+        let known = match self.known_lines(record, run.claim.as_ref()).await {
+            Ok(known) => known,
+            Err(event) => return event,
+        };
         let session = match over {
             Credential::Temporary => run.over_temporary.as_mut(),
             Credential::Master => run.over_master.as_mut(),
         };
         let Some(session) = session else { return no_connection() };
         let fence = Fence::new(&self.store, run.claim.as_mut(), record.id);
-        match host_files::add(session.files(), plan, lines, fence).await {
+        match host_files::add(session.files(), plan, lines, &known, fence).await {
             Ok((added, host_time)) => {
                 self.tell_clock_error(host_time, &mut run.clock_error, operator);
                 Event::LinesAdded { added }
@@ -224,7 +255,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         };
         let Some(session) = session else { return no_connection() };
         // Taking a temporary key away harms nobody, whoever holds the claim; that must work without the store.
-        let guarded = removal.keys.iter().any(|key| record.adding.contains(key));
+        let guarded = !removal.added.is_empty();
         let fence = guarded.then(|| Fence::new(&self.store, run.claim.as_mut(), record.id));
         match host_files::clear(session.files(), plan, removal, &mut run.made, fence).await {
             Ok(cleared) => {
@@ -268,6 +299,18 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             operator.progress(Progress::ClockError(error));
         }
     }
+}
+
+/// Of the keys that are to go: the temporary one, of which every line goes, and the lines by which the others were added.
+fn of_the_claim(
+    mut keys: Vec<PublicKey>,
+    record: &SessionRecord,
+    claim: Option<&Stored<AccountClaim>>,
+) -> (Vec<PublicKey>, Vec<AddedLine>) {
+    let adding = claim.map(|claim| claim.body.adding.as_slice()).unwrap_or_default();
+    let added = adding.iter().filter(|added| keys.contains(&added.line.public_key)).cloned().collect();
+    keys.retain(|key| *key == record.temporary_key);
+    (keys, added)
 }
 
 fn no_connection() -> Event {

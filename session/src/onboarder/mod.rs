@@ -6,7 +6,9 @@ mod records;
 mod sealing;
 
 use rand_core::CryptoRng;
-use toehold_core::{AuditSink, Connector, HostRecord, Identity, KnownHost, SessionId, Store, StoreError, Stored, Timer};
+use toehold_core::{
+    AuditSink, Connector, HostRecord, Identity, KnownHost, ManagedKey, SessionId, Store, StoreError, Stored, Timer,
+};
 use toehold_keygen::TemporaryKeyPair;
 use toehold_keygen::install::ProofSecret;
 
@@ -63,7 +65,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         operator: &mut O,
     ) -> Result<Outcome, SessionError> {
         let now = self.timer.now();
-        self.check_account(&request.route).await?;
+        let host = self.check_account(&request.route).await?;
         let check = self.host_key_check(&request).await?;
         let id = SessionId::generate(rng);
         let making = |source| SessionError::Making { what: "the temporary key", source: Box::new(source) };
@@ -83,7 +85,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             home: request.home,
             label: request.label,
             tags: request.tags,
-            keys: request.keys,
+            keys: with_known_options(request.keys, host.as_ref()),
             status: Status::Active,
             created_at: pair.created_at(),
             expires_at: pair.expires_at(),
@@ -181,15 +183,13 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         {
             record.host_key_check = HostKeyCheck::Known(known.body.host_key);
         }
-        let Some(host) = Stored::<HostRecord>::read(&self.store, &HostRecord::key(&record.route.account)?).await? else {
-            return Ok(());
-        };
-        if !host.body.route.same_way(&record.route) {
+        let Some(host) = self.host(&record.route.account).await? else { return Ok(()) };
+        if !host.route.same_way(&record.route) {
             record.cancelled = true;
-            record.reason = Some(managed_elsewhere(&host.body.route, &record.route));
+            record.reason = Some(managed_elsewhere(&host.route, &record.route));
             return Ok(());
         }
-        let by = host.body.session;
+        let by = host.session;
         if by != record.id && self.find(by).await?.is_some_and(|later| later.body.created_at >= record.created_at) {
             record.cancelled = true;
             record.reason = Some(format!("session {by} has brought the host in since"));
@@ -211,6 +211,17 @@ pub(crate) fn describe_error(error: &(dyn std::error::Error + 'static)) -> Strin
         source = inner.source();
     }
     text
+}
+
+/// A key for which no options are asked keeps those that it is managed with: a host that is hardened stays so.
+fn with_known_options(mut keys: Vec<ManagedKey>, host: Option<&HostRecord>) -> Vec<ManagedKey> {
+    for key in keys.iter_mut().filter(|key| key.options.is_empty()) {
+        let known = host.and_then(|host| host.keys.iter().find(|known| known.public_key == key.public_key));
+        if let Some(known) = known {
+            key.options.clone_from(&known.options);
+        }
+    }
+    keys
 }
 
 /// 64 random bits in hex.

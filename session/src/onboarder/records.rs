@@ -44,7 +44,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         if let Some(from) = before.filter(|from| !from.may_become(record.status)) {
             return Err(SessionError::IllegalTransition { id: record.id, from, to: record.status });
         }
-        if let Err(error) = self.remember_dead(record).await {
+        if let Err(error) = self.remember(record).await {
             return Ok(Event::StoreFailed(describe_error(&error)));
         }
         let result = match stored.as_mut() {

@@ -210,8 +210,13 @@ impl Lab {
 
     /// The number of the first call for which this holds in a run of the good way, with these hands.
     pub fn call(&self, paste: Paste, wanted: impl Fn(&Call) -> bool) -> usize {
+        self.call_of(self.request(), paste, wanted)
+    }
+
+    /// The same for a run with this request.
+    pub fn call_of(&self, request: Request, paste: Paste, wanted: impl Fn(&Call) -> bool) -> usize {
         let lab = Self::at(&self.account.to_string(), self.home);
-        drop(lab.onboard(lab.request(), &mut lab.hands(paste)).unwrap().unwrap());
+        drop(lab.onboard(request, &mut lab.hands(paste)).unwrap().unwrap());
         lab.world.faults().log().iter().find(|call| wanted(call)).unwrap().number
     }
 

@@ -140,6 +140,7 @@ pub fn every_event(record: &SessionRecord) -> Vec<(String, Event)> {
         ("Inspected", Event::Inspected { present: vec![temporary_key()] }),
         ("Inspected (all there)", Event::Inspected { present: vec![temporary_key(), master_key(), colleague()] }),
         ("Inspected (without the temporary key)", Event::Inspected { present: Vec::new() }),
+        ("LinesRefused", Event::LinesRefused { reason: why() }),
         ("LinesAdded", Event::LinesAdded { added: vec![master_key(), colleague()] }),
         ("LinesInDoubt", Event::LinesInDoubt { added: added.clone(), reason: why(), lost: false }),
         ("LinesInDoubt (lost)", Event::LinesInDoubt { added, reason: why(), lost: true }),
@@ -169,7 +170,7 @@ pub fn answers(action: &Action, event: &Event) -> bool {
         Action::LogIn { .. } => &["LoggedIn", "LoginFailed"],
         Action::ReadProof => &["ProofRead", "FilesFailed"],
         Action::AskOperator(_) => &["Answered"],
-        Action::Inspect { .. } => &["Inspected", "FilesFailed"],
+        Action::Inspect { .. } => &["Inspected", "LinesRefused", "FilesFailed"],
         Action::AddLines { .. } => &["LinesAdded", "LinesInDoubt", "FilesFailed", "AccountLost"],
         Action::Settle => &["Settled", "StoreFailed", "AccountLost"],
         // Only what was added is guarded by the claim.

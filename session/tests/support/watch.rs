@@ -184,7 +184,10 @@ impl Watch {
         // journal_first
         for key in present.iter().filter(|key| !holds(&self.file, key)) {
             let claim = self.claim.as_ref().unwrap_or_else(|| panic!("{when}: a managed line came without a claim"));
-            assert!(claim.adding.contains(key), "{when}: a managed line came before its journal");
+            assert!(
+                claim.adding.iter().any(|added| added.line.public_key == **key),
+                "{when}: a managed line came before its journal"
+            );
             let session = &self.sessions[&claim.session];
             assert!(matches!(session.status, Status::Committing | Status::Orphaned), "{when}: {}", session.status);
         }
@@ -226,7 +229,10 @@ impl Watch {
         }
         if let Some(claim) = &self.claim {
             let held = open.iter().any(|session| session.id == claim.session);
-            assert!(held || claim.adding.iter().all(|key| !holds(&self.file, key)) || self.host.is_some(), "{when}: {claim:?}");
+            assert!(
+                held || claim.adding.iter().all(|added| !holds(&self.file, &added.line.public_key)) || self.host.is_some(),
+                "{when}: {claim:?}"
+            );
         }
         // Whatever managed line is there, somebody answers for it.
         if self.managed.iter().any(|key| holds(&self.file, key)) {
