@@ -11,7 +11,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use install_support::{HOST_KEY, Host, SHELLS, fake, needs_root, os, tool};
+use install_support::{HOST_KEY, Host, OTHER_KEY, SHELLS, fake, needs_root, os, tool};
 use toehold_core::Account;
 use toehold_keygen::install::{ExpiryForm, InstallError, RemovalCommand};
 
@@ -382,6 +382,54 @@ fn an_interrupted_line_leaves_nothing() {
         // Called between the proof and the key.
         fake(&first, "mv", "/bin/mv \"$@\"; kill -TERM $PPID");
         host.refuses("nothing was changed");
+    }
+}
+
+/// Somebody else writes the file between our append and the failure that takes it back.
+#[test]
+fn foreign_bytes_that_came_meanwhile_are_not_taken_back() {
+    const FOREIGN: &str = "# mine\n";
+    for sh in SHELLS {
+        for end in ["exit 1", "kill -TERM $PPID"] {
+            for before in [None, Some(FOREIGN), Some("# no end")] {
+                let mut host = match before {
+                    Some(content) => Host::with_sh(sh).with_file(content.as_bytes()),
+                    None => Host::with_sh(sh),
+                };
+                let untouched = host.snapshot();
+                let first = host.first_in_path();
+                let grep = host.path[1].join("grep");
+                let grep = if grep.exists() { grep } else { "/bin/grep".into() };
+                let late = |what: &str| format!("case $1 in -qxF) {what}; {end};; *) exec {} \"$@\"; esac", grep.display());
+
+                // Nobody else: all of it goes.
+                fake(&first, "grep", &late(":"));
+                let ran = host.run();
+                assert!(ran.code == Some(1) && ran.err.contains("toehold: nothing was changed"), "{sh}: {ran:?}");
+                assert_eq!(host.snapshot(), untouched, "{sh}, {before:?}");
+
+                // A line of somebody else's behind ours: both stay, and it is said.
+                fake(&first, "grep", &late(&format!("echo '{OTHER_KEY}' >>'{}'", host.file().display())));
+                let ran = host.run();
+                assert!(ran.code == Some(1) && !ran.err.contains("nothing was changed"), "{sh}: {ran:?}");
+                assert!(ran.err.contains("others wrote") && ran.err.contains("the line stays until"), "{sh}: {ran:?}");
+                let newline = if before.is_some_and(|before| !before.ends_with('\n')) { "\n" } else { "" };
+                let wanted = format!("{}{newline}{}{OTHER_KEY}\n", before.unwrap_or_default(), host.utc_line());
+                assert_eq!(fs::read_to_string(host.file()).unwrap(), wanted, "{sh}, {end}, {before:?}");
+                assert!(host.proof_path().exists(), "{sh}: a key that is there without its proof");
+
+                // Somebody replaces the file by a shorter one: that is left alone.
+                if before == Some(FOREIGN) {
+                    fs::remove_file(host.proof_path()).unwrap();
+                    fs::write(host.file(), FOREIGN).unwrap();
+                    let path = host.file();
+                    fake(&first, "grep", &late(&format!("echo x >'{0}.new'; /bin/mv '{0}.new' '{0}'", path.display())));
+                    let ran = host.run();
+                    assert!(ran.code == Some(1) && ran.err.contains("nothing was changed"), "{sh}: {ran:?}");
+                    assert_eq!(fs::read_to_string(host.file()).unwrap(), "x\n", "{sh}, {end}");
+                }
+            }
+        }
     }
 }
 

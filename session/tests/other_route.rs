@@ -202,7 +202,7 @@ fn of_two_that_look_at_the_same_moment_one_wins() {
             onboarder.onboard(request(route), &master(), &mut rng(at), &mut hands).await.unwrap()
         }
     };
-    let ended = lab.world.run(join_all([run(0), run(1)])).unwrap();
+    let ended = lab.world.run(join_all(vec![run(0), run(1)])).unwrap();
     let (won, lost): (Vec<_>, Vec<_>) = ended.into_iter().partition(|outcome| outcome.end == End::Completed);
     assert_eq!((won.len(), lost.len()), (1, 1));
     assert_eq!(lost[0].record.closed.unwrap().evidence, Evidence::NeverShown);

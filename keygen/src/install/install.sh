@@ -14,9 +14,20 @@ unset TZ s;
 export LC_ALL=C PATH="$PATH:/usr/sbin";
 e() { echo "toehold: $*" >&3; exit 1; };
 D= F= N= W= A= S=;
+# What is added to the file.
+B() { [ -z "$N" ] || echo; printf "%s\n" "$L"; };
+# Takes back what was done. The file is cut only where all behind its old end is ours, whole or begun: what somebody else has
+# appended meanwhile stays, and then so does our line, which has its own end.
 Z() {
-  [ $W ] && { dd if=/dev/null of="$f" bs=1 seek=$W; [ $F ] && rm "$f"; }; [ $A ] && rm -f "$p" "$p.$$"; [ $D ] && rmdir "$d";
-  echo "toehold: nothing was changed" >&3; exit 1; };
+  c="nothing was changed";
+  if [ $W ]; then
+    x=$(tail -c +$((W+1)) "$f"; echo .);
+    [ "$x" = . ] || case $(B; echo .) in
+    "${x%.}"*) dd if=/dev/null of="$f" bs=1 seek=$W;;
+    *) D= A= c="others wrote $f, the line stays until $w"; esac;
+    [ -s "$f" ] || [ -z "$F" ] || rm "$f"; fi;
+  [ $A ] && rm -f "$p" "$p.$$"; [ $D ] && rmdir "$d";
+  echo "toehold: $c" >&3; exit 1; };
 trap Z 0;
 trap "exit 1" 1 2 13 15;
 read -r s;
@@ -111,6 +122,6 @@ C=" "$(echo $C 22)" ";
 [ -e "$p" ] || { A=1; set -C; printf "%s\n" $P ${D:+new:.ssh} ${F:+new:$a} ${N:+new:newline} >"$p.$$" && mv "$p.$$" "$p"; } || e "cannot write $p";
 grep -qF "$k" "$f" || {
   W=$(cat "$f" | wc -c);
-  { [ -z "$N" ] || echo; printf "%s\n" "$L"; } >>"$f" && grep -qxF "$L" "$f" || e "cannot write $f"; };
+  B >>"$f" && grep -qxF "$L" "$f" || e "cannot write $f"; };
 trap - 0;
 echo "toehold: $u has the temporary key until $w. Go back to the other terminal."
