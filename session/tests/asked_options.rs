@@ -26,7 +26,7 @@ fn with_lines(lines: &str) -> Lab {
 
 fn harden(lab: &Lab) -> Request {
     let mut request = lab.request();
-    request.keys[0].options = HARD.to_owned();
+    HARD.clone_into(&mut request.keys[0].options);
     request
 }
 
@@ -53,7 +53,7 @@ fn a_line_of_ours_gets_the_options_that_are_asked_for() {
     let lab = Lab::new(Home::Foreign);
     lab.onboard_well();
     let plain = format!("{} toehold-master", master_key());
-    assert_eq!(master_lines(&lab), [plain.clone()]);
+    assert_eq!(master_lines(&lab), std::slice::from_ref(&plain));
     lab.advance(60);
     let outcome = onboard(&lab, 2, harden(&lab));
     assert_eq!(outcome.end, End::Completed, "{:?}", outcome.reason);
@@ -115,7 +115,7 @@ fn holds_anchored_seen_gone_foreign_bytes_as_it_was_while_options_are_changed() 
                     assert!(refused || lab.lets_in(&master_key()));
                 };
                 support::watch::stepped(&second.world, onboarder.onboard(harden(&second), &master, &mut rng, &mut hands), |_| {
-                    look()
+                    look();
                 })
             };
             (lab, before, second.world.faults().log(), ended)

@@ -29,6 +29,8 @@ struct Case {
     refused: bool,
     /// Seconds.
     lifetime: u64,
+    /// Whether nothing ends the temporary key but us.
+    without_expiry: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +38,19 @@ enum Check {
     Proof,
     Fingerprint,
     AcceptNew,
+    Ask,
     Known,
 }
 
-const CASE: Case =
-    Case { home: Home::Foreign, check: Check::Proof, seal: false, paste: Paste::AtOnce, refused: false, lifetime: 1800 };
+const CASE: Case = Case {
+    home: Home::Foreign,
+    check: Check::Proof,
+    seal: false,
+    paste: Paste::AtOnce,
+    refused: false,
+    lifetime: 1800,
+    without_expiry: false,
+};
 
 const MOMENTS: [Moment; 3] = [Moment::Before, Moment::After, Moment::Late];
 
@@ -66,9 +76,11 @@ impl Case {
             Check::Proof | Check::Known => HostKeyCheck::Proof,
             Check::Fingerprint => HostKeyCheck::Fingerprint(lab.host_key().fingerprint()),
             Check::AcceptNew => HostKeyCheck::AcceptNew,
+            Check::Ask => HostKeyCheck::Ask,
         });
         request.seal_temporary_key = self.seal;
         request.lifetime = Duration::from_secs(self.lifetime);
+        request.without_expiry = self.without_expiry;
         request
     }
 
@@ -130,6 +142,13 @@ fn settle(lab: &Lab, watch: &mut Watch, late_first: bool, when: &str) {
         assert_eq!((outcome.end, orphan.status), (End::Orphaned, Status::Orphaned), "{when}");
         // The key ends by itself, on the host.
         lab.advance(1800 + 301);
+        if orphan.without_expiry {
+            // It does not: as long as it lets in, it is on the list.
+            let outcome = recover(&lab.restart(), watch, &orphan).unwrap().unwrap();
+            assert!(outcome.end == End::Orphaned || !lab.lets_in(&orphan.temporary_key), "{when}");
+            assert_eq!(open(lab).is_some(), outcome.end == End::Orphaned, "{when}");
+            return;
+        }
         assert!(!lab.lets_in(&orphan.temporary_key), "{when}: the key outlives its end");
         let outcome = recover(&lab.restart(), watch, &orphan).unwrap().unwrap();
         if lab.lets_in(&colleague()) && !lab.lets_in(&master_key()) {
@@ -311,6 +330,22 @@ fn holds_anchored_seen_gone_as_it_was_on_a_known_host_with_a_sealed_key() {
 fn holds_anchored_seen_gone_as_it_was_when_the_undoing_goes_wrong() {
     everything_once(Case { refused: true, home: Home::Bare, ..CASE });
     everything_once(Case { refused: true, seal: true, home: Home::Unterminated, ..CASE });
+}
+
+#[test]
+fn holds_anchored_seen_gone_as_it_was_where_nothing_but_us_ends_the_key() {
+    everything_once(Case { without_expiry: true, home: Home::Unterminated, ..CASE });
+    everything_once(Case { without_expiry: true, seal: true, refused: true, home: Home::Bare, ..CASE });
+}
+
+#[test]
+fn holds_anchored_seen_gone_as_it_was_where_the_operator_is_asked() {
+    everything_once(Case { check: Check::Ask, home: Home::Bare, ..CASE });
+}
+
+#[test]
+fn holds_anchored_seen_gone_as_it_was_where_the_command_is_run_for_the_operator() {
+    everything_once(Case { paste: Paste::Ran, home: Home::Unterminated, ..CASE });
 }
 
 #[test]

@@ -143,6 +143,32 @@ fn a_command_that_nobody_runs_ends_the_wait_in_time_and_the_session_with_the_key
     assert_eq!(lab.tree(), lab.before);
 }
 
+/// `PerSourcePenalties` of `sshd_config(5)`: 5 s for each failed login, and whoever has 15 s to serve is shut out.
+#[test]
+fn waiting_for_the_paste_shuts_nobody_out() {
+    let lab = Lab::new(Home::Foreign);
+    let onboarder = lab.onboarder();
+    let (master, mut rng, mut hands) = (master(), rng(1), lab.hands(Paste::Never));
+    let mut times = Vec::new();
+    let run = onboarder.onboard(lab.request(), &master, &mut rng, &mut hands);
+    let outcome = support::watch::stepped(&lab.world, run, |_| {
+        let knocks = lab.world.faults().log().iter().filter(|call| call.kind == CallKind::LogIn).count();
+        if knocks > times.len() {
+            times.push(lab.world.clock().now().unix_seconds());
+        }
+    });
+    assert_eq!(outcome.unwrap().unwrap().end, End::Orphaned);
+    let gaps: Vec<i64> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    assert_eq!(gaps[..4], [2, 4, 6, 6]);
+    assert!((250..=320).contains(&times.len()), "{}", times.len());
+    let mut served = 0;
+    for (gap, time) in std::iter::once(&0).chain(&gaps).zip(&times) {
+        served = (served - gap).max(0) + 5;
+        // The operator may fail once besides.
+        assert!(served + 5 < 15, "{served} s to serve at {time}");
+    }
+}
+
 #[test]
 fn seen_gone_a_key_without_expiry_never_ends_by_the_word_of_an_unproven_host() {
     let lab = Lab::new(Home::Foreign);

@@ -260,6 +260,35 @@ fn host_key_asked_a_fingerprint_that_is_not_the_known_one_begins_no_session() {
     assert_eq!(lab.tree(), lab.before);
 }
 
+#[test]
+fn o5_a_key_known_for_the_direct_route_says_nothing_of_another_route_or_port() {
+    for jumps in [vec!["ops@bastion.example.net"], vec![]] {
+        let lab = Lab::new(Home::Foreign);
+        lab.knows_host_key(lab.host_key());
+        let port = if jumps.is_empty() { ":2222" } else { "" };
+        let account = account(&format!("deploy@web1.example.net{port}"));
+        let other = support::account("deploy@other.example.net");
+        for host in jumps.iter().map(|jump| support::account(jump)).chain([other.clone()]) {
+            lab.world.fleet().add_host(&host);
+        }
+        let jumps = jumps.into_iter().map(support::account).collect();
+        let mut request = lab.request();
+        request.route = toehold_core::Route { account, jumps };
+        lab.world.fleet().lead(&request.route, &other);
+        let mut hands = lab.hands(Paste::AtOnce);
+        hands.account = other.clone();
+        let outcome = lab.onboard(request, &mut hands).unwrap().unwrap();
+        assert_eq!(outcome.end, End::Completed, "{:?}", outcome.reason);
+        assert_eq!(outcome.record.host_key_check, HostKeyCheck::Proof);
+        let trusted = outcome.record.host_key.unwrap();
+        assert_eq!(
+            (trusted.public_key, trusted.trust),
+            (lab.world.fleet().host_keys(&other)[0].clone(), Some(HostKeyTrust::Proof))
+        );
+        assert_eq!(known_hosts(&lab).len(), 2);
+    }
+}
+
 /// Runs a future in its world to its end.
 trait AwaitIn {
     fn await_in(self, lab: &Lab) -> Outcome;

@@ -68,7 +68,7 @@ fn of_two_that_begin_at_once_one_is_never_shown() {
             (outcome, shown)
         }
     };
-    let ended = lab.world.run(join_all([run(&labs[0], &one, 1), run(&labs[1], &two, 2)])).unwrap();
+    let ended = lab.world.run(join_all(vec![run(&labs[0], &one, 1), run(&labs[1], &two, 2)])).unwrap();
     let (won, lost): (Vec<_>, Vec<_>) = ended.into_iter().partition(|(outcome, _)| outcome.end == End::Completed);
     assert_eq!((won.len(), lost.len()), (1, 1));
     let (lost, shown) = &lost[0];

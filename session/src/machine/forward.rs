@@ -5,7 +5,7 @@ use toehold_keygen::install::ProofFile;
 
 use super::action::{Action, Credential, End, Event, LoginFailure};
 use super::state::{AfterProof, State};
-use super::{Onboarding, TRIES};
+use super::{LONGEST_PAUSE, Onboarding, TRIES};
 use crate::record::{Evidence, HostKeyCheck, TrustedHostKey};
 use crate::status::Status;
 
@@ -188,7 +188,8 @@ impl Onboarding {
             Some(left) => *left -= 1,
             None => {}
         }
-        self.go(State::Pausing { until: now.saturating_add(self.pace.poll) })
+        self.knocks = LONGEST_PAUSE.min(self.knocks + 1);
+        self.go(State::Pausing { until: now.saturating_add(self.pace.poll * self.knocks) })
     }
 
     fn not_yet(&mut self, now: Timestamp, failure: &LoginFailure) -> Action {

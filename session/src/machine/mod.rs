@@ -27,7 +27,10 @@ use crate::status::Status;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pace {
-    /// Between two tries: to log in while nobody has pasted the command yet, and of any step that failed (default 2 s).
+    /// Between two tries of any step that failed (default 2 s). Also before the second try to log in while nobody has pasted the
+    /// command yet; then twice, and from there on three times as long: sshd from OpenSSH 9.8 on shuts out for a while whoever
+    /// fails to log in more often than every 5 s (`PerSourcePenalties`), and the operator with them, who comes from the same
+    /// address to paste.
     pub poll: Duration,
     /// What must be left of the temporary key's life when the first managed line is written (default 60 s, and at most a
     /// quarter of that life): several times
@@ -52,6 +55,9 @@ impl Default for Pace {
 
 /// How often a step is tried before it counts as failed.
 const TRIES: u32 = 3;
+
+/// How many times [`Pace::poll`] the pauses between two knocks get long.
+const LONGEST_PAUSE: u32 = 3;
 
 /// How many conflicts a run takes from a store that shows nobody else's writing.
 const MAX_CONFLICTS: u32 = 16;
@@ -95,6 +101,8 @@ pub struct Onboarding {
     interrupted: bool,
     /// How often a login may still fail; without end while nobody knows whether the command was run.
     tries_left: Option<u32>,
+    /// How often a login with the temporary key was waited for.
+    knocks: u32,
     /// Until when the lock of another Toehold is waited for.
     patient_until: Option<Timestamp>,
     /// Why the last login with the temporary key failed.
@@ -136,6 +144,7 @@ impl Onboarding {
             cut_off: false,
             interrupted: false,
             tries_left: None,
+            knocks: 0,
             patient_until: None,
             last_failure: None,
             conflicts: 0,
