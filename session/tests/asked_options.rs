@@ -123,9 +123,11 @@ fn holds_anchored_seen_gone_foreign_bytes_as_it_was_while_options_are_changed() 
         let (.., calls, ended) = run(&|_| {});
         assert_eq!(ended.unwrap().unwrap().end, if refused { End::Failed } else { End::Completed });
         for call in &calls {
-            let crashes = [Moment::Before, Moment::After, Moment::Late].map(Err);
+            // Where a call changes nothing, all moments are one.
+            let moments = if call.kind.has_effect() { 3 } else { 1 };
+            let crashes = [Moment::Before, Moment::After, Moment::Late].map(Err).into_iter().take(moments);
             let faults = call.kind.faults().iter().filter(|fault| **fault != Fault::Hang).map(|fault| Ok(*fault));
-            for plan in crashes.into_iter().chain(faults) {
+            for plan in crashes.chain(faults) {
                 let when = format!("master refused: {refused}, {plan:?} at {call}");
                 let (lab, before, _, _) = run(&|second| match plan {
                     Ok(fault) => second.world.faults().fail_at(call.number, fault),
