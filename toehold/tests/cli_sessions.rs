@@ -16,6 +16,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Inside, Toehold, Waiting};
+use toehold::adapters::local_host::Fault;
 
 /// The open session of this name.
 #[track_caller]
@@ -225,45 +226,26 @@ async fn recovery_says_how_it_stands_by_its_exit_code() {
     assert!(done.stderr.contains(&waiting.session), "{}", done.stderr);
 }
 
-/// A `host add` that has been stopped when the master key was proven and the temporary one gone, and its session; `None` where it
-/// was faster than that.
-fn stopped_near_its_end(toehold: &Toehold, host: &Inside) -> Option<(std::process::Child, String)> {
-    let (account, file) = (host.account(), host.host_key_file());
-    let arguments = ["host", "add", &account, "--home", host.home(), "--host-key-file", file.to_str().unwrap(), "--via", "sh"];
-    let mut child = toehold.spawn(arguments);
-    loop {
-        let ours = host.ours();
-        if ours.contains("toehold-master") && !ours.contains("toehold-temporary") {
-            break;
-        }
-        std::thread::yield_now();
-    }
-    if child.try_wait().unwrap().is_none() {
-        kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
-        if let Some(session) = toehold.sessions(false).first() {
-            return Some((child, session["id"].as_str().unwrap().to_owned()));
-        }
-        kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
-    }
-    Toehold::wait(child).ends(0);
-    None
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_that_comes_too_late_says_so() {
-    let (mut toehold, mut host) = (Toehold::new(), Inside::start().await);
-    let (child, session) = loop {
-        if let Some(stopped) = stopped_near_its_end(&toehold, &host) {
-            break stopped;
-        }
-        (toehold, host) = (Toehold::new(), Inside::start().await);
-    };
+    let rehearsal = Inside::start().await;
+    rehearsal.add(&Toehold::new(), &[]).ends(0);
+    let (toehold, host) = (Toehold::new(), Inside::start().await);
+    // The last thing asked of the host: the master key is proven by then, and the temporary one was taken away.
+    host.fault(Fault::HoldRequest(rehearsal.requests() - 1));
+    let (account, file) = (host.account(), host.host_key_file());
+    let arguments = ["host", "add", &account, "--home", host.home(), "--host-key-file", file.to_str().unwrap(), "--via", "sh"];
+    let adding = toehold.spawn(arguments);
+    while !host.is_holding() {
+        std::thread::yield_now();
+    }
+    let session = toehold.sessions(false)[0]["id"].as_str().unwrap().to_owned();
     let cancelling = toehold.spawn(["--json", "session", "cancel", &session]);
     while open_session(&toehold, &session)["cancelled"] != true {
         std::thread::yield_now();
     }
-    kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
-    Toehold::wait(child).ends(0);
+    host.heal();
+    Toehold::wait(adding).ends(0);
     let done = Toehold::wait(cancelling).ends(1);
     let document = done.json();
     assert_eq!((document["status"].as_str(), document["session"].as_str()), (Some("completed"), Some(session.as_str())));

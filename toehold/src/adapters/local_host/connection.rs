@@ -81,6 +81,10 @@ impl Gate {
             }
             Turn::Drop => self.wire.cut(),
             Turn::Hang => {}
+            Turn::Hold(fault) => tokio::select! {
+                () = self.shared.faults.change(fault) => return Some(work()),
+                () = until_gone(self.gone.clone()) => return None,
+            },
         }
         until_gone(self.gone.clone()).await;
         None

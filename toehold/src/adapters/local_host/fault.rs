@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 /// A way in which a [`LocalHost`](super::LocalHost) misbehaves. Requests are counted from 0, over all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,17 +24,23 @@ pub enum Fault {
     DropAfterRequest(u64),
     /// It performs this SFTP request, and the connection breaks before the answer; later connections are served.
     DropOnceAfterRequest(u64),
+    /// It performs this SFTP request once another fault, or none, is set, and not before.
+    HoldRequest(u64),
 }
 
 /// The faults of one host.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Mutex<State>);
+pub(super) struct Faults {
+    state: Mutex<State>,
+    changed: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
     fault: Option<Fault>,
     another_host_key: bool,
     requests: u64,
+    held: bool,
 }
 
 /// What to do with an SFTP request.
@@ -42,17 +50,38 @@ pub(super) enum Turn {
     ServeAndDrop,
     Drop,
     Hang,
+    /// Until another fault than this is set.
+    Hold(Fault),
 }
 
 impl Faults {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set(&self, fault: Option<Fault>) {
         let mut state = self.state();
         state.fault = fault;
         state.requests = 0;
+        state.held = false;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until another fault is set, or none.
+    pub(super) async fn change(&self, held: Fault) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.is(held) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether a request is being held.
+    pub(super) fn is_holding(&self) -> bool {
+        self.state().held
     }
 
     pub(super) fn show_another_host_key(&self, yes: bool) {
@@ -81,6 +110,10 @@ impl Faults {
             Some(Fault::DropBeforeRequest(from)) if number >= from => Turn::Drop,
             Some(Fault::DropAfterRequest(at) | Fault::DropOnceAfterRequest(at)) if number == at => Turn::ServeAndDrop,
             Some(Fault::DropAfterRequest(at)) if number > at => Turn::Drop,
+            Some(Fault::HoldRequest(at)) if number == at => {
+                state.held = true;
+                Turn::Hold(Fault::HoldRequest(at))
+            }
             _ => Turn::Serve,
         }
     }

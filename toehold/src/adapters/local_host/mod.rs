@@ -185,6 +185,11 @@ impl LocalHost {
         self.faults.requests()
     }
 
+    /// Whether it holds a request back, by [`Fault::HoldRequest`].
+    pub fn is_holding(&self) -> bool {
+        self.faults.is_holding()
+    }
+
     /// Stops listening and cuts every connection.
     pub async fn stop(mut self) {
         self.accepting.abort();
