@@ -311,6 +311,11 @@ impl Replacement {
         self.state = next.unwrap_or_else(|error| self.fail(error));
     }
 
+    /// The host's time while the lock was taken; `None` before that. An edit that sets an end to something counts from it.
+    pub fn host_time(&self) -> Option<Timestamp> {
+        (self.host_time != Timestamp::UNIX_EPOCH).then_some(self.host_time)
+    }
+
     /// What came of it all, once there is [`Action::Finish`]; before that, [`ReplaceError::OutOfTurn`].
     ///
     /// # Errors

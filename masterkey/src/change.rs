@@ -1,0 +1,153 @@
+//! The changes to a host's files: each of them concerns one master key.
+
+use std::time::Duration;
+
+use toehold_core::{Account, PublicKey, Timestamp};
+use toehold_keygen::authorized_keys::{Line, Options};
+use toehold_keygen::replacement::KeyFile;
+use toehold_keygen::{AuthorizedKeys, ExpiryTime};
+
+use crate::host::ARRIVING;
+use crate::observe::{Files, LineEnd, line_end};
+
+/// One change to the lines of one master key (R2). Keys go by their place in the machine's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "a driver has to know them all")]
+pub enum Change {
+    /// Put the arriving key on a line of its own, with the options of the line that logged in.
+    Add {
+        /// Whether the line gets an end, which its proof takes away.
+        provisional: bool,
+    },
+    /// Move the end of the arriving key's lines away from now.
+    Extend,
+    /// Take the end away from the arriving key's lines.
+    Promote,
+    /// Give every line of this key an end.
+    Expire(usize),
+    /// Take every line of this key away.
+    Delete(usize),
+}
+
+impl Change {
+    /// Whose lines are changed.
+    pub fn key(self) -> usize {
+        match self {
+            Self::Add { .. } | Self::Extend | Self::Promote => ARRIVING,
+            Self::Expire(key) | Self::Delete(key) => key,
+        }
+    }
+
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Add { .. } => "adding the new line",
+            Self::Extend => "moving the new line's end",
+            Self::Promote => "making the new line permanent",
+            Self::Expire(_) => "giving the old line an end",
+            Self::Delete(_) => "removing the old line",
+        }
+    }
+}
+
+/// What a change needs to know besides the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Making {
+    /// The machine's keys, the arriving one first.
+    pub keys: Vec<PublicKey>,
+    /// The number of the rotation, which the new line's comment carries.
+    pub generation: u64,
+    /// The account, which the new line's comment carries: another account that finds it there has the same file.
+    pub account: Account,
+    /// How long the new line is good until it is proven.
+    pub provisional: Duration,
+    /// How long the old line is still good.
+    pub grace: Duration,
+}
+
+/// What begins the word in a comment that says which rotation wrote the line.
+const GENERATION: &str = "toehold-generation=";
+/// What begins the word in a comment that says for which account the line was written.
+const ACCOUNT: &str = "toehold-account=";
+
+impl Making {
+    /// What `change` makes of `file`, which is one of `files`; `over` is the key that logged in.
+    pub(crate) fn apply(
+        &self,
+        change: Change,
+        over: usize,
+        host_now: Timestamp,
+        files: &Files,
+        file: KeyFile,
+        document: &mut AuthorizedKeys,
+    ) {
+        let Some(key) = self.keys.get(change.key()) else { return };
+        let set_end = |document: &mut AuthorizedKeys, end: Option<ExpiryTime>| {
+            document.edit_options(key, |options| {
+                let mut new = options.clone();
+                new.set_expiry_time(end.as_ref());
+                Some(new)
+            });
+        };
+        let after = |wait| ExpiryTime::utc(host_now.saturating_add(wait));
+        match change {
+            Change::Add { provisional } => {
+                let end = provisional.then(|| after(self.provisional));
+                if let Some((place, line)) = self.line(over, files, end.as_ref())
+                    && place == file
+                {
+                    // The observation says that no line with the key is of any use.
+                    let _ = document.add(&line);
+                }
+            }
+            Change::Extend => set_end(document, Some(after(self.provisional))),
+            // One line without an end is enough, and two files are two writes.
+            Change::Promote if file != first_with(files, key) => {}
+            Change::Promote => set_end(document, None),
+            Change::Expire(_) => set_end(document, Some(after(self.grace))),
+            Change::Delete(_) => {
+                document.remove(key);
+            }
+        }
+    }
+
+    /// The arriving key's line, with options and comment of the line that logged in, and the file that this one is in.
+    fn line(&self, over: usize, files: &Files, end: Option<&ExpiryTime>) -> Option<(KeyFile, Line)> {
+        let anchor = self.keys.get(over)?;
+        let (place, options, comment) = KeyFile::ALL.into_iter().find_map(|place| {
+            let usable = files.file(place)?.find(anchor).find_map(|entry| {
+                let line = entry.key().filter(|line| line_end(line) == LineEnd::Never)?;
+                let options = Options::parse(line.options().unwrap_or_default()).ok()?;
+                Some((options, String::from_utf8_lossy(line.comment()).into_owned()))
+            })?;
+            Some((place, usable.0, usable.1))
+        })?;
+        let mut options = options;
+        options.set_expiry_time(end);
+        let words = comment.split_whitespace().filter(|word| !word.starts_with(GENERATION) && !word.starts_with(ACCOUNT));
+        let mut comment = words.collect::<Vec<_>>().join(" ");
+        comment.retain(|character| !character.is_control());
+        let separator = if comment.is_empty() { "" } else { " " };
+        let comment = format!("{comment}{separator}{GENERATION}{} {ACCOUNT}{}", self.generation, self.account);
+        Some((place, Line::new(options, self.keys.get(ARRIVING)?.clone(), &comment).ok()?))
+    }
+
+    /// Another account that wrote the arriving key's line in these files.
+    pub(crate) fn other_account(&self, files: &Files) -> Option<Account> {
+        let arriving = self.keys.get(ARRIVING)?;
+        files.copies(arriving).find_map(|entry| {
+            let comment = String::from_utf8_lossy(entry.key()?.comment()).into_owned();
+            let account: Account = comment.split_whitespace().find_map(|word| word.strip_prefix(ACCOUNT))?.parse().ok()?;
+            (account != self.account).then_some(account)
+        })
+    }
+}
+
+fn first_with(files: &Files, key: &PublicKey) -> KeyFile {
+    let usable = |file: &KeyFile| {
+        files.file(*file).is_some_and(|document| {
+            document.find(key).any(|entry| entry.key().is_some_and(|line| line_end(&line) != LineEnd::Unusable))
+        })
+    };
+    KeyFile::ALL.into_iter().find(usable).unwrap_or(KeyFile::AuthorizedKeys)
+}

@@ -1,0 +1,209 @@
+//! The machine's changes, each as one replacement of `toehold-keygen`: locked, swept, read, decided, guarded, staged, journaled,
+//! renamed.
+
+use std::future::Future;
+
+use toehold_core::{Account, FileError, HostFiles, Timestamp};
+use toehold_keygen::AuthorizedKeys;
+use toehold_keygen::authorized_keys::MAX_AUTHORIZED_KEYS;
+use toehold_keygen::replacement::{Action, Event, KeyFile, Plan, ReplaceError, Replacement};
+
+use crate::change::{Change, Making};
+use crate::error::describe;
+use crate::guard::{Violation, Write};
+use crate::host::{HostMachine, Step};
+use crate::observe::{Files, Observation};
+
+/// Passed after the new file is staged and before it takes the old one's place (R8).
+pub(crate) trait Fence: Send {
+    /// Writes to the store that this change is about to be made.
+    fn pass(&mut self, change: Change) -> impl Future<Output = Result<(), NoPass>> + Send;
+}
+
+/// Why a change may not be made.
+#[derive(Debug)]
+pub(crate) enum NoPass {
+    /// Somebody else has the lead, or the host.
+    Fenced,
+    /// Nobody knows.
+    Store(String),
+}
+
+/// Why the files could not be read or changed. They are as they were, or as the change wanted them.
+#[derive(Debug)]
+pub(crate) enum WorkError {
+    /// Somebody else has the lead.
+    Fenced,
+    /// Another try may do.
+    Passing(String),
+    /// Another try will not do.
+    Lasting(String),
+}
+
+/// What was read and done over a connection.
+#[derive(Debug)]
+pub(crate) struct Worked {
+    pub(crate) before: Observation,
+    pub(crate) change: Option<Change>,
+    pub(crate) after: Observation,
+    /// Another account that wrote the arriving key's line, by that line's comment.
+    pub(crate) other_account: Option<Account>,
+}
+
+/// Why an edit was not made.
+#[derive(Debug, thiserror::Error)]
+enum NoEdit {
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error("authorized_keys2 was changed by somebody else meanwhile")]
+    Overtaken,
+}
+
+struct Editor<'a> {
+    machine: &'a HostMachine,
+    making: &'a Making,
+    over: usize,
+    read: Option<(Files, Observation)>,
+    /// The files as they are once what was edited so far is renamed.
+    now: Files,
+    change: Option<Change>,
+    violation: bool,
+}
+
+impl Editor<'_> {
+    fn first(&mut self, document: &mut AuthorizedKeys, second: Option<AuthorizedKeys>, now: Timestamp) -> Result<(), NoEdit> {
+        let files = Files { first: document.clone(), second };
+        let seen = Observation::of(&files, &self.making.keys, now);
+        self.change = match self.machine.step(&seen) {
+            Step::Write(change) => Some(change),
+            Step::Leave => None,
+        };
+        self.read = Some((files.clone(), seen));
+        self.now = files;
+        self.edit(KeyFile::AuthorizedKeys, document, now)
+    }
+
+    fn second(&mut self, document: &mut AuthorizedKeys, now: Timestamp) -> Result<(), NoEdit> {
+        if self.now.second.as_ref() != Some(document) {
+            return Err(NoEdit::Overtaken);
+        }
+        self.edit(KeyFile::AuthorizedKeys2, document, now)
+    }
+
+    fn edit(&mut self, file: KeyFile, document: &mut AuthorizedKeys, now: Timestamp) -> Result<(), NoEdit> {
+        let (Some(change), Some((read, seen))) = (self.change, self.read.as_ref()) else { return Ok(()) };
+        let mut edited = document.clone();
+        self.making.apply(change, self.over, now, read, file, &mut edited);
+        if edited == *document {
+            return Ok(());
+        }
+        let mut after = self.now.clone();
+        match file {
+            KeyFile::AuthorizedKeys => after.first = edited.clone(),
+            KeyFile::AuthorizedKeys2 => after.second = Some(edited.clone()),
+        }
+        let keys = &self.making.keys;
+        if let Some(over) = keys.get(self.over) {
+            let proven = self.machine.proven(seen);
+            let write = Write { keys, over, proven: &proven, before: &self.now, after: &after };
+            write.check().inspect_err(|_| self.violation = true)?;
+        }
+        self.now = after;
+        *document = edited;
+        Ok(())
+    }
+}
+
+/// Does over this connection what the machine says to what its files hold. The lock is taken, and what others have staged is
+/// swept away, before anything is read: what is seen here stays true whatever a late writer does.
+pub(crate) async fn work<F: HostFiles>(
+    files: &mut F,
+    plan: Plan,
+    machine: &HostMachine,
+    making: &Making,
+    over: usize,
+    fence: &mut impl Fence,
+) -> Result<Worked, WorkError> {
+    let mut editor = Editor { machine, making, over, read: None, now: Files::default(), change: None, violation: false };
+    let mut replacement = Replacement::new(plan.also_second_file(), files.capabilities());
+    let mut home = String::new();
+    let mut stopped = None;
+    loop {
+        let now = replacement.host_time().unwrap_or(Timestamp::UNIX_EPOCH);
+        let answer = match replacement.action() {
+            Action::RealPath(path) => {
+                let found = files.real_path(path).await;
+                if let Ok(found) = &found {
+                    home.clone_from(found);
+                }
+                Event::RealPath(found)
+            }
+            Action::Stat(path) => Event::Stat(files.stat(path).await),
+            Action::Read { path, limit } => Event::Read(files.read(path, limit).await),
+            Action::Stage { path, content, mode } => Event::Done(files.stage(path, content, mode).await),
+            Action::Sync(path) => Event::Done(files.sync(path).await),
+            Action::Remove(path) => Event::Done(files.remove(path).await),
+            Action::List(path) => Event::Listed(files.list(path).await),
+            Action::Edit { file: KeyFile::AuthorizedKeys, document } => match second_file(files, &home).await {
+                Ok(second) => Event::Edited(editor.first(document, second, now).map_err(Into::into)),
+                Err(error) => Event::Edited(Err(error.into())),
+            },
+            Action::Edit { file: KeyFile::AuthorizedKeys2, document } => {
+                Event::Edited(editor.second(document, now).map_err(Into::into))
+            }
+            Action::Rename { from, to } => match pass(fence, editor.change).await {
+                Ok(()) => Event::Done(files.rename(from, to).await),
+                Err(why) => {
+                    stopped = Some(why);
+                    Event::Done(Err(FileError::Denied { doing: "replacing", path: to.to_owned() }))
+                }
+            },
+            Action::Finish => break,
+        };
+        replacement.handle(answer);
+    }
+    let now = replacement.host_time().unwrap_or(Timestamp::UNIX_EPOCH);
+    match (replacement.into_result(), stopped) {
+        (_, Some(NoPass::Fenced)) => Err(WorkError::Fenced),
+        (_, Some(NoPass::Store(why))) => Err(WorkError::Passing(why)),
+        (Err(error), None) if editor.violation || is_lasting(&error) => Err(WorkError::Lasting(describe(&error))),
+        (Err(error), None) => Err(WorkError::Passing(describe(&error))),
+        (Ok(_), None) => match editor.read {
+            Some((read, before)) => Ok(Worked {
+                before,
+                change: editor.change,
+                after: Observation::of(&editor.now, &making.keys, now),
+                other_account: making.other_account(&read),
+            }),
+            None => Err(WorkError::Passing("the host's files were not read".to_owned())),
+        },
+    }
+}
+
+async fn pass(fence: &mut impl Fence, change: Option<Change>) -> Result<(), NoPass> {
+    match change {
+        Some(change) => fence.pass(change).await,
+        None => Err(NoPass::Store("nothing was to be changed".to_owned())),
+    }
+}
+
+/// What `authorized_keys2` holds while the lock is ours; only a file that the replacement has found to be in order is read.
+async fn second_file<F: HostFiles>(files: &mut F, home: &str) -> Result<Option<AuthorizedKeys>, FileError> {
+    let path = format!("{}/.ssh/{}", home.trim_end_matches('/'), KeyFile::AuthorizedKeys2);
+    match files.read(&path, MAX_AUTHORIZED_KEYS).await {
+        Ok(bytes) => Ok(Some(AuthorizedKeys::parse(bytes))),
+        Err(FileError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_lasting(error: &ReplaceError) -> bool {
+    matches!(
+        error,
+        ReplaceError::NoAtomicRename { .. }
+            | ReplaceError::Missing { .. }
+            | ReplaceError::WrongKind { .. }
+            | ReplaceError::WrongOwner { .. }
+            | ReplaceError::LooseMode { .. }
+    )
+}

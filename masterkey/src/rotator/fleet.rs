@@ -1,0 +1,363 @@
+//! The loop around the rules of the fleet.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+use toehold_core::{
+    AuditSink, Connector, HostRecord, OnUnreachable, PublicKey, RotationPhase, RotationRecord, SessionGlance, Store, StoreError,
+    Stored, Timer,
+};
+
+use super::Rotator;
+use super::host_run::{Errand, SharedRng};
+use super::keys::Keys;
+use super::lead::{Lead, Saved};
+use super::members::Members;
+use super::stage::WaveEnd;
+use crate::error::{RotationError, describe};
+use crate::fleet::{FleetStep, Reason};
+use crate::host::Goal;
+use crate::observer::{Observer, Progress};
+use crate::outcome::{End, Outcome};
+use crate::vault::KeyVault;
+
+/// What one run over a rotation holds.
+struct Run<'a, 'r, R, O> {
+    lead: Lead,
+    keys: Keys,
+    members: Members,
+    current_is_new: bool,
+    current_is_held: bool,
+    /// Whether the new key was current when the rotation turned back, so that hosts may have it that this run did not touch.
+    turned_after_switch: bool,
+    rng: &'a SharedRng<'r, R>,
+    observer: &'a O,
+}
+
+impl<R, O> Run<'_, '_, R, O> {
+    fn is_backward(&self) -> bool {
+        self.lead.record.body.phase == RotationPhase::RollingBack
+    }
+
+    fn toward(&self) -> &PublicKey {
+        let record = &self.lead.record.body;
+        if self.is_backward() { &record.old } else { &record.new }
+    }
+
+    fn outcome(&self, end: End, reason: Option<String>) -> Outcome {
+        let hosts = self.members.0.values().map(super::members::Member::outcome).collect();
+        let rotation = self.lead.record.body.clone();
+        let reason = reason.or_else(|| rotation.reason.clone());
+        Outcome { end, rotation, hosts, reason }
+    }
+}
+
+impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, T, A, V> {
+    /// Leads the fleet until the rotation has ended, stands still, or is somebody else's.
+    pub(super) async fn run<R: CryptoRng + Send, O: Observer>(
+        &self,
+        lead: Lead,
+        rng: &mut R,
+        observer: &O,
+    ) -> Result<Outcome, RotationError> {
+        let record = &lead.record.body;
+        let backward = record.phase == RotationPhase::RollingBack;
+        let (old, new) = (record.old.fingerprint(), record.new.fingerprint());
+        let (arriving, leaving) = if backward { (old, new) } else { (new, old) };
+        let warn = |why| observer.progress(Progress::Warning(why));
+        let keys = self.open_keys(arriving, Some(leaving), warn).await?;
+        let current_is_new = self.current().await?.body.fingerprint == new;
+        let rng = SharedRng(Mutex::new(rng));
+        let mut run = Run {
+            lead,
+            keys,
+            members: Members::default(),
+            current_is_new,
+            current_is_held: false,
+            turned_after_switch: current_is_new,
+            rng: &rng,
+            observer,
+        };
+        self.list(&mut run).await?;
+        self.tell_phase(&run);
+        loop {
+            if let Some(outcome) = self.one_step(&mut run).await? {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    async fn one_step<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+    ) -> Result<Option<Outcome>, RotationError> {
+        let step = self.next(run);
+        match step {
+            FleetStep::Enter(phase) => self.enter(run, phase).await,
+            FleetStep::Lead(goal) => self.lead_wave(run, goal).await,
+            FleetStep::Switch => self.pass_the_barrier(run).await,
+            FleetStep::Hold => {
+                // Written as it is: a late write of another leader, who had read it before, fails from now on.
+                let current = self.current().await?;
+                let same = current.body.fingerprint;
+                run.current_is_held = self.switch(current, same).await?;
+                run.current_is_new = self.current().await?.body.fingerprint == run.lead.record.body.new.fingerprint();
+                run.turned_after_switch |= run.current_is_new;
+                Ok(None)
+            }
+            FleetStep::BeginGrace => {
+                let end = self.timer.now().saturating_add(Duration::from_secs(run.lead.record.body.policy.grace));
+                let saved = self.save_anyway(&mut run.lead, |record| record.retire_at = Some(end)).await?;
+                Ok((saved == Saved::LetGo).then(|| run.outcome(End::LetGo, None)))
+            }
+            FleetStep::AwaitGrace => self.await_grace(run).await,
+            FleetStep::TurnBack(reason) => self.turn_back(run, reason).await,
+            FleetStep::Stop(reason) => {
+                let words = words(reason, &run.members);
+                self.rest(run, End::Stopped, Some(words)).await.map(Some)
+            }
+            FleetStep::End => Ok(Some(run.outcome(End::LetGo, None))),
+        }
+    }
+
+    fn next<R, O>(&self, run: &Run<'_, '_, R, O>) -> FleetStep {
+        let record = &run.lead.record.body;
+        let mut view = run.members.view(record);
+        view.current_is_new = run.current_is_new;
+        view.current_is_held = run.current_is_held;
+        view.grace_over = record.retire_at.map(|end| self.timer.now() >= end);
+        view.next()
+    }
+
+    /// Takes in which hosts there are by now.
+    async fn list<R, O>(&self, run: &mut Run<'_, '_, R, O>) -> Result<(), RotationError> {
+        let mut hosts = Vec::new();
+        // One that cannot be read may be any host: without it nothing is known to be everywhere.
+        for host in Stored::<HostRecord>::list(&self.store, &HostRecord::prefix()).await? {
+            hosts.push(host?);
+        }
+        let toward = run.toward().clone();
+        let fresh = run.lead.fresh;
+        run.members.refresh(hosts, &run.lead.record.body, &toward, fresh);
+        Ok(())
+    }
+
+    fn tell_phase<R, O: Observer>(&self, run: &Run<'_, '_, R, O>) {
+        let phase = run.lead.record.body.phase;
+        let hosts = run.members.0.values().filter(|member| member.lacks(Goal::Remove)).count();
+        run.observer.progress(Progress::Phase { phase, hosts });
+    }
+
+    async fn enter<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+        phase: RotationPhase,
+    ) -> Result<Option<Outcome>, RotationError> {
+        let now = self.timer.now();
+        if phase == RotationPhase::Switching || phase.is_closed() {
+            self.list(run).await?;
+            if self.next(run) != FleetStep::Enter(phase) {
+                return Ok(None);
+            }
+        }
+        if phase.is_closed() {
+            let session = self.wait_for_sessions(run).await?;
+            // The wait may have brought hosts in.
+            self.list(run).await?;
+            if self.next(run) != FleetStep::Enter(phase) {
+                return Ok(None);
+            }
+            if let Some(session) = session
+                && phase == RotationPhase::Done
+                && run.lead.record.body.policy.on_unreachable == OnUnreachable::Abort
+            {
+                let why = format!("session {} is putting the old key on {}", session.id, session.route);
+                return self.rest(run, End::Stopped, Some(why)).await.map(Some);
+            }
+        }
+        let change = |record: &mut RotationRecord| {
+            record.phase = phase;
+            if phase.is_closed() {
+                record.closed_at = Some(now);
+                record.at_rest = true;
+            }
+        };
+        match self.save(&mut run.lead, change).await? {
+            Saved::Yes => {}
+            Saved::Joined => {
+                self.list(run).await?;
+                return Ok(None);
+            }
+            Saved::LetGo => return Ok(Some(run.outcome(End::LetGo, None))),
+        }
+        self.tell_phase(run);
+        if !phase.is_closed() {
+            return Ok(None);
+        }
+        let record = run.lead.record.body.clone();
+        self.finish_closing(&record).await?;
+        let done = phase == RotationPhase::Done;
+        let what = if done { "rotation.done" } else { "rotation.rolled_back" };
+        self.audit_rotation(what, &record, run.observer).await;
+        let current = if done { record.new.fingerprint() } else { record.old.fingerprint() };
+        if let Err(error) = self.drop_unneeded(&[current]).await {
+            run.observer.progress(Progress::Warning(format!("retired keys are still held: {}", describe(&error))));
+        }
+        Ok(Some(run.outcome(if done { End::Done } else { End::RolledBack }, None)))
+    }
+
+    async fn lead_wave<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+        goal: Goal,
+    ) -> Result<Option<Outcome>, RotationError> {
+        let record = run.lead.record.body.clone();
+        let accounts = run.members.wave(goal, record.policy.wave);
+        let backward = run.is_backward();
+        let errand = Errand {
+            number: record.number,
+            public: run.keys.public(),
+            keys: &run.keys,
+            goal,
+            grace: Duration::from_secs(if backward { 0 } else { record.policy.grace }),
+            provisional: Duration::from_secs(record.policy.provisional_for),
+            fresh: run.lead.fresh,
+            touched_only: backward && !run.turned_after_switch,
+            rng: run.rng,
+            observer: run.observer,
+        };
+        let end = self.wave(&mut run.lead, &mut run.members, &errand, accounts).await?;
+        match end {
+            WaveEnd::Over => Ok(None),
+            WaveEnd::LetGo => Ok(Some(run.outcome(End::LetGo, None))),
+            WaveEnd::Leaving => self.rest(run, End::Stopped, Some("it was interrupted".to_owned())).await.map(Some),
+        }
+    }
+
+    /// The barrier: the current key is read before the lead is confirmed by a write, so that the change fails if somebody took
+    /// the lead in between and wrote it.
+    async fn pass_the_barrier<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+    ) -> Result<Option<Outcome>, RotationError> {
+        let current = self.current().await?;
+        match self.save(&mut run.lead, |_| {}).await? {
+            Saved::Yes => {}
+            Saved::Joined => {
+                self.list(run).await?;
+                return Ok(None);
+            }
+            Saved::LetGo => return Ok(Some(run.outcome(End::LetGo, None))),
+        }
+        let toward = run.toward().fingerprint();
+        if self.switch(current, toward).await? {
+            self.audit_rotation("rotation.switched", &run.lead.record.body, run.observer).await;
+        }
+        run.current_is_new = self.current().await?.body.fingerprint == run.lead.record.body.new.fingerprint();
+        run.current_is_held = true;
+        Ok(None)
+    }
+
+    async fn await_grace<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+    ) -> Result<Option<Outcome>, RotationError> {
+        let Some(end) = run.lead.record.body.retire_at else { return Ok(None) };
+        run.observer.progress(Progress::Grace(end));
+        if !self.pace.wait_for_grace {
+            return self.rest(run, End::Grace, None).await.map(Some);
+        }
+        while self.timer.now() < end {
+            if run.observer.is_leaving() {
+                return self.rest(run, End::Grace, None).await.map(Some);
+            }
+            let beat = self.timer.now().saturating_add((self.pace.lively / 3).max(Duration::from_secs(1)));
+            self.timer.sleep_until(beat.min(end)).await;
+            if self.beat(&mut run.lead).await? == Saved::LetGo {
+                return Ok(Some(run.outcome(End::LetGo, None)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn turn_back<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+        reason: Reason,
+    ) -> Result<Option<Outcome>, RotationError> {
+        let words = words(reason, &run.members);
+        let change = |record: &mut RotationRecord| {
+            record.phase = RotationPhase::RollingBack;
+            record.reason = Some(words.clone());
+        };
+        if self.save_anyway(&mut run.lead, change).await? == Saved::LetGo {
+            return Ok(Some(run.outcome(End::LetGo, None)));
+        }
+        self.audit_rotation("rotation.turned_back", &run.lead.record.body, run.observer).await;
+        run.keys.turn_back();
+        let toward = run.toward().clone();
+        run.members.turn_back(&toward);
+        self.tell_phase(run);
+        Ok(None)
+    }
+
+    /// Leaves the rotation open, and says so.
+    async fn rest<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+        end: End,
+        reason: Option<String>,
+    ) -> Result<Outcome, RotationError> {
+        let change = |record: &mut RotationRecord| {
+            record.at_rest = true;
+            record.reason = reason.clone().or_else(|| record.reason.clone());
+        };
+        match self.save_anyway(&mut run.lead, change).await? {
+            Saved::LetGo => Ok(run.outcome(End::LetGo, None)),
+            _ => Ok(run.outcome(end, reason)),
+        }
+    }
+
+    /// Waits a while for sessions that are putting the leaving key on a host; returns one that still is.
+    async fn wait_for_sessions<R, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+    ) -> Result<Option<SessionGlance>, RotationError> {
+        let record = &run.lead.record.body;
+        let leaving = if run.is_backward() { record.new.clone() } else { record.old.clone() };
+        let patience = self.timer.now().saturating_add(self.pace.wait_for_sessions);
+        loop {
+            let committing = self.committing(&leaving).await?;
+            let now = self.timer.now();
+            if committing.is_none() || now >= patience || run.observer.is_leaving() {
+                return Ok(committing);
+            }
+            self.timer.sleep_until(now.saturating_add(Duration::from_secs(1)).min(patience)).await;
+        }
+    }
+
+    async fn committing(&self, leaving: &PublicKey) -> Result<Option<SessionGlance>, StoreError> {
+        for session in Stored::<SessionGlance>::list(&self.store, &SessionGlance::prefix()).await? {
+            let session = session?.body;
+            if session.is_committing() && session.keys.iter().any(|key| key.public_key == *leaving) {
+                return Ok(Some(session));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn words(reason: Reason, members: &Members) -> String {
+    let failed = members.0.values().filter_map(|member| Some((&member.host.route.account, member.failed.as_ref()?)));
+    let failed: Vec<String> = failed.map(|(account, why)| format!("{account}: {why}")).collect();
+    let first = failed.first().cloned().unwrap_or_default();
+    match reason {
+        Reason::HostFailed if failed.len() > 1 => format!("{first} (and {} more hosts)", failed.len() - 1),
+        Reason::HostFailed => first,
+        Reason::CanaryFailed => format!("one of the first hosts failed: {first}"),
+        Reason::TooManyFailures => format!("{} hosts failed, more than may; the first: {first}", failed.len()),
+        Reason::NoneProven => format!("no host has proven the key; {first}"),
+        Reason::OldKeyLeft => format!("{} hosts may still take the old key; the first: {first}", failed.len()),
+    }
+}

@@ -1,0 +1,319 @@
+//! One host: connection after connection until its machine has come to an end.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+use toehold_core::{
+    Account, AuditSink, ConnectError, Connector, HostKeyPolicy, HostPhase, HostRecord, HostSession as _, KeyRole, KnownHost,
+    Login, PublicKey, Settled, Store, StoreError, Stored, Timer,
+};
+use toehold_keygen::replacement::Plan;
+
+use super::Rotator;
+use super::journal::{MAX_CONFLICTS, Passing};
+use super::keys::Keys;
+use super::members::{Member, tag};
+use crate::change::{Change, Making};
+use crate::error::describe;
+use crate::host::{ARRIVING, Goal, HostEnd, HostMachine, Next};
+use crate::host_files::{NoPass, WorkError, work};
+use crate::observer::{Observer, Progress};
+use crate::vault::KeyVault;
+use crate::wait::within;
+
+/// A generator that hosts side by side draw from.
+pub(super) struct SharedRng<'r, R>(pub(super) Mutex<&'r mut R>);
+
+impl<R: CryptoRng> SharedRng<'_, R> {
+    fn draw<T>(&self, draw: impl FnOnce(&mut R) -> T) -> T {
+        draw(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What all hosts of a run have in common.
+pub(super) struct Errand<'a, 'r, R, O> {
+    pub(super) number: u64,
+    pub(super) keys: &'a Keys,
+    pub(super) public: Vec<PublicKey>,
+    pub(super) goal: Goal,
+    pub(super) grace: Duration,
+    pub(super) provisional: Duration,
+    /// Whether nobody else can have written in this rotation.
+    pub(super) fresh: bool,
+    /// Whether a host that this rotation has not touched is where it is to be.
+    pub(super) touched_only: bool,
+    pub(super) rng: &'a SharedRng<'r, R>,
+    pub(super) observer: &'a O,
+}
+
+/// How a run over a host ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum HostVerdict {
+    Reached,
+    Failed(String),
+    /// Somebody else has the lead.
+    Fenced,
+}
+
+/// What came of one connection.
+enum Contact {
+    Over,
+    /// Another try may do.
+    Passing(String),
+    Lasting(String),
+    Fenced,
+}
+
+impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, T, A, V> {
+    /// Leads one host as far as the errand says, and writes down how far it has come.
+    pub(super) async fn lead_host<R: CryptoRng + Send, O: Observer>(
+        &self,
+        errand: &Errand<'_, '_, R, O>,
+        member: &mut Member,
+    ) -> HostVerdict {
+        let account = member.host.route.account.clone();
+        errand.observer.progress(Progress::HostBegun(account.clone()));
+        let begun = self.timer.now();
+        let verdict = self.try_host(errand, &account, member).await;
+        let took = self.timer.now().saturating_since(begun);
+        member.took += took;
+        match &verdict {
+            HostVerdict::Reached => {
+                member.reached = Some(errand.goal);
+                errand.observer.progress(Progress::HostDone { account, phase: member.phase(), took });
+            }
+            HostVerdict::Failed(reason) => {
+                member.failed = Some(reason.clone());
+                errand.observer.progress(Progress::HostFailed { account, reason: reason.clone(), took });
+            }
+            HostVerdict::Fenced => {}
+        }
+        verdict
+    }
+
+    async fn try_host<R: CryptoRng + Send, O: Observer>(
+        &self,
+        errand: &Errand<'_, '_, R, O>,
+        account: &Account,
+        member: &mut Member,
+    ) -> HostVerdict {
+        match member.journal.claim(&self.store, &self.timer).await {
+            Ok(()) => {}
+            Err(NoPass::Fenced) => return HostVerdict::Fenced,
+            Err(NoPass::Store(why)) => return HostVerdict::Failed(why),
+        }
+        if errand.touched_only && member.journal.phase() == HostPhase::Untouched {
+            return HostVerdict::Reached;
+        }
+        let Some(arriving) = errand.public.first() else { return HostVerdict::Failed("there is no key".to_owned()) };
+        let settled = Settled { generation: errand.number, fingerprint: arriving.fingerprint() };
+        if errand.goal != Goal::Prepare && member.host.settled == Some(settled) {
+            return HostVerdict::Reached;
+        }
+        let policy = match self.host_key(member).await {
+            Ok(policy) => policy,
+            Err(why) => return HostVerdict::Failed(why),
+        };
+        let mut machine = match member.machine.take() {
+            Some(machine) => machine.toward(errand.goal),
+            None => HostMachine::new(errand.goal, errand.keys.len(), !member.host.without_expiry, errand.fresh && member.quiet),
+        };
+        let outcome = self.work_on(errand, account, member, &policy, &mut machine).await;
+        let knows_expiry = machine.knows_expiry();
+        member.machine = Some(machine);
+        let (phase, verdict) = match outcome {
+            HostVerdict::Fenced => return HostVerdict::Fenced,
+            HostVerdict::Failed(why) => (HostPhase::Quarantined, HostVerdict::Failed(why)),
+            HostVerdict::Reached => match errand.goal {
+                Goal::Prepare => (HostPhase::Proven, HostVerdict::Reached),
+                Goal::Soften => (HostPhase::Softened, HostVerdict::Reached),
+                Goal::Remove => match self.record_settled(account, &errand.public, settled, knows_expiry).await {
+                    Ok(()) => (HostPhase::Settled, HostVerdict::Reached),
+                    Err(error) => return HostVerdict::Failed(describe(&error)),
+                },
+            },
+        };
+        let reason = if let HostVerdict::Failed(why) = &verdict { Some(why.as_str()) } else { None };
+        match member.journal.note(&self.store, &self.timer, phase, reason).await {
+            Ok(()) => verdict,
+            Err(NoPass::Fenced) => HostVerdict::Fenced,
+            // It is where it is; a later run finds that out again.
+            Err(NoPass::Store(why)) => {
+                errand.observer.progress(Progress::Warning(format!("{account}: its progress is not on record: {why}")));
+                verdict
+            }
+        }
+    }
+
+    /// Lets the machine have its way.
+    async fn work_on<R: CryptoRng + Send, O: Observer>(
+        &self,
+        errand: &Errand<'_, '_, R, O>,
+        account: &Account,
+        member: &mut Member,
+        policy: &HostKeyPolicy,
+        machine: &mut HostMachine,
+    ) -> HostVerdict {
+        let mut tries = 1;
+        loop {
+            let reason = match machine.next() {
+                Next::End(HostEnd::Reached) => return HostVerdict::Reached,
+                // A host that turns every key away may do so for a moment.
+                Next::End(HostEnd::LockedOut) if tries < self.pace.attempts => {
+                    *machine = machine.clone().toward(errand.goal);
+                    describe_end(HostEnd::LockedOut, errand)
+                }
+                Next::End(end) => return HostVerdict::Failed(describe_end(end, errand)),
+                Next::LogIn { with, query } => {
+                    let limit = self.timer.sleep_until(self.timer.now().saturating_add(self.pace.timeout));
+                    let contact = self.contact(errand, account, member, policy, machine, with, query);
+                    match within(contact, limit).await {
+                        Some(Contact::Over) => continue,
+                        Some(Contact::Fenced) => return HostVerdict::Fenced,
+                        Some(Contact::Lasting(why)) => return HostVerdict::Failed(why),
+                        Some(Contact::Passing(why)) => why,
+                        None => format!("{account} did not come to an end within {} s", self.pace.timeout.as_secs()),
+                    }
+                }
+            };
+            if tries >= self.pace.attempts {
+                return HostVerdict::Failed(reason);
+            }
+            errand.observer.progress(Progress::HostRetrying { account: account.clone(), reason });
+            let wait = self.pace.backoff.saturating_mul(1 << (tries - 1).min(10));
+            let more = errand.rng.draw(|rng| u64::from(rng.next_u32()) % (wait.as_secs() + 1));
+            self.timer.sleep_until(self.timer.now().saturating_add(wait).saturating_add(Duration::from_secs(more))).await;
+            tries += 1;
+        }
+    }
+
+    /// One connection: the login, what is to be done to the files, the end of it.
+    #[expect(clippy::too_many_arguments, reason = "what a connection needs, each from another place")]
+    async fn contact<R: CryptoRng + Send, O: Observer>(
+        &self,
+        errand: &Errand<'_, '_, R, O>,
+        account: &Account,
+        member: &mut Member,
+        policy: &HostKeyPolicy,
+        machine: &mut HostMachine,
+        with: usize,
+        query: Option<usize>,
+    ) -> Contact {
+        let Some(identity) = errand.keys.identity(with) else { return Contact::Lasting("a key is missing".to_owned()) };
+        let asked = query.and_then(|key| errand.public.get(key));
+        let login = Login { route: &member.host.route, identity, host_key: policy, query: asked };
+        let mut session = match self.connector.log_in(&login).await {
+            Ok(session) => session,
+            Err(ConnectError::KeyRefused { .. }) => {
+                machine.refused(with);
+                return Contact::Over;
+            }
+            Err(error @ (ConnectError::HostKeyRefused { .. } | ConnectError::NoSftp { .. })) => {
+                return Contact::Lasting(describe(&error));
+            }
+            Err(error) => return Contact::Passing(describe(&error)),
+        };
+        let answer = query.and_then(|key| session.queried().map(|accepted| (key, accepted)));
+        machine.logged_in(with, answer);
+        if answer.is_some() {
+            session.close().await;
+            return Contact::Over;
+        }
+        let holder = format!("rotation-{}-{}", errand.number, tag(account));
+        let plan = match errand.rng.draw(|rng| Plan::new(rng, member.host.home.as_deref().unwrap_or("."), &holder)) {
+            Ok(plan) => plan.fence(member.journal.fence()),
+            Err(error) => return Contact::Lasting(describe(&error)),
+        };
+        let making = Making {
+            keys: errand.public.clone(),
+            generation: errand.number,
+            account: account.clone(),
+            provisional: errand.provisional,
+            grace: errand.grace,
+        };
+        let told =
+            |change: Change| errand.observer.progress(Progress::HostStep { account: account.clone(), step: change.name() });
+        let mut fence = Passing { journal: &mut member.journal, store: &self.store, clock: &self.timer, told: &told };
+        let worked = work(session.files(), plan, machine, &making, with, &mut fence).await;
+        session.close().await;
+        match worked {
+            Ok(worked) => {
+                machine.did(&worked.before, worked.change, &worked.after);
+                if let Some(other) = worked.other_account
+                    && self.has_same_host_key(&other, policy).await
+                {
+                    member.journal.same_file_as(other);
+                }
+                Contact::Over
+            }
+            Err(WorkError::Fenced) => Contact::Fenced,
+            Err(WorkError::Passing(why)) => Contact::Passing(why),
+            Err(WorkError::Lasting(why)) => Contact::Lasting(why),
+        }
+    }
+
+    /// The only host key that will do. A host without one on record is nobody's.
+    async fn host_key(&self, member: &Member) -> Result<HostKeyPolicy, String> {
+        let key = KnownHost::key(&member.host.route).map_err(|error| error.to_string())?;
+        match Stored::<KnownHost>::read(&self.store, &key).await {
+            Ok(Some(known)) => Ok(HostKeyPolicy::Exactly(known.body.host_key)),
+            Ok(None) => Err(format!("no host key of {} is on record", member.host.route)),
+            Err(error) => Err(describe(&error)),
+        }
+    }
+
+    /// Whether another account's host is known by the same host key (R9).
+    async fn has_same_host_key(&self, other: &Account, policy: &HostKeyPolicy) -> bool {
+        let HostKeyPolicy::Exactly(ours) = policy else { return false };
+        let Ok(key) = HostRecord::key(other) else { return false };
+        let Ok(Some(host)) = Stored::<HostRecord>::read(&self.store, &key).await else { return false };
+        let Ok(key) = KnownHost::key(&host.body.route) else { return false };
+        matches!(Stored::<KnownHost>::read(&self.store, &key).await, Ok(Some(known)) if known.body.host_key == *ours)
+    }
+
+    /// Writes into the host's own record which master key it holds, alone.
+    async fn record_settled(
+        &self,
+        account: &Account,
+        keys: &[PublicKey],
+        settled: Settled,
+        knows_expiry: bool,
+    ) -> Result<(), StoreError> {
+        let key = HostRecord::key(account)?;
+        let Some(arriving) = keys.get(ARRIVING) else { return Ok(()) };
+        let mut conflicts = 0;
+        loop {
+            // A host that was taken off the list meanwhile has nothing to be written.
+            let Some(mut host) = Stored::<HostRecord>::read(&self.store, &key).await? else { return Ok(()) };
+            for line in &mut host.body.keys {
+                if line.role == KeyRole::Master && keys.contains(&line.public_key) {
+                    line.public_key = arriving.clone();
+                }
+            }
+            host.body.settled = Some(settled);
+            host.body.without_expiry |= !knows_expiry;
+            match host.save(&self.store).await {
+                Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
+                other => return other,
+            }
+        }
+    }
+}
+
+fn describe_end<R, O>(end: HostEnd, errand: &Errand<'_, '_, R, O>) -> String {
+    let name = |key: usize| errand.public.get(key).map_or_else(String::new, |key| key.fingerprint().to_string());
+    match end {
+        HostEnd::Reached => "it is where it was to be".to_owned(),
+        HostEnd::Refused => format!("the host has the line of {} and refuses the key", name(ARRIVING)),
+        HostEnd::StillAccepted(key) => {
+            format!("the host still takes the key {}, which is in none of its files that can be seen", name(key))
+        }
+        HostEnd::LockedOut => "the host takes none of the master keys that the store holds".to_owned(),
+        HostEnd::ReadsOtherFiles(key) => {
+            format!("the host takes the key {}, which is not in its authorized_keys: its sshd reads another file", name(key))
+        }
+        HostEnd::NoAnchor => "no master key stands on the host without an end and logs in".to_owned(),
+        HostEnd::NeverRests => "the host's files keep changing".to_owned(),
+    }
+}

@@ -1,0 +1,172 @@
+//! What one host's journal is told, and what stops a writer that was taken over.
+
+use toehold_core::{Account, Clock, HostPhase, HostProgress, PublicKey, Store, StoreError, Stored};
+
+use crate::change::Change;
+use crate::error::describe;
+use crate::host_files::{Fence, NoPass};
+
+/// How many conflicts that nobody seems to have caused are taken from a store before it counts as failed.
+pub(super) const MAX_CONFLICTS: u32 = 16;
+
+/// The journal of one host as this run knows it.
+#[derive(Clone, Debug)]
+pub(super) struct HostJournal {
+    number: u64,
+    account: Account,
+    fence: u64,
+    toward: PublicKey,
+    stored: Option<Stored<HostProgress>>,
+    /// Whether `stored` is what the store holds as far as this run knows; else it is read before anything is written.
+    known: bool,
+    same_file_as: Option<Account>,
+}
+
+impl HostJournal {
+    /// The journal of a host in a rotation that this run has begun itself: there is nothing to be read.
+    pub(super) fn new(number: u64, account: Account, fence: u64, toward: PublicKey, known: bool) -> Self {
+        Self { number, account, fence, toward, stored: None, known, same_file_as: None }
+    }
+
+    /// The journal of a host that is healed outside of a rotation: whoever claims it last has it.
+    pub(super) fn healing(number: u64, account: Account, toward: PublicKey) -> Self {
+        Self { number, account, fence: 0, toward, stored: None, known: false, same_file_as: None }
+    }
+
+    /// Which turn of the shared job this is.
+    pub(super) fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    pub(super) fn head_for(&mut self, toward: &PublicKey) {
+        self.toward = toward.clone();
+    }
+
+    /// How far the host had come when this was last read or written.
+    pub(super) fn phase(&self) -> HostPhase {
+        self.stored.as_ref().map_or(HostPhase::Untouched, |stored| stored.body.phase)
+    }
+
+    /// Makes the host this run's, before anything is read on it: whoever had it before cannot pass the fence any more.
+    pub(super) async fn claim<S: Store, T: Clock>(&mut self, store: &S, clock: &T) -> Result<(), NoPass> {
+        if self.known {
+            return Ok(());
+        }
+        let key = HostProgress::key(self.number, &self.account).map_err(|error| NoPass::Store(error.to_string()))?;
+        self.stored = Stored::<HostProgress>::read(store, &key).await.map_err(|error| NoPass::Store(describe(&error)))?;
+        if self.fence == 0 {
+            self.fence = self.stored.as_ref().map_or(0, |stored| stored.body.fence).saturating_add(1);
+        }
+        self.write(store, clock, |_| {}).await?;
+        self.known = true;
+        Ok(())
+    }
+
+    /// Notes how far the host has come.
+    pub(super) async fn note<S: Store, T: Clock>(
+        &mut self,
+        store: &S,
+        clock: &T,
+        phase: HostPhase,
+        reason: Option<&str>,
+    ) -> Result<(), NoPass> {
+        self.write(store, clock, |progress| {
+            progress.phase = phase;
+            progress.reason = reason.map(str::to_owned);
+            if phase != HostPhase::Quarantined {
+                progress.about_to = None;
+            }
+        })
+        .await
+    }
+
+    /// Another account was found to have the same file; it is written with whatever is written next.
+    pub(super) fn same_file_as(&mut self, account: Account) {
+        self.same_file_as = Some(account);
+    }
+
+    /// Writes the journal over what this run last knew of it. What the store holds decides where it is in doubt.
+    async fn write<S: Store, T: Clock>(
+        &mut self,
+        store: &S,
+        clock: &T,
+        change: impl Fn(&mut HostProgress) + Send,
+    ) -> Result<(), NoPass> {
+        let failed = |error: &StoreError| NoPass::Store(describe(error));
+        let key = HostProgress::key(self.number, &self.account).map_err(|error| NoPass::Store(error.to_string()))?;
+        for _ in 0..MAX_CONFLICTS {
+            let mut body = self.stored.as_ref().map_or_else(|| self.blank(clock), |stored| stored.body.clone());
+            if body.fence > self.fence {
+                return Err(NoPass::Fenced);
+            }
+            (body.fence, body.at) = (self.fence, clock.now());
+            body.toward.clone_from(&self.toward);
+            body.same_file_as = self.same_file_as.clone().or(body.same_file_as);
+            change(&mut body);
+            let written = match &self.stored {
+                None => Stored::create(store, key.clone(), body.clone()).await,
+                Some(known) => {
+                    let mut next = known.clone();
+                    next.body = body.clone();
+                    next.save(store).await.map(|()| next)
+                }
+            };
+            let error = match written {
+                Ok(stored) => {
+                    self.stored = Some(stored);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let latest = Stored::<HostProgress>::read(store, &key).await.map_err(|error| failed(&error))?;
+            let before = self.stored.as_ref().map(|stored| stored.revision);
+            match latest {
+                Some(latest) if latest.body.fence > self.fence => return Err(NoPass::Fenced),
+                // The write has taken place all the same.
+                Some(latest) if latest.body == body && Some(latest.revision) != before => {
+                    self.stored = Some(latest);
+                    return Ok(());
+                }
+                latest => self.stored = latest,
+            }
+            if !matches!(error, StoreError::Conflict { .. }) {
+                return Err(failed(&error));
+            }
+        }
+        Err(NoPass::Store(format!("{key} keeps changing")))
+    }
+
+    fn blank<T: Clock>(&self, clock: &T) -> HostProgress {
+        HostProgress {
+            fence: self.fence,
+            phase: HostPhase::Untouched,
+            toward: self.toward.clone(),
+            about_to: None,
+            reason: None,
+            same_file_as: None,
+            at: clock.now(),
+        }
+    }
+}
+
+/// The journal on the way to a host: what [`Fence::pass`] writes.
+pub(super) struct Passing<'a, S, T> {
+    pub(super) journal: &'a mut HostJournal,
+    pub(super) store: &'a S,
+    pub(super) clock: &'a T,
+    pub(super) told: &'a (dyn Fn(Change) + Send + Sync),
+}
+
+impl<S: Store, T: Clock> Fence for Passing<'_, S, T> {
+    async fn pass(&mut self, change: Change) -> Result<(), NoPass> {
+        (self.told)(change);
+        self.journal
+            .write(self.store, self.clock, |progress| {
+                progress.about_to = Some(change.name().to_owned());
+                if !matches!(progress.phase, HostPhase::Proven | HostPhase::Softened) {
+                    progress.phase = HostPhase::Touched;
+                }
+            })
+            .await
+    }
+}

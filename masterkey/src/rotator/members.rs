@@ -1,0 +1,145 @@
+//! The hosts that a run has to do with, and how far each of them has come.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use toehold_core::{Account, HostPhase, HostRecord, PublicKey, RotationRecord, Settled, Stored};
+
+use super::journal::HostJournal;
+use crate::fleet::View;
+use crate::host::{Goal, HostMachine};
+use crate::outcome::HostOutcome;
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) host: HostRecord,
+    pub(super) journal: HostJournal,
+    /// What is known of it; `None` before the first run over it.
+    pub(super) machine: Option<HostMachine>,
+    /// How far it has come in the direction of the rotation.
+    pub(super) reached: Option<Goal>,
+    /// Why no further.
+    pub(super) failed: Option<String>,
+    pub(super) canary: bool,
+    /// Whether nothing of an earlier rotation can still be on its way to it.
+    pub(super) quiet: bool,
+    pub(super) took: Duration,
+}
+
+impl Member {
+    pub(super) fn outcome(&self) -> HostOutcome {
+        HostOutcome {
+            account: self.host.route.account.clone(),
+            label: self.host.label.clone(),
+            phase: self.phase(),
+            reason: self.failed.clone(),
+            took: self.took,
+        }
+    }
+
+    pub(super) fn phase(&self) -> HostPhase {
+        let touched = self.journal.phase() != HostPhase::Untouched;
+        match (&self.failed, self.reached) {
+            (Some(_), _) => HostPhase::Quarantined,
+            (None, None) if touched => HostPhase::Touched,
+            (None, None) => HostPhase::Untouched,
+            (None, Some(Goal::Prepare)) => HostPhase::Proven,
+            (None, Some(Goal::Soften)) => HostPhase::Softened,
+            (None, Some(Goal::Remove)) if !touched => HostPhase::Untouched,
+            (None, Some(Goal::Remove)) => HostPhase::Settled,
+        }
+    }
+
+    /// Whether it still has to be led there.
+    pub(super) fn lacks(&self, goal: Goal) -> bool {
+        self.failed.is_none() && self.reached.is_none_or(|reached| reached < goal)
+    }
+}
+
+/// All of them, by account.
+#[derive(Debug, Default)]
+pub(super) struct Members(pub(super) BTreeMap<Account, Member>);
+
+impl Members {
+    /// Takes in what a fresh list of hosts says: those that came, and those that went.
+    pub(super) fn refresh(&mut self, hosts: Vec<Stored<HostRecord>>, record: &RotationRecord, toward: &PublicKey, fresh: bool) {
+        let mut known = std::mem::take(&mut self.0);
+        for host in hosts {
+            let host = host.body;
+            let account = host.route.account.clone();
+            let member = known.remove(&account).unwrap_or_else(|| Member {
+                journal: HostJournal::new(record.number, account.clone(), record.fence, toward.clone(), fresh),
+                machine: None,
+                reached: None,
+                failed: None,
+                canary: record.policy.canary.as_deref().is_some_and(|canary| is_canary(&host, canary)),
+                quiet: is_settled(&host, record.old.fingerprint(), record.number.saturating_sub(1)),
+                took: Duration::ZERO,
+                host: host.clone(),
+            });
+            self.0.insert(account, Member { host, ..member });
+        }
+    }
+
+    /// What the rules of the fleet are asked with.
+    pub(super) fn view(&self, record: &RotationRecord) -> View {
+        let mut view = View::of(record.phase, &record.policy);
+        for member in self.0.values() {
+            view.hosts += 1;
+            view.failed += u32::from(member.failed.is_some());
+            view.canary_failed |= member.canary && member.failed.is_some();
+            view.proven += u32::from(member.reached.is_some() && member.failed.is_none());
+            view.to_prepare += u32::from(member.lacks(Goal::Prepare));
+            view.to_soften += u32::from(member.lacks(Goal::Soften));
+            view.to_remove += u32::from(member.lacks(Goal::Remove));
+        }
+        view
+    }
+
+    /// The next hosts to be led to `goal`: those that go first alone, then so many at a time.
+    pub(super) fn wave(&self, goal: Goal, size: Option<u32>) -> Vec<Account> {
+        let lacking = |first: bool| {
+            self.0.iter().filter(move |(_, member)| member.lacks(goal) && (!first || member.canary)).map(|(account, _)| account)
+        };
+        let first: Vec<Account> = lacking(true).cloned().collect();
+        if goal == Goal::Prepare && !first.is_empty() {
+            return first;
+        }
+        let size = size.filter(|_| goal == Goal::Prepare).map_or(usize::MAX, |size| size.max(1) as usize);
+        lacking(false).take(size).cloned().collect()
+    }
+
+    /// Everything counts anew in the other direction.
+    pub(super) fn turn_back(&mut self, toward: &PublicKey) {
+        for member in self.0.values_mut() {
+            member.machine = member.machine.take().map(|machine| machine.turned_back(Goal::Prepare));
+            member.journal.head_for(toward);
+            member.reached = None;
+            member.failed = None;
+        }
+    }
+}
+
+/// Whether the host is labelled so, or tagged `name` or `name=value`.
+pub(super) fn is_canary(host: &HostRecord, canary: &str) -> bool {
+    host.label.as_deref() == Some(canary)
+        || match canary.split_once('=') {
+            Some((name, value)) => host.tags.get(name).is_some_and(|found| found == value),
+            None => host.tags.contains_key(canary),
+        }
+}
+
+/// Whether a host was seen to hold `current` alone since rotation `generation` ended, or none has ended yet.
+pub(super) fn is_settled(host: &HostRecord, current: toehold_core::Fingerprint, generation: u64) -> bool {
+    match host.settled {
+        Some(Settled { generation: settled, fingerprint }) => settled >= generation && fingerprint == current,
+        None => generation == 0,
+    }
+}
+
+/// A name of the account for locks and staged files: 64 bits of the hash of its text, in hex.
+pub(super) fn tag(account: &Account) -> String {
+    Sha256::digest(account.to_string().as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
