@@ -152,8 +152,10 @@ impl RotationRecord {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HostPhase {
-    /// Nothing was written to it.
+    /// Nobody has logged in to it.
     Untouched,
+    /// Somebody has logged in, or is about to; its files are as they were.
+    Begun,
     /// Something was about to be written, or was.
     Touched,
     /// It has the arriving key without expiry, and that key has logged in.
@@ -171,6 +173,7 @@ impl HostPhase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Untouched => "untouched",
+            Self::Begun => "begun",
             Self::Touched => "touched",
             Self::Proven => "proven",
             Self::Softened => "softened",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toehold_core::{Account, PublicKey, Timestamp};
 use toehold_keygen::authorized_keys::{Line, Options};
 use toehold_keygen::replacement::KeyFile;
-use toehold_keygen::{AuthorizedKeys, ExpiryTime};
+use toehold_keygen::{AuthorizedKeys, ExpiryTime, HostExpiry, is_grant};
 
 use crate::host::ARRIVING;
 use crate::observe::{Files, LineEnd, line_end};
@@ -25,7 +25,7 @@ pub enum Change {
     Promote,
     /// Give every line of this key an end.
     Expire(usize),
-    /// Take every line of this key away.
+    /// Take every line of this key away; of the arriving one, where the host refuses it.
     Delete(usize),
 }
 
@@ -51,7 +51,7 @@ impl Change {
 }
 
 /// What a change needs to know besides the files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Making {
     /// The machine's keys, the arriving one first.
     pub keys: Vec<PublicKey>,
@@ -59,6 +59,8 @@ pub struct Making {
     pub generation: u64,
     /// The account, which the new line's comment carries: another account that finds it there has the same file.
     pub account: Account,
+    /// How the host wants an end to be written.
+    pub expiry: HostExpiry,
     /// How long the new line is good until it is proven.
     pub provisional: Duration,
     /// How long the old line is still good.
@@ -89,24 +91,24 @@ impl Making {
                 Some(new)
             });
         };
-        let after = |wait| ExpiryTime::utc(host_now.saturating_add(wait));
+        let after = |wait| self.expiry.at(host_now.saturating_add(wait));
         match change {
             Change::Add { provisional } => {
-                let end = provisional.then(|| after(self.provisional));
+                let end = if provisional { after(self.provisional) } else { None };
                 if let Some((place, line)) = self.line(over, files, end.as_ref())
                     && place == file
                 {
                     // The observation says that no line with the key is of any use.
-                    let _ = document.add(&line);
+                    document.push(&line);
                 }
             }
-            Change::Extend => set_end(document, Some(after(self.provisional))),
+            Change::Extend => drop(after(self.provisional).map(|end| set_end(document, Some(end)))),
             // One line without an end is enough, and two files are two writes.
             Change::Promote if file != first_with(files, key) => {}
             Change::Promote => set_end(document, None),
-            Change::Expire(_) => set_end(document, Some(after(self.grace))),
+            Change::Expire(_) => drop(after(self.grace).map(|end| set_end(document, Some(end)))),
             Change::Delete(_) => {
-                document.remove(key);
+                document.remove_where(key, |line| !is_grant(line));
             }
         }
     }
@@ -116,7 +118,7 @@ impl Making {
         let anchor = self.keys.get(over)?;
         let (place, options, comment) = KeyFile::ALL.into_iter().find_map(|place| {
             let usable = files.file(place)?.find(anchor).find_map(|entry| {
-                let line = entry.key().filter(|line| line_end(line) == LineEnd::Never)?;
+                let line = entry.key().filter(|line| !is_grant(line) && line_end(line) == LineEnd::Never)?;
                 let options = Options::parse(line.options().unwrap_or_default()).ok()?;
                 Some((options, String::from_utf8_lossy(line.comment()).into_owned()))
             })?;

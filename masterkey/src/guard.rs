@@ -2,6 +2,7 @@
 
 use toehold_core::PublicKey;
 use toehold_keygen::authorized_keys::{Digest, Entry};
+use toehold_keygen::is_grant;
 
 use crate::observe::{Files, LineEnd, line_end, line_id};
 
@@ -69,7 +70,8 @@ impl Write<'_> {
     }
 
     fn foreign<'a>(&'a self, files: &'a Files) -> impl Iterator<Item = (bool, &'a [u8])> + 'a {
-        let ours = |entry: &Entry<'_>| entry.key().is_some_and(|line| self.keys.iter().any(|key| line.is(key)));
+        let ours =
+            |entry: &Entry<'_>| entry.key().is_some_and(|line| !is_grant(&line) && self.keys.iter().any(|key| line.is(key)));
         let first = files.first.entries().map(|entry| (false, entry));
         let second = files.second.iter().flat_map(|second| second.entries().map(|entry| (true, entry)));
         first.chain(second).filter(move |(_, entry)| !ours(entry)).map(|(place, entry)| (place, entry.text()))

@@ -111,6 +111,8 @@ pub struct HostMachine {
     fresh: bool,
     keys: Vec<Known>,
     connections: u32,
+    /// Whether the arriving key's line was made permanent to see whether it is only the end that the host does not read.
+    probed: bool,
     over: Option<usize>,
     wanted: Option<(usize, Option<usize>)>,
     end: Option<HostEnd>,
@@ -122,7 +124,7 @@ impl HostMachine {
     /// `fresh` says that nobody else can have written to the host in this rotation: its journal begins with this run.
     pub fn new(goal: Goal, keys: usize, knows_expiry: bool, fresh: bool) -> Self {
         let keys = vec![Known::default(); keys.max(2)];
-        Self { goal, knows_expiry, fresh, keys, connections: 0, over: None, wanted: None, end: None }
+        Self { goal, knows_expiry, fresh, keys, connections: 0, probed: false, over: None, wanted: None, end: None }
     }
 
     /// The same host on its next stretch, with what is known of it.
@@ -161,6 +163,11 @@ impl HostMachine {
     /// Whether the host's sshd is taken to know `expiry-time`.
     pub fn knows_expiry(&self) -> bool {
         self.knows_expiry
+    }
+
+    /// Whether an end can be written so that the host reads it (R12). What this run has found out otherwise stands.
+    pub fn reads_expiry(&mut self, reads: bool) {
+        self.knows_expiry &= reads;
     }
 
     /// The lines, by digest, that were in the files when a login with their key succeeded: what the [guard](crate::guard)
@@ -227,6 +234,7 @@ impl HostMachine {
             known.met = true;
             known.refused = false;
         }
+        self.probed &= key != ARRIVING;
         let Some((asked, accepted)) = queried else { return };
         if accepted {
             self.end = Some(HostEnd::StillAccepted(asked));
@@ -278,8 +286,12 @@ impl HostMachine {
             known.refused = false;
             if change == Change::Promote && self.over != Some(ARRIVING) {
                 // It refused a line that has not ended: it may not know what an end is.
-                self.knows_expiry = false;
+                (self.knows_expiry, self.probed) = (false, true);
             }
+        }
+        if change == Some(Change::Delete(ARRIVING)) {
+            (self.over, self.end) = (None, Some(HostEnd::Refused));
+            return;
         }
         // After a change the same rules say what is left to do; only another change has to wait for its own connection.
         match verdict.unwrap_or_else(|| self.judge(after)) {
@@ -302,9 +314,17 @@ impl HostMachine {
     fn over_another(&self, over: usize, seen: &Observation) -> Verdict {
         let log_in = |with| Verdict::LogIn { with, query: None };
         let arriving = seen.presence(ARRIVING);
+        if arriving == Presence::Permanent && !self.is_refused(ARRIVING) {
+            return log_in(ARRIVING);
+        }
         if arriving == Presence::Permanent {
-            let refused = self.is_refused(ARRIVING);
-            return if refused { Verdict::End(HostEnd::Refused) } else { log_in(ARRIVING) };
+            // R3: a line that is not proven does not stay for good. Past the barrier it may have been proven before.
+            let unproven = self.probed || self.goal == Goal::Prepare;
+            return match seen.presence(over) {
+                Presence::Permanent if unproven && !self.is_proven(over, seen) => log_in(over),
+                Presence::Permanent if unproven => Verdict::Write(Change::Delete(ARRIVING)),
+                _ => Verdict::End(HostEnd::Refused),
+            };
         }
         if seen.presence(over) != Presence::Permanent {
             // Whatever is written now, nothing that stays would be known to log in.

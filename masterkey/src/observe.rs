@@ -1,9 +1,9 @@
 //! What a host's files say about the master keys, as read at one moment.
 
 use toehold_core::{PublicKey, Timestamp};
-use toehold_keygen::AuthorizedKeys;
 use toehold_keygen::authorized_keys::{Digest, Entry, KeyLine, Options};
 use toehold_keygen::replacement::KeyFile;
+use toehold_keygen::{AuthorizedKeys, is_grant};
 
 /// The files in which sshd looks for an account's keys, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,9 +20,10 @@ impl Files {
         self.first.entries().chain(self.second.iter().flat_map(AuthorizedKeys::entries))
     }
 
-    /// The lines that hold `key`, whatever else is on them.
+    /// The lines that hold `key`, whatever else is on them, except those of grants: these are not ours.
     pub fn copies<'a>(&'a self, key: &'a PublicKey) -> impl Iterator<Item = Entry<'a>> {
-        self.first.find(key).chain(self.second.iter().flat_map(move |second| second.find(key)))
+        let all = self.first.find(key).chain(self.second.iter().flat_map(move |second| second.find(key)));
+        all.filter(|entry| !entry.key().is_some_and(|line| is_grant(&line)))
     }
 
     /// One of the two.

@@ -8,6 +8,7 @@ use toehold_core::{
     Account, AuditSink, ConnectError, Connector, HostKeyPolicy, HostPhase, HostRecord, HostSession as _, KeyRole, KnownHost,
     Login, PublicKey, Settled, Store, StoreError, Stored, Timer,
 };
+use toehold_keygen::HostExpiry;
 use toehold_keygen::replacement::Plan;
 
 use super::Rotator;
@@ -98,16 +99,16 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         account: &Account,
         member: &mut Member,
     ) -> HostVerdict {
-        match member.journal.claim(&self.store, &self.timer).await {
+        match member.journal.claim(&self.store, &self.timer, !errand.touched_only).await {
             Ok(()) => {}
             Err(NoPass::Fenced) => return HostVerdict::Fenced,
             Err(NoPass::Store(why)) => return HostVerdict::Failed(why),
         }
-        if errand.touched_only && member.journal.phase() == HostPhase::Untouched {
-            return HostVerdict::Reached;
-        }
         let Some(arriving) = errand.public.first() else { return HostVerdict::Failed("there is no key".to_owned()) };
         let settled = Settled { generation: errand.number, fingerprint: arriving.fingerprint() };
+        if errand.touched_only && member.journal.phase() == HostPhase::Untouched {
+            return self.untouched(account, member, errand, settled).await;
+        }
         if errand.goal != Goal::Prepare && member.host.settled == Some(settled) {
             return HostVerdict::Reached;
         }
@@ -134,6 +135,15 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 },
             },
         };
+        // On the way back a host that was begun and not changed is visited for what may lie about there; if it is away, it
+        // owes nothing.
+        if let HostVerdict::Failed(why) = &verdict
+            && errand.touched_only
+            && member.journal.phase() == HostPhase::Begun
+        {
+            errand.observer.progress(Progress::Warning(format!("{account} was not looked at again: {why}")));
+            return self.untouched(account, member, errand, settled).await;
+        }
         let reason = if let HostVerdict::Failed(why) = &verdict { Some(why.as_str()) } else { None };
         match member.journal.note(&self.store, &self.timer, phase, reason).await {
             Ok(()) => verdict,
@@ -143,6 +153,24 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 errand.observer.progress(Progress::Warning(format!("{account}: its progress is not on record: {why}")));
                 verdict
             }
+        }
+    }
+
+    /// A host to which nothing was written is as it was before: whoever writes to one has its journal first, and nobody can any
+    /// more.
+    async fn untouched<R, O>(
+        &self,
+        account: &Account,
+        member: &Member,
+        errand: &Errand<'_, '_, R, O>,
+        settled: Settled,
+    ) -> HostVerdict {
+        if !member.quiet {
+            return HostVerdict::Reached;
+        }
+        match self.record_settled(account, &errand.public, settled, true).await {
+            Ok(()) => HostVerdict::Reached,
+            Err(error) => HostVerdict::Failed(describe(&error)),
         }
     }
 
@@ -225,7 +253,14 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             Ok(plan) => plan.fence(member.journal.fence()),
             Err(error) => return Contact::Lasting(describe(&error)),
         };
+        let software = session.software().map(str::to_owned);
+        let expiry = match HostExpiry::find(software.as_deref(), session.files()).await {
+            Ok(expiry) => expiry,
+            Err(error) => return Contact::Passing(describe(&error)),
+        };
+        machine.reads_expiry(expiry.at(self.timer.now()).is_some());
         let making = Making {
+            expiry,
             keys: errand.public.clone(),
             generation: errand.number,
             account: account.clone(),

@@ -47,17 +47,25 @@ impl HostJournal {
         self.stored.as_ref().map_or(HostPhase::Untouched, |stored| stored.body.phase)
     }
 
-    /// Makes the host this run's, before anything is read on it: whoever had it before cannot pass the fence any more.
-    pub(super) async fn claim<S: Store, T: Clock>(&mut self, store: &S, clock: &T) -> Result<(), NoPass> {
-        if self.known {
-            return Ok(());
+    /// Makes the host this run's, before anybody logs in to it: whoever had it before cannot pass the fence any more. With
+    /// `begin`, it also says that somebody will.
+    pub(super) async fn claim<S: Store, T: Clock>(&mut self, store: &S, clock: &T, begin: bool) -> Result<(), NoPass> {
+        if !self.known {
+            let key = HostProgress::key(self.number, &self.account).map_err(|error| NoPass::Store(error.to_string()))?;
+            self.stored = Stored::<HostProgress>::read(store, &key).await.map_err(|error| NoPass::Store(describe(&error)))?;
+            if self.fence == 0 {
+                self.fence = self.stored.as_ref().map_or(0, |stored| stored.body.fence).saturating_add(1);
+            }
         }
-        let key = HostProgress::key(self.number, &self.account).map_err(|error| NoPass::Store(error.to_string()))?;
-        self.stored = Stored::<HostProgress>::read(store, &key).await.map_err(|error| NoPass::Store(describe(&error)))?;
-        if self.fence == 0 {
-            self.fence = self.stored.as_ref().map_or(0, |stored| stored.body.fence).saturating_add(1);
+        let begins = begin && self.phase() == HostPhase::Untouched;
+        if !self.known || begins {
+            self.write(store, clock, |progress| {
+                if begins {
+                    progress.phase = HostPhase::Begun;
+                }
+            })
+            .await?;
         }
-        self.write(store, clock, |_| {}).await?;
         self.known = true;
         Ok(())
     }

@@ -40,7 +40,7 @@ impl Member {
     }
 
     pub(super) fn phase(&self) -> HostPhase {
-        let touched = self.journal.phase() != HostPhase::Untouched;
+        let touched = self.journal.phase() > HostPhase::Begun;
         match (&self.failed, self.reached) {
             (Some(_), _) => HostPhase::Quarantined,
             (None, None) if touched => HostPhase::Touched,
