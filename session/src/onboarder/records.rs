@@ -1,7 +1,8 @@
 //! What the driver reads from the store and writes there.
 
 use toehold_core::{
-    AuditEvent, AuditSink, Connector, HostKeyTrust, HostRecord, Key, KnownHost, Store, StoreError, Stored, Timer,
+    AuditEvent, AuditSink, Connector, CurrentMasterKey, HostKeyTrust, HostRecord, Key, KeyRole, KnownHost, RotationRecord,
+    Settled, Store, StoreError, Stored, Timer, Timestamp,
 };
 
 use super::{Onboarder, describe_error};
@@ -109,7 +110,27 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                 )));
             }
         }
+        let current = Stored::<CurrentMasterKey>::read(&self.store, &CurrentMasterKey::key()?).await?.map(|current| current.body);
+        self.record_managed(record, now, current.as_ref()).await?;
+        match current {
+            Some(current) => self.join_rotation(record, &current).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn record_managed(
+        &self,
+        record: &SessionRecord,
+        now: Timestamp,
+        current: Option<&CurrentMasterKey>,
+    ) -> Result<(), StoreError> {
         let key = HostRecord::key(&record.route.account)?;
+        // A key that is not current any more is none that the host can be called settled on.
+        let is_current = |current: &&CurrentMasterKey| {
+            let mut masters = record.keys.iter().filter(|key| key.role == KeyRole::Master);
+            masters.any(|key| key.public_key.fingerprint() == current.fingerprint)
+        };
+        let settled = current.filter(is_current).map(|c| Settled { generation: c.generation, fingerprint: c.fingerprint });
         let wanted = HostRecord {
             route: record.route.clone(),
             label: record.label.clone(),
@@ -120,7 +141,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             managed_since: now,
             removing: false,
             without_expiry: record.without_expiry,
-            settled: None,
+            settled,
         };
         let mut conflicts = 0;
         loop {
@@ -133,6 +154,25 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
                 }
             };
             match result {
+                Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Joins the rotation of the master key that is open: the write makes its leader look for hosts once more before it goes
+    /// on (R11).
+    async fn join_rotation(&self, record: &SessionRecord, current: &CurrentMasterKey) -> Result<(), StoreError> {
+        let key = RotationRecord::key(current.generation.saturating_add(1))?;
+        let account = &record.route.account;
+        let mut conflicts = 0;
+        loop {
+            let Some(mut rotation) = Stored::<RotationRecord>::read(&self.store, &key).await? else { return Ok(()) };
+            if rotation.body.phase.is_closed() || rotation.body.joined.contains(account) {
+                return Ok(());
+            }
+            rotation.body.joined.push(account.clone());
+            match rotation.save(&self.store).await {
                 Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
                 other => return other,
             }
@@ -158,6 +198,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
 fn merged(known: &HostRecord, wanted: &HostRecord) -> HostRecord {
     let mut merged = wanted.clone();
     merged.managed_since = known.managed_since;
+    // It may still have the master key that it had before.
+    merged.settled = known.settled;
     merged.label = wanted.label.clone().or_else(|| known.label.clone());
     for (name, value) in &known.tags {
         merged.tags.entry(name.clone()).or_insert_with(|| value.clone());

@@ -1,0 +1,84 @@
+//! A session that ends while the master key is being rotated.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+mod support;
+
+use support::{Home, Lab, master_key};
+use toehold_core::testing::{block_on, sample_public_key};
+use toehold_core::{CurrentMasterKey, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, Settled, Stored, Timestamp};
+
+fn rotation(phase: RotationPhase) -> RotationRecord {
+    RotationRecord {
+        number: 8,
+        old: master_key(),
+        new: sample_public_key("ssh-ed25519", "the next master key"),
+        phase,
+        policy: RotationPolicy {
+            on_unreachable: OnUnreachable::Abort,
+            grace: 0,
+            canary: None,
+            wave: None,
+            max_failures: None,
+            provisional_for: 600,
+        },
+        operator: "alice@laptop".to_owned(),
+        run: "1".to_owned(),
+        fence: 1,
+        started_at: Timestamp::UNIX_EPOCH,
+        seen_at: Timestamp::UNIX_EPOCH,
+        retire_at: None,
+        joined: Vec::new(),
+        reason: None,
+        at_rest: false,
+        closed_at: None,
+    }
+}
+
+fn lab(phase: Option<RotationPhase>, current: Settled) -> Lab {
+    let lab = Lab::new(Home::Foreign);
+    let store = lab.world.memory();
+    let current = CurrentMasterKey { fingerprint: current.fingerprint, generation: current.generation };
+    block_on(Stored::create(store, CurrentMasterKey::key().unwrap(), current)).unwrap();
+    if let Some(phase) = phase {
+        block_on(Stored::create(store, RotationRecord::key(8).unwrap(), rotation(phase))).unwrap();
+    }
+    lab
+}
+
+#[test]
+fn r11_a_session_joins_the_open_rotation_before_it_closes_and_says_which_key_its_host_has() {
+    let ours = Settled { generation: 7, fingerprint: master_key().fingerprint() };
+    let lab = lab(Some(RotationPhase::Installing), ours);
+    lab.onboard_well();
+    let key = RotationRecord::key(8).unwrap();
+    let joined = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
+    assert_eq!(joined.body.joined, [lab.account.clone()]);
+    assert_eq!(lab.host().unwrap().settled, Some(ours));
+}
+
+#[test]
+fn r11_a_host_that_got_a_key_that_is_current_no_more_is_not_settled() {
+    let other = Settled { generation: 7, fingerprint: rotation(RotationPhase::Planned).new.fingerprint() };
+    let lab = lab(Some(RotationPhase::Retiring), other);
+    lab.onboard_well();
+    assert_eq!(lab.host().unwrap().settled, None);
+    let key = RotationRecord::key(8).unwrap();
+    let joined = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
+    assert_eq!(joined.body.joined, [lab.account.clone()]);
+}
+
+#[test]
+fn a_rotation_that_has_ended_is_left_alone() {
+    for phase in [None, Some(RotationPhase::Done), Some(RotationPhase::RolledBack)] {
+        let lab = lab(phase, Settled { generation: 7, fingerprint: master_key().fingerprint() });
+        lab.onboard_well();
+        let key = RotationRecord::key(8).unwrap();
+        let after = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap();
+        assert!(after.is_none_or(|after| after.body.joined.is_empty()));
+    }
+}
