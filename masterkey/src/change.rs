@@ -74,7 +74,7 @@ const ACCOUNT: &str = "toehold-account=";
 
 impl Making {
     /// What `change` makes of `file`, which is one of `files`; `over` is the key that logged in.
-    pub(crate) fn apply(
+    pub fn apply(
         &self,
         change: Change,
         over: usize,

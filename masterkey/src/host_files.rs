@@ -48,6 +48,8 @@ pub(crate) struct Worked {
     pub(crate) after: Observation,
     /// Another account that wrote the arriving key's line, by that line's comment.
     pub(crate) other_account: Option<Account>,
+    /// Whether the lock or a staged file may have stayed.
+    pub(crate) litter: bool,
 }
 
 /// Why an edit was not made.
@@ -168,12 +170,13 @@ pub(crate) async fn work<F: HostFiles>(
         (_, Some(NoPass::Store(why))) => Err(WorkError::Passing(why)),
         (Err(error), None) if editor.violation || is_lasting(&error) => Err(WorkError::Lasting(describe(&error))),
         (Err(error), None) => Err(WorkError::Passing(describe(&error))),
-        (Ok(_), None) => match editor.read {
+        (Ok(replaced), None) => match editor.read {
             Some((read, before)) => Ok(Worked {
                 before,
                 change: editor.change,
                 after: Observation::of(&editor.now, &making.keys, now),
                 other_account: making.other_account(&read),
+                litter: !replaced.leftovers.is_empty(),
             }),
             None => Err(WorkError::Passing("the host's files were not read".to_owned())),
         },

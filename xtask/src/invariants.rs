@@ -83,11 +83,11 @@ fn carries(test: &str, invariant: &str) -> bool {
     format!("_{test}_").contains(&format!("_{invariant}_"))
 }
 
-/// `o3_…`: a letter and a number, as the rules of `docs/threat-model.md` have them.
+/// `o3_…`, `r3_…`: a letter and a number, as the rules of `docs/threat-model.md` have them.
 fn is_rule(test: &str) -> bool {
     let Some((first, _)) = test.split_once('_') else { return false };
     let mut characters = first.chars();
-    characters.next() == Some('o') && first.len() > 1 && characters.all(|c| c.is_ascii_digit())
+    matches!(characters.next(), Some('o' | 'r')) && first.len() > 1 && characters.all(|c| c.is_ascii_digit())
 }
 
 fn documented() -> Result<Vec<Invariant>> {

@@ -9,7 +9,7 @@ use toehold_core::{
     Login, PublicKey, Settled, Store, StoreError, Stored, Timer,
 };
 use toehold_keygen::HostExpiry;
-use toehold_keygen::replacement::Plan;
+use toehold_keygen::replacement::{Plan, sweep};
 
 use super::Rotator;
 use super::journal::{MAX_CONFLICTS, Passing};
@@ -244,12 +244,17 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         };
         let answer = query.and_then(|key| session.queried().map(|accepted| (key, accepted)));
         machine.logged_in(with, answer);
+        let holder = format!("rotation-{}-{}", errand.number, tag(account));
+        let home = member.host.home.as_deref().unwrap_or(".");
         if answer.is_some() {
+            if member.litter {
+                // What cannot be taken away now is in nobody's way for long.
+                member.litter = sweep(session.files(), home, &holder).await.is_err();
+            }
             session.close().await;
             return Contact::Over;
         }
-        let holder = format!("rotation-{}-{}", errand.number, tag(account));
-        let plan = match errand.rng.draw(|rng| Plan::new(rng, member.host.home.as_deref().unwrap_or("."), &holder)) {
+        let plan = match errand.rng.draw(|rng| Plan::new(rng, home, &holder)) {
             Ok(plan) => plan.fence(member.journal.fence()),
             Err(error) => return Contact::Lasting(describe(&error)),
         };
@@ -274,6 +279,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         session.close().await;
         match worked {
             Ok(worked) => {
+                member.litter = worked.litter;
                 machine.did(&worked.before, worked.change, &worked.after);
                 if let Some(other) = worked.other_account
                     && self.has_same_host_key(&other, policy).await

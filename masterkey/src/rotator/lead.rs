@@ -140,13 +140,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             let mut record = open.ok_or(RotationError::NoneOpen)?;
             let now = self.timer.now();
             let body = &mut record.body;
-            if !by.take_over && body.run != run && now.saturating_since(body.seen_at) < self.pace.lively && !body.at_rest {
+            if !by.take_over && now.saturating_since(body.seen_at) < self.pace.lively && !body.at_rest {
                 let (number, operator, seen_at) = (body.number, body.operator.clone(), body.seen_at);
                 return Err(RotationError::BeingLed { number, operator, seen_at });
-            }
-            if body.run == run {
-                // Our own write, of which we were not told.
-                return Ok(Lead { record, fresh: false });
             }
             body.operator.clone_from(&by.operator);
             body.run.clone_from(&run);
@@ -166,10 +162,10 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                     self.audit_rotation("rotation.taken_up", &record.body, &crate::NoObserver).await;
                     return Ok(Lead { record, fresh: false });
                 }
-                Err(StoreError::Conflict { .. }) => {}
                 // Whether it was written is found out by reading.
                 Err(error) => match self.open_rotation().await?.1 {
                     Some(latest) if latest.body.run == run => return Ok(Lead { record: latest, fresh: false }),
+                    _ if matches!(error, StoreError::Conflict { .. }) => {}
                     _ => return Err(error.into()),
                 },
             }
@@ -243,14 +239,19 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             generation: record.number,
             retired_at: record.closed_at.unwrap_or(record.seen_at),
         };
-        match Stored::create(&self.store, RetiredKey::key(&gone.fingerprint())?, retired).await {
-            Ok(_) | Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
+        let key = RetiredKey::key(&gone.fingerprint())?;
+        let mut conflicts = 0;
+        while Stored::<RetiredKey>::read(&self.store, &key).await?.is_none() {
+            match Stored::create(&self.store, key.clone(), retired.clone()).await {
+                Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
+                other => drop(other?),
+            }
         }
         let mut current = self.current().await?;
         if current.body.generation < record.number && current.body.fingerprint == kept.fingerprint() {
             current.body.generation = record.number;
             match current.save(&self.store).await {
+                // Where it is not written, whoever comes next does it.
                 Ok(()) | Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

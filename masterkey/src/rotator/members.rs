@@ -23,6 +23,8 @@ pub(super) struct Member {
     /// Why no further.
     pub(super) failed: Option<String>,
     pub(super) canary: bool,
+    /// Whether something of ours may lie beside its files.
+    pub(super) litter: bool,
     /// Whether nothing of an earlier rotation can still be on its way to it.
     pub(super) quiet: bool,
     pub(super) took: Duration,
@@ -74,6 +76,7 @@ impl Members {
                 machine: None,
                 reached: None,
                 failed: None,
+                litter: false,
                 canary: record.policy.canary.as_deref().is_some_and(|canary| is_canary(&host, canary)),
                 quiet: is_settled(&host, record.old.fingerprint(), record.number.saturating_sub(1)),
                 took: Duration::ZERO,

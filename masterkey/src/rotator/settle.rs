@@ -71,6 +71,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                     reached: None,
                     failed: None,
                     canary: false,
+                    litter: false,
                     quiet: false,
                     took: Duration::ZERO,
                 };
