@@ -59,11 +59,27 @@ struct Rotation {
 enum At {
     Idle,
     /// Staged under this name, with what was read and what the change is; next is the fence.
-    Staged { host: usize, name: u64, before: Vec<u8>, after: Vec<u8>, change: Change },
+    Staged {
+        host: usize,
+        name: u64,
+        before: Vec<u8>,
+        after: Vec<u8>,
+        change: Change,
+    },
     /// The fence is passed; next is the rename.
-    Passed { host: usize, name: u64, before: Vec<u8>, after: Vec<u8>, change: Change },
+    Passed {
+        host: usize,
+        name: u64,
+        before: Vec<u8>,
+        after: Vec<u8>,
+        change: Change,
+    },
     /// The current key was read at this revision; next the lead is confirmed, then it is changed.
-    Switching { revision: u64, confirmed: bool, to_new: bool },
+    Switching {
+        revision: u64,
+        confirmed: bool,
+        to_new: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -360,7 +376,11 @@ impl Fleet {
             Next::End(end) => {
                 operator.machines[host] = Some(machine);
                 operator.tries = 0;
-                if end == HostEnd::Reached { operator.reached[host] = Some(goal) } else { operator.failed[host] = true }
+                if end == HostEnd::Reached {
+                    operator.reached[host] = Some(goal)
+                } else {
+                    operator.failed[host] = true
+                }
                 return Some(operator);
             }
         };
@@ -461,7 +481,11 @@ impl Model for Fleet {
                 None if world.rotation.is_none() && index == 0 => actions.push(Event::Begin(index)),
                 None if open => {
                     // Where nobody leads any more, taking up is no disturbance but the way on.
-                    let led = world.operators.iter().flatten().any(|other| Some(other.fence) == world.rotation.as_ref().map(|r| r.fence));
+                    let led = world
+                        .operators
+                        .iter()
+                        .flatten()
+                        .any(|other| Some(other.fence) == world.rotation.as_ref().map(|r| r.fence));
                     if disturb || !led {
                         actions.push(Event::TakeUp(index, false));
                         actions.push(Event::TakeUp(index, true));
@@ -575,8 +599,7 @@ impl Model for Fleet {
                     let file = str::from_utf8(&host.file).unwrap();
                     permanent_lines(&host.file, there).next().is_none() || file.contains(gone)
                 };
-                !world.hosts.iter().any(|host| host.managed && left_behind(host))
-                    && world.current.0 == done
+                !world.hosts.iter().any(|host| host.managed && left_behind(host)) && world.current.0 == done
             }),
             Property::sometimes("done", |_: &Self, world: &World| {
                 world.rotation.as_ref().is_some_and(|rotation| rotation.phase == RotationPhase::Done)
