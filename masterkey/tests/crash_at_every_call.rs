@@ -290,36 +290,36 @@ fn holds_never_locked_out_and_exactly_one_key_and_proven_current_whatever_fails(
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_with_a_grace() {
-    crash_everywhere(Case { grace: 900, ..CASE }, 7);
-    fail_everywhere(Case { grace: 900, ..CASE }, 7);
+    crash_everywhere(Case { grace: 900, ..CASE }, 17);
+    fail_everywhere(Case { grace: 900, ..CASE }, 17);
 }
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_when_the_grace_is_left_by_the_way_back() {
-    crash_everywhere(Case { grace: 900, back_in_grace: true, ..CASE }, 7);
-    fail_everywhere(Case { grace: 900, back_in_grace: true, ..CASE }, 7);
+    crash_everywhere(Case { grace: 900, back_in_grace: true, ..CASE }, 17);
+    fail_everywhere(Case { grace: 900, back_in_grace: true, ..CASE }, 17);
 }
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_when_a_host_refuses_the_new_key() {
-    crash_everywhere(Case { hosts: 2, refuses: true, ..CASE }, 11);
-    fail_everywhere(Case { hosts: 2, refuses: true, ..CASE }, 11);
+    crash_everywhere(Case { hosts: 2, refuses: true, ..CASE }, 23);
+    fail_everywhere(Case { hosts: 2, refuses: true, ..CASE }, 23);
 }
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_when_a_host_is_deferred() {
-    crash_everywhere(Case { hosts: 2, refuses: true, defer: true, ..CASE }, 11);
-    fail_everywhere(Case { hosts: 2, refuses: true, defer: true, ..CASE }, 11);
+    crash_everywhere(Case { hosts: 2, refuses: true, defer: true, ..CASE }, 23);
+    fail_everywhere(Case { hosts: 2, refuses: true, defer: true, ..CASE }, 23);
 }
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_on_hosts_without_expiry() {
-    crash_everywhere(Case { without_expiry: true, ..CASE }, 7);
-    fail_everywhere(Case { without_expiry: true, ..CASE }, 7);
+    crash_everywhere(Case { without_expiry: true, ..CASE }, 17);
+    fail_everywhere(Case { without_expiry: true, ..CASE }, 17);
 }
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_when_the_resumption_goes_wrong_as_well() {
-    crash_again(CASE, Then::Resume, 211);
-    crash_again(CASE, Then::RollBack, 211);
+    crash_again(CASE, Then::Resume, 401);
+    crash_again(CASE, Then::RollBack, 401);
 }

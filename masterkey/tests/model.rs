@@ -163,7 +163,7 @@ impl World {
             _ => None,
         });
         let taken: Vec<u64> = held.chain(there.late.iter().copied()).chain(there.staged.iter().map(|(name, _)| *name)).collect();
-        (1..).find(|name| !taken.contains(name)).unwrap()
+        (1..=u64::try_from(taken.len()).unwrap() + 1).find(|name| !taken.contains(name)).unwrap()
     }
 
     fn is_anchored(&self, host: usize) -> bool {
@@ -377,9 +377,9 @@ impl Fleet {
                 operator.machines[host] = Some(machine);
                 operator.tries = 0;
                 if end == HostEnd::Reached {
-                    operator.reached[host] = Some(goal)
+                    operator.reached[host] = Some(goal);
                 } else {
-                    operator.failed[host] = true
+                    operator.failed[host] = true;
                 }
                 return Some(operator);
             }
@@ -435,7 +435,11 @@ impl Fleet {
             && operator.at == At::Idle
         {
             operator.tries = 0;
-            if end == HostEnd::Reached { operator.reached[host] = Some(goal) } else { operator.failed[host] = true }
+            if end == HostEnd::Reached {
+                operator.reached[host] = Some(goal);
+            } else {
+                operator.failed[host] = true;
+            }
         }
         operator.machines[host] = Some(machine);
         Some(operator)

@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::cloned_ref_to_slice_refs,
     clippy::indexing_slicing,
     reason = "test code: a broken assumption is a failed test"
 )]
@@ -155,7 +156,7 @@ fn r5_the_guard_weakens_a_line_only_over_another_proven_permanent_one() {
         // Over the old key itself, though the new one is proven.
         assert_eq!(judge(&old(), &[a.clone(), b.clone()], &both, &after), Err(Violation::WeakensItsOwn), "{after}");
         // Over the new key, whose login was made with another line.
-        assert_eq!(judge(&new(), &[a.clone()], &both, &after).is_err(), true, "{after}");
+        assert!(judge(&new(), &[a.clone()], &both, &after).is_err(), "{after}");
         assert_eq!(judge(&new(), &[a.clone(), b.clone()], &both, &after), Ok(()), "{after}");
     }
     // Over a new line that has an end.
@@ -373,9 +374,8 @@ fn r12_hosts_without_expiry_get_the_new_line_for_good_and_lose_the_old_one_after
         let lab = Lab::new(1);
         let account = lab.accounts[0].clone();
         lab.world.fleet().configure(&account, |settings| match way {
-            0 => settings.expiry_time = ExpiryTime::Unknown,
+            0 | 2 => settings.expiry_time = ExpiryTime::Unknown,
             1 => settings.expiry_time = ExpiryTime::LocalOnly,
-            2 => settings.expiry_time = ExpiryTime::Unknown,
             _ => {
                 settings.expiry_time = ExpiryTime::Unknown;
                 settings.software = Some("OpenSSH_9.9".into());

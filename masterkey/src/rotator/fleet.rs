@@ -35,7 +35,7 @@ struct Run<'a, 'r, R, O> {
     observer: &'a O,
 }
 
-impl<R, O> Run<'_, '_, R, O> {
+impl<R, O: Observer> Run<'_, '_, R, O> {
     fn is_backward(&self) -> bool {
         self.lead.record.body.phase == RotationPhase::RollingBack
     }
@@ -43,6 +43,12 @@ impl<R, O> Run<'_, '_, R, O> {
     fn toward(&self) -> &PublicKey {
         let record = &self.lead.record.body;
         if self.is_backward() { &record.old } else { &record.new }
+    }
+
+    fn tell_phase(&self) {
+        let phase = self.lead.record.body.phase;
+        let hosts = self.members.0.values().filter(|member| member.lacks(Goal::Remove)).count();
+        self.observer.progress(Progress::Phase { phase, hosts });
     }
 
     fn outcome(&self, end: End, reason: Option<String>) -> Outcome {
@@ -80,7 +86,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             observer,
         };
         self.list(&mut run).await?;
-        self.tell_phase(&run);
+        run.tell_phase();
         loop {
             if let Some(outcome) = self.one_step(&mut run).await? {
                 return Ok(outcome);
@@ -121,7 +127,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         }
     }
 
-    fn next<R, O>(&self, run: &Run<'_, '_, R, O>) -> FleetStep {
+    fn next<R, O: Observer>(&self, run: &Run<'_, '_, R, O>) -> FleetStep {
         let record = &run.lead.record.body;
         let mut view = run.members.view(record);
         view.current_is_new = run.current_is_new;
@@ -131,7 +137,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
     }
 
     /// Takes in which hosts there are by now.
-    async fn list<R, O>(&self, run: &mut Run<'_, '_, R, O>) -> Result<(), RotationError> {
+    async fn list<R, O: Observer>(&self, run: &mut Run<'_, '_, R, O>) -> Result<(), RotationError> {
         let mut hosts = Vec::new();
         // One that cannot be read may be any host: without it nothing is known to be everywhere.
         for host in Stored::<HostRecord>::list(&self.store, &HostRecord::prefix()).await? {
@@ -141,12 +147,6 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let fresh = run.lead.fresh;
         run.members.refresh(hosts, &run.lead.record.body, &toward, fresh);
         Ok(())
-    }
-
-    fn tell_phase<R, O: Observer>(&self, run: &Run<'_, '_, R, O>) {
-        let phase = run.lead.record.body.phase;
-        let hosts = run.members.0.values().filter(|member| member.lacks(Goal::Remove)).count();
-        run.observer.progress(Progress::Phase { phase, hosts });
     }
 
     async fn enter<R: CryptoRng + Send, O: Observer>(
@@ -191,7 +191,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             }
             Saved::LetGo => return Ok(Some(run.outcome(End::LetGo, None))),
         }
-        self.tell_phase(run);
+        run.tell_phase();
         if !phase.is_closed() {
             return Ok(None);
         }
@@ -298,7 +298,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         run.keys.turn_back();
         let toward = run.toward().clone();
         run.members.turn_back(&toward);
-        self.tell_phase(run);
+        run.tell_phase();
         Ok(None)
     }
 

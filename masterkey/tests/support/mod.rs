@@ -7,6 +7,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::unused_self,
     missing_docs,
     reason = "helpers of tests, of which each test uses some"
 )]
