@@ -57,7 +57,7 @@ impl Case {
         }
         if self.refuses {
             fleet.configure(lab.accounts.last().unwrap(), |settings| {
-                settings.refused_algorithms.push("ecdsa-sha2-nistp256".into())
+                settings.refused_algorithms.push("ecdsa-sha2-nistp256".into());
             });
         }
         lab
