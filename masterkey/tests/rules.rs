@@ -268,6 +268,38 @@ fn r8_a_fenced_operator_changes_no_host_and_no_current_key_however_late() {
 }
 
 #[test]
+fn r8_a_switch_of_a_fenced_operator_comes_to_nothing_at_whatever_point_of_the_way_back() {
+    let switch = {
+        let lab = Lab::new(1);
+        lab.rotate_well();
+        let log = lab.world.faults().log();
+        log.into_iter().find(|call| call.kind == CallKind::StorePut && call.subject == "masterkey/current").unwrap().number
+    };
+    for stop in (2..60).step_by(3) {
+        let lab = Lab::new(1);
+        let rotator = lab.rotator();
+        let (mut one, mut other) = (rng(1), rng(3));
+        let mut slow = Standing::new(rotator.rotate(lab.request(), &mut one, &NoObserver));
+        assert!(slow.run_to(&lab.world, switch).is_none());
+        let mut watch = Watch::new(&lab);
+        let second = lab.restart();
+        let taker = second.rotator();
+        let mut taking = Standing::new(taker.roll_back(taking_over(), &mut other, &NoObserver));
+        assert!(taking.run_to(&second.world, stop).is_none());
+        let late = slow.run_on(&lab.world, &mut watch);
+        watch.keys_changed = true;
+        let outcome = taking.run_on(&second.world, &mut watch).unwrap();
+        if matches!(&late, Some(Ok(outcome)) if outcome.end == End::Done) {
+            assert!(outcome.is_err(), "stopped at {stop}: both of them have led it to an end");
+            continue;
+        }
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.end, End::RolledBack, "stopped at {stop}: {:?}", outcome.reason);
+        lab.assert_settled_on(&outcome.rotation.old, &format!("stopped at {stop}"));
+    }
+}
+
+#[test]
 fn r9_one_file_under_two_names_and_one_key_on_several_lines_end_well() {
     // Two names of one host, and a plain copy beside one with an end, in both files.
     let lab = Lab::new(1);
