@@ -57,7 +57,7 @@ fn r11_a_session_joins_the_open_rotation_before_it_closes_and_says_which_key_its
     lab.onboard_well();
     let key = RotationRecord::key(8).unwrap();
     let joined = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
-    assert_eq!(joined.body.joined, [lab.account.clone()]);
+    assert_eq!(joined.body.joined, std::slice::from_ref(&lab.account));
     assert_eq!(lab.host().unwrap().settled, Some(ours));
 }
 
@@ -69,7 +69,7 @@ fn r11_a_host_that_got_a_key_that_is_current_no_more_is_not_settled() {
     assert_eq!(lab.host().unwrap().settled, None);
     let key = RotationRecord::key(8).unwrap();
     let joined = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
-    assert_eq!(joined.body.joined, [lab.account.clone()]);
+    assert_eq!(joined.body.joined, std::slice::from_ref(&lab.account));
 }
 
 #[test]
