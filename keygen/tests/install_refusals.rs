@@ -203,6 +203,7 @@ fn o6_what_the_hosts_sshd_does_is_named_before_anything_is_left() {
         ("#AuthorizedKeysFile none\n# ForceCommand x\nForceCommand none\nChrootDirectory none\nChrootDirectory /", ""),
         ("ForceCommand internal-sftp -l INFO\nPermitRootLogin no\nGatewayPorts no", ""),
         ("Match User somebody\n  ForceCommand /usr/bin/menu\n  AuthorizedKeysFile none", ""),
+        (" \t MATCH User somebody\n  ForceCommand /usr/bin/menu\n  AuthorizedKeysFile none", ""),
     ];
     // Each case in dash and in one shell more.
     for (n, (config, refusal)) in cases.into_iter().enumerate() {

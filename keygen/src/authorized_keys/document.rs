@@ -192,24 +192,48 @@ impl AuthorizedKeys {
             let Some(new) = Options::parse(old).ok().and_then(|options| edit(&options)) else { continue };
             let new = new.to_bytes();
             if new != old {
-                let range = found.options_range();
-                changes.push((entry.start() + range.start..entry.start() + range.end, old.len(), new));
+                changes.push(change(entry.start(), found.options_range(), old.len(), new));
             }
         }
-        for (range, old_length, mut new) in changes.iter().cloned().rev() {
-            // The blanks behind the options stay, unless the options come or go as a whole.
-            let range = match (old_length, new.is_empty()) {
-                (0, _) => {
-                    new.push(b' ');
-                    range
-                }
-                (_, true) => range,
-                (_, false) => range.start..range.start + old_length,
-            };
-            self.bytes.splice(range, new);
-        }
+        self.replace(&changes);
         changes.len()
     }
+
+    /// Puts other bytes in the place of ranges, which are in order and do not overlap. However many they are, each byte is
+    /// moved at most twice.
+    fn replace(&mut self, changes: &[(Range<usize>, Vec<u8>)]) {
+        let Some((first, _)) = changes.first() else { return };
+        let (from, length) = (first.start, self.bytes.len());
+        let growth = changes.iter().map(|(range, new)| new.len().saturating_sub(range.len())).sum::<usize>();
+        self.bytes.reserve_exact(growth);
+        self.bytes.resize(length + growth, 0);
+        // What stands behind the first change moves out of the way: what is read is then ahead of what is written by at least
+        // what the changes to come will add.
+        self.bytes.copy_within(from..length, from + growth);
+        let (mut read, mut written) = (from, from);
+        for (range, new) in changes {
+            self.bytes.copy_within(read + growth..range.start + growth, written);
+            written += range.start - read;
+            if let Some(place) = self.bytes.get_mut(written..written + new.len()) {
+                place.copy_from_slice(new);
+            }
+            written += new.len();
+            read = range.end;
+        }
+        self.bytes.copy_within(read + growth..length + growth, written);
+        self.bytes.truncate(written + length - read);
+    }
+}
+
+/// What takes the place of what, in a line that begins at `start`, for its options to be `new`. The blanks behind the
+/// options stay, unless the options come or go as a whole.
+fn change(start: usize, range: Range<usize>, old_length: usize, mut new: Vec<u8>) -> (Range<usize>, Vec<u8>) {
+    let (start, end) = (start + range.start, start + range.end);
+    if old_length == 0 {
+        new.push(b' ');
+    }
+    let end = if old_length == 0 || new.is_empty() { end } else { start + old_length };
+    (start..end, new)
 }
 
 impl fmt::Debug for AuthorizedKeys {

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::command::CommandLine;
-use super::script::quote;
+use super::quote::quote;
 
 /// Ends the here-document that feeds the line to the user's shell; no install line is this word.
 const END: &str = "END-OF-TOEHOLD";

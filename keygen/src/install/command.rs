@@ -7,14 +7,13 @@ use zeroize::Zeroizing;
 
 use super::cloud_init;
 use super::proof::ProofSecret;
-use super::script::{condense, pastable, quote};
+use super::quote::{pastable, quote};
+use super::script;
 use crate::temporary::FromPatterns;
 
 /// The most bytes that an install or removal line has: a terminal in canonical mode takes 4,095 in one line, its end
 /// included.
 pub const MAX_COMMAND_LINE: usize = 4000;
-
-const SCRIPT: &str = include_str!("install.sh");
 
 /// How the temporary line on the host ends by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -164,39 +163,20 @@ impl<'a> InstallCommand<'a> {
         for file in &self.host_key_files {
             check_path("host key file", file)?;
         }
-        let from = self.from.map(|patterns| quote(&format!(",from=\"{patterns}\""))).unwrap_or_default();
-        let script = self.script()?;
-        let end = self.expires_at.unix_seconds();
-        let people = self.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC");
-        let mut line = format!("|u={} i={} E={end} w='{people}' o={}", quote(user), self.session, self.account.port());
-        if self.expiry != ExpiryForm::None {
-            let _ = write!(line, " t={}", self.expires_at.strftime("%Y%m%d%H%M%SZ"));
-        }
-        if self.expiry == ExpiryForm::Detect {
-            let [january, july] = ["%Y-01-01T00:00:00Z", "%Y-07-01T00:00:00Z"]
-                .map(|form| self.expires_at.strftime(form).parse::<Timestamp>().unwrap_or(self.expires_at).unix_seconds());
-            let _ = write!(line, " j='{january} {july}'");
-        }
-        let _ = write!(line, " k={} r={}", quote(&self.key.to_string()), from);
-        if let Some(home) = self.home {
-            let _ = write!(line, " h={}", quote(home));
-        }
-        let _ = write!(line, " sh -c '{script}'");
-        if !self.host_key_files.is_empty() {
-            line.push_str(" sh");
-        }
+        let found_by = check_home(user, self.home)?;
+        let values = self.values();
+        let [before, after] = script::install(self.expiry, !self.host_key_files.is_empty(), self.home.is_some());
+        let mut files = String::new();
         for file in &self.host_key_files {
-            line.push(' ');
-            line.push_str(&quote(file));
+            files.push_str(if files.is_empty() { " sh " } else { " " });
+            files.push_str(&quote(file));
         }
+        let parts = [" echo ", self.secret.expose(), &values, " sh -c '", before, found_by, after, "'", &files];
         // Sized beforehand, so that no half-grown copy of the secret stays in freed memory.
-        let secret = self.secret.expose();
-        let mut whole = Zeroizing::new(String::with_capacity(" echo ".len() + secret.len() + line.len()));
-        whole.push_str(" echo ");
-        whole.push_str(secret);
-        whole.push_str(&line);
-        check_length(&whole)?;
-        Ok(CommandLine::new(whole))
+        let mut line = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len()).sum()));
+        parts.iter().for_each(|part| line.push_str(part));
+        check_length(&line)?;
+        Ok(CommandLine::new(line))
     }
 
     /// The same as user data for cloud-init, which runs the line as the account's user at the end of the first boot.
@@ -211,41 +191,42 @@ impl<'a> InstallCommand<'a> {
         Ok(cloud_init::user_data(self.account.user(), &self.command_line()?))
     }
 
-    fn script(&self) -> Result<String, InstallError> {
-        let mut parts = vec![match self.expiry {
-            ExpiryForm::Detect => "detect",
-            ExpiryForm::None => "none",
-            ExpiryForm::Utc => "known",
-        }];
-        if self.expiry != ExpiryForm::Utc {
-            parts.push("told");
+    /// What the script finds in its environment.
+    fn values(&self) -> String {
+        let end = self.expires_at.unix_seconds();
+        let people = self.expires_at.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let user = quote(self.account.user());
+        let mut values = format!("|u={user} i={} E={end} w='{people}' o={}", self.session, self.account.port());
+        if self.expiry != ExpiryForm::None {
+            let _ = write!(values, " t={}", self.expires_at.strftime("%Y%m%d%H%M%SZ"));
         }
-        if !self.host_key_files.is_empty() {
-            parts.push("files");
+        if self.expiry == ExpiryForm::Detect {
+            let [january, july] = ["%Y-01-01T00:00:00Z", "%Y-07-01T00:00:00Z"]
+                .map(|form| self.expires_at.strftime(form).parse::<Timestamp>().unwrap_or(self.expires_at).unix_seconds());
+            let _ = write!(values, " j='{january} {july}'");
         }
-        with_home(SCRIPT, parts, self.account, self.home)
+        let from = self.from.map(|patterns| quote(&format!(",from=\"{patterns}\""))).unwrap_or_default();
+        let _ = write!(values, " k={} r={from}", quote(&self.key.to_string()));
+        if let Some(home) = self.home {
+            let _ = write!(values, " h={}", quote(home));
+        }
+        values
     }
 }
 
-/// The condensed script, finding the home directory of `account`'s user by itself where none is told.
-pub(super) fn with_home(
-    source: &str,
-    mut parts: Vec<&str>,
-    account: &Account,
-    home: Option<&str>,
-) -> Result<String, InstallError> {
+/// The name by which the shell is to find the home directory: none where it is told.
+pub(super) fn check_home<'a>(user: &'a str, home: Option<&str>) -> Result<&'a str, InstallError> {
     if let Some(home) = home {
         check_path("home directory", home)?;
-        return Ok(condense(source, &parts));
+        return Ok("");
     }
-    let user = account.user();
     let first = |b: u8| b.is_ascii_alphabetic() || b == b'_';
     let other = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
-    if !user.bytes().next().is_some_and(first) || !user.bytes().all(other) {
-        return Err(InstallError::HomeUnknown(user.to_owned()));
+    if user.bytes().next().is_some_and(first) && user.bytes().all(other) {
+        Ok(user)
+    } else {
+        Err(InstallError::HomeUnknown(user.to_owned()))
     }
-    parts.push("passwd");
-    Ok(condense(source, &parts).replace("~USER", &format!("~{user}")))
 }
 
 pub(super) fn check_length(line: &str) -> Result<(), InstallError> {

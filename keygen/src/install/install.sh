@@ -1,5 +1,5 @@
 # The script of the line that an operator pastes on a host, run by the host's plain `sh`: dash, bash, zsh, busybox ash or
-# mksh. script.rs takes out comments, indentation and the blanks around operators, keeps the parts that are asked for
+# mksh. condense.rs takes out comments, indentation and the blanks around operators, keeps the parts that are asked for
 # (#if … #fi) and joins the lines. So: no single quotes, no tabs, a separator at the end of every line that is a whole
 # command, and no operator inside of a message. Every byte counts: a terminal takes 4,095 of them in one line.
 #
@@ -54,6 +54,8 @@ l "$h/" || e "there is no $h";
 l "$d" || D=1;
 if l "$f"; then
   [ -f "$f" ] || e "$f is no file";
+# What undoes the line over SFTP reads no larger file (MAX_AUTHORIZED_KEYS), ours included.
+  [ $(wc -c <"$f") -lt 16773120 ] || e "$f is over 16 MiB";
   [ $(cd "$d"; ls -dZ . $a | cut -sd: -f3 | uniq | wc -l) != 2 ] || e "$f lost its SELinux type, use restorecon";
   [ -s "$f" ] && [ $(tail -c 1 "$f" | wc -l) = 0 ] && N=1;
 else F=1; fi;
@@ -62,7 +64,7 @@ else F=1; fi;
 # What sshd makes of this account (O6): its own answer where it gives one, else the global part of its configuration. The
 # loop leaves the host keys' paths and the ports.
 C=$({ sshd -T -C "user=$u,host=x,addr=127.0.0.1" || { cd /etc/ssh; for x in sshd_config.d/*f sshd_config; do
-    sed "/^ *[Mm]atch/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/$a; } |
+    sed "/^[^!-~]*[Mm][Aa][Tt][Cc][Hh]/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/$a; } |
 grep -iE "port|hostkey[^a]|keys[fc]|chroot|forcec|pubkeyau" | while read -r x v; do
   case $x in *[A-Z]*) x=$(echo "$x" | tr A-Z a-z); esac;
   case $x=$v in

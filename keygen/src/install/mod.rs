@@ -30,7 +30,10 @@
 
 mod cloud_init;
 mod command;
+#[cfg(test)]
+mod condense;
 mod proof;
+mod quote;
 mod removal;
 mod script;
 

@@ -2,10 +2,9 @@
 
 use toehold_core::{Account, PublicKey, SessionId};
 
-use super::command::{InstallError, check_length, check_pastable, with_home};
-use super::script::quote;
-
-const SCRIPT: &str = include_str!("remove.sh");
+use super::command::{InstallError, check_home, check_length, check_pastable};
+use super::quote::quote;
+use super::script;
 
 /// Makes the line that takes a session's temporary key and proof off a host, for a person who stands before it.
 ///
@@ -40,10 +39,11 @@ impl<'a> RemovalCommand<'a> {
     pub fn command_line(&self) -> Result<String, InstallError> {
         let user = self.account.user();
         check_pastable("user", user)?;
-        let script = with_home(SCRIPT, Vec::new(), self.account, self.home)?;
+        let found_by = check_home(user, self.home)?;
+        let [before, after] = script::remove(self.home.is_some());
         let home = self.home.map(|home| format!(" h={}", quote(home))).unwrap_or_default();
         let key = quote(&self.key.to_string());
-        let line = format!(" u={} i={} k={key}{home} sh -c '{script}'", quote(user), self.session);
+        let line = format!(" u={} i={} k={key}{home} sh -c '{before}{found_by}{after}'", quote(user), self.session);
         check_length(&line)?;
         Ok(line)
     }
