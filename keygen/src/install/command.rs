@@ -174,7 +174,9 @@ impl<'a> InstallCommand<'a> {
         let parts = [" echo ", self.secret.expose(), &values, " sh -c '", before, found_by, after, "'", &files];
         // Sized beforehand, so that no half-grown copy of the secret stays in freed memory.
         let mut line = Zeroizing::new(String::with_capacity(parts.iter().map(|part| part.len()).sum()));
-        parts.iter().for_each(|part| line.push_str(part));
+        for part in parts {
+            line.push_str(part);
+        }
         check_length(&line)?;
         Ok(CommandLine::new(line))
     }
