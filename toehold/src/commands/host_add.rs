@@ -98,12 +98,24 @@ async fn check_jumps(context: &Context, account: &Account, jumps: &[Account]) ->
         if jump == account {
             return Err(Failure::usage(format!("{account} cannot be its own jump host")));
         }
-        if Stored::<HostRecord>::read(context.store(), &HostRecord::key(jump)?).await?.is_none() {
+        let Some(managed) = Stored::<HostRecord>::read(context.store(), &HostRecord::key(jump)?).await? else {
             return Err(Failure::new(format!("the jump host {jump} is not managed"))
                 .hint(format!("bring it in first: toehold host add {jump}")));
+        };
+        if managed.body.keys.iter().any(|key| key.role == KeyRole::Master && !may_forward(&key.options)) {
+            return Err(Failure::new(format!(
+                "the jump host {jump} lets the master key forward nothing: it was brought in with --harden"
+            ))
+            .hint(format!("remove it and bring it in anew without: toehold host rm {jump}")));
         }
     }
     Ok(())
+}
+
+/// Whether sshd lets a key with these options reach other hosts. What cannot be read is sshd's to judge.
+fn may_forward(options: &str) -> bool {
+    let effect = Options::parse(options.as_bytes()).ok().and_then(|options| options.effect(0).ok());
+    effect.is_none_or(|effect| effect.port_forwarding)
 }
 
 async fn onboard(context: &Context, request: Request, master: &Identity, console: &mut Console) -> Result<Outcome, Failure> {
