@@ -9,11 +9,12 @@ use toehold_session::{Onboarder, Pace};
 
 use super::args::Global;
 use super::{Failure, Output, Signals};
+use crate::adapters::identity::IdentityError;
 use crate::adapters::russh_connector::{JumpLogin, Limits, RusshConnector};
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::adapters::vault_sealer::VaultSealer;
-use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State};
+use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State, StateError};
 
 /// An onboarder over the real world.
 pub type RealOnboarder<'c> =
@@ -63,7 +64,7 @@ impl Context {
     /// # Errors
     /// Where the identity cannot be unlocked.
     pub async fn onboarder(&self) -> Result<RealOnboarder<'_>, Failure> {
-        let vault = self.state.vault().await?;
+        let vault = self.state.vault().await.map_err(locked)?;
         Ok(Onboarder {
             store: self.state.store(),
             connector: &self.connector,
@@ -79,7 +80,7 @@ impl Context {
     /// # Errors
     /// Where there is none, or the identity cannot be unlocked.
     pub async fn master_key(&self) -> Result<Identity, Failure> {
-        Ok(self.state.master_key().await?)
+        self.state.master_key().await.map_err(locked)
     }
 
     /// The key that a managed host is held to.
@@ -88,6 +89,17 @@ impl Context {
     /// What the store says; a host without a recorded key is one.
     pub async fn host_key_policy(&self, route: &Route) -> Result<HostKeyPolicy, Failure> {
         host_key_policy(self.store(), route).await?.ok_or_else(|| Failure::new(format!("no host key is on record for {route}")))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
+fn locked(error: StateError) -> Failure {
+    let failure = Failure::new(super::chain(&error));
+    match error {
+        StateError::Identity(IdentityError::NeedsPassphrase { .. }) => {
+            failure.hint("name a file that has it: --passphrase-file FILE")
+        }
+        _ => failure,
     }
 }
 
@@ -201,13 +213,12 @@ fn prompt(question: &str) -> std::io::Result<Option<SecretBytes>> {
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     silent.local_modes.insert(LocalModes::ECHONL);
-    let mut stderr = std::io::stderr().lock();
-    stderr.write_all(question.as_bytes())?;
-    stderr.flush()?;
     *PROMPT.lock().unwrap_or_else(PoisonError::into_inner) = Some(before.clone());
+    // Before the question is seen: whoever answers at once is not shown either.
     tcsetattr(&stdin, OptionalActions::Flush, &silent)?;
     let mut line = zeroize::Zeroizing::new(String::with_capacity(4096));
-    let read = stdin.read_line(&mut line);
+    let mut stderr = std::io::stderr().lock();
+    let read = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush()).and_then(|()| stdin.read_line(&mut line));
     leave_prompt();
     read?;
     Ok(Some(SecretBytes::new(line.trim_end_matches(['\r', '\n']).as_bytes().to_vec())))

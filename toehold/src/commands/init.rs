@@ -6,7 +6,7 @@ use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use serde_json::json;
 use toehold_core::{Clock as _, Identity, PublicKey, SecretBytes, Source};
-use toehold_keygen::{KeyAlgorithm, KeyPair, MAX_PRIVATE_KEY_FILE, read_private_key_file};
+use toehold_keygen::{KeyAlgorithm, KeyPair, MAX_PRIVATE_KEY_FILE, PrivateKeyError, read_private_key_file};
 
 use super::host_add::MASTER_COMMENT;
 use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity};
@@ -149,6 +149,14 @@ fn import(path: &std::path::Path) -> Result<Identity, Failure> {
         return Err(named(format!("{size} bytes are too many for a private key")));
     }
     let bytes = SecretBytes::new(fs::read(path).map_err(|error| named(error.to_string()))?);
-    let pair = read_private_key_file(bytes.expose(), None).map_err(|error| named(crate::cli::chain(&error)))?;
+    let pair = read_private_key_file(bytes.expose(), None).map_err(|error| {
+        let failure = named(crate::cli::chain(&error));
+        match error {
+            PrivateKeyError::PassphraseNeeded => {
+                failure.hint("import a private copy without it, and delete that: ssh-keygen -p -N '' -f COPY")
+            }
+            _ => failure,
+        }
+    })?;
     pair.identity().map_err(|error| named(crate::cli::chain(&error)))
 }

@@ -97,6 +97,8 @@ impl SqliteError {
             Some(ErrorCode::ReadOnly) => Self::ReadOnly { path },
             // Even a reader has to make the log's index beside the database.
             Some(ErrorCode::CannotOpen) if !may_write_beside(&path) => Self::ReadOnly { path },
+            // What lies beside the database is mapped into memory, and SQLite does not say that there was no room for it.
+            Some(ErrorCode::SystemIoFailure) if no_room_beside(&path) => Self::Full { path },
             _ => Self::Engine { path, reason: error.to_string() },
         }
     }
@@ -105,6 +107,11 @@ impl SqliteError {
     pub(super) fn while_doing(self, doing: impl Into<String>) -> StoreError {
         StoreError::Unavailable { doing: doing.into(), source: Box::new(self) }
     }
+}
+
+/// Whether the file system of the database has no block left.
+fn no_room_beside(path: &Path) -> bool {
+    path.parent().and_then(|directory| rustix::fs::statvfs(directory).ok()).is_some_and(|system| system.f_bavail == 0)
 }
 
 fn may_write_beside(path: &Path) -> bool {
