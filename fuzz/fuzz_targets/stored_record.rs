@@ -2,14 +2,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use toehold_core::{AuditEntry, Entry, HostRecord, Key, KnownHost, Record, Revision, Stored, Timestamp};
-use toehold_session::SessionRecord;
+use toehold_core::{
+    AuditEntry, CurrentMasterKey, Entry, HostRecord, Key, KnownHost, MasterKeyRecord, Record, Revision, Stored, Timestamp,
+};
+use toehold_session::{AccountClaim, SessionRecord};
 
 fuzz_target!(|bytes: &[u8]| {
     read::<AuditEntry>(bytes);
     read::<HostRecord>(bytes);
     read::<KnownHost>(bytes);
     read::<SessionRecord>(bytes);
+    read::<AccountClaim>(bytes);
+    read::<MasterKeyRecord>(bytes);
+    read::<CurrentMasterKey>(bytes);
 });
 
 fn read<T: Record + PartialEq + std::fmt::Debug>(bytes: &[u8]) {

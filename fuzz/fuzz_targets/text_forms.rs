@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use libfuzzer_sys::fuzz_target;
 use toehold_core::{Account, Fingerprint, Key, PublicKey, SessionId, Timestamp};
+use toehold_keygen::{ExpiryTime, FromPatterns, KeyAlgorithm};
 
 fuzz_target!(|text: &str| {
     round_trip::<Account>(text);
@@ -13,6 +14,9 @@ fuzz_target!(|text: &str| {
     round_trip::<PublicKey>(text);
     round_trip::<SessionId>(text);
     round_trip::<Timestamp>(text);
+    round_trip::<FromPatterns>(text);
+    round_trip::<KeyAlgorithm>(text);
+    round_trip::<ExpiryTime>(text);
     if let Ok(key) = Key::parse(text) {
         assert_eq!(Key::parse(&key.to_string()).as_ref(), Ok(&key));
     }

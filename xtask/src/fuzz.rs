@@ -17,9 +17,13 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
     let manifest = root().join("fuzz/Cargo.toml");
     // Asked of the cargo that builds them, which knows nothing of where the others build.
     let metadata =
-        nightly("cargo").args(["metadata", "--format-version=1", "--no-deps", "--manifest-path"]).arg(&manifest).output()?;
+        nightly("cargo").args(["metadata", "--format-version=1", "--locked", "--manifest-path"]).arg(&manifest).output()?;
+    if !metadata.status.success() {
+        // Cargo-fuzz would renew the lock file in silence.
+        return Err(format!("fuzz/Cargo.toml: {}", String::from_utf8_lossy(&metadata.stderr)).into());
+    }
     let metadata: Metadata = serde_json::from_slice(&metadata.stdout)?;
-    let targets: Vec<&str> = metadata.packages.iter().flat_map(|package| package.targets_of("bin")).collect();
+    let targets: Vec<&str> = metadata.members().flat_map(|package| package.targets_of("bin")).collect();
     if targets.is_empty() {
         return Err("fuzz/Cargo.toml names no target".into());
     }
