@@ -1,6 +1,4 @@
-//! `toehold demo`: the README's first command, as a new user runs it.
-//!
-//! Needs: openssh.
+//! `toehold demo`: the README's first command, as a new user runs it. Needs nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,36 +9,9 @@
 
 mod support;
 
-use std::fs;
-
-use support::Toehold;
-
-fn shows_every_host_managed(arguments: &[&str], hosts: usize) {
-    let toehold = Toehold::bare();
-    let cache = support::server::directory("cache");
-    let mut command = toehold.command(arguments.iter().copied());
-    let output = command.env("XDG_CACHE_HOME", cache.path()).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    let rows = last["hosts"].as_array().unwrap();
-    assert_eq!(rows.len(), hosts);
-    for row in rows {
-        for fact in ["managed", "master_key_accepted", "temporary_key_refused", "foreign_lines_untouched"] {
-            assert_eq!(row[fact], true, "{fact}: {row}");
-        }
-    }
-    // It leaves nothing: no state of the user's own, no files of its hosts.
-    assert!(!toehold.state().exists());
-    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
-}
+use support::demo::shows_every_host_managed;
 
 #[test]
 fn hosts_inside_the_process() {
     shows_every_host_managed(&["--json", "demo"], 3);
-}
-
-#[test]
-fn real_sshd_processes() {
-    shows_every_host_managed(&["--json", "demo", "--sshd", "--hosts", "2"], 2);
 }

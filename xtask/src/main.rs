@@ -12,6 +12,7 @@ mod msrv;
 mod package;
 mod prerequisites;
 mod process;
+mod readme;
 mod report;
 mod target;
 mod test;

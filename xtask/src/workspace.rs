@@ -21,6 +21,7 @@ pub(crate) struct Metadata {
     pub(crate) resolve: Option<Resolve>,
     pub(crate) target_directory: PathBuf,
     workspace_members: Vec<String>,
+    workspace_default_members: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,6 +91,11 @@ impl Metadata {
     /// The workspace's own packages.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
+    }
+
+    /// Those that a command means that names none.
+    pub(crate) fn default_members(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(|package| self.workspace_default_members.contains(&package.id))
     }
 
     /// The workspace's packages that go to a registry.

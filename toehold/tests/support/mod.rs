@@ -16,6 +16,7 @@
 )]
 
 pub mod cli;
+pub mod demo;
 pub mod dropbear;
 pub mod inside;
 pub mod keys;
