@@ -5,4 +5,5 @@ pub mod cli;
 pub mod commands;
 pub mod master_key;
 pub mod private;
+pub mod recovery;
 pub mod state;

@@ -70,17 +70,12 @@ pub async fn create_master_key<S: Store + ?Sized>(
     }
     if let Some(unfinished) = oldest(store).await? {
         // Nothing becomes current that we could not log in with.
-        open(vault, &unfinished)?;
+        open_master_key(vault, &unfinished)?;
         return make_current(store, unfinished).await.map(|record| MasterKey { record, created: false });
     }
 
-    let public_key = key.public_key().clone();
-    let fingerprint = public_key.fingerprint();
-    let openssh = openssh(key)?;
-    check_private_half(fingerprint, &public_key, openssh)?;
-    let sealed = Base64::encode_string(&vault.seal_secret(Purpose::MasterKey(fingerprint), openssh)?);
-    let record = MasterKeyRecord { public_key, comment: comment.to_owned(), created_at: now, sealed, generation: 0 };
-    let stored = Stored::create(store, MasterKeyRecord::key(&fingerprint)?, record).await?;
+    let record = seal_master_key(vault, key, comment, now, 0)?;
+    let stored = Stored::create(store, MasterKeyRecord::key(&record.public_key.fingerprint())?, record).await?;
     let current = make_current(store, stored.body.clone()).await?;
     if current.public_key == stored.body.public_key {
         return Ok(MasterKey { record: current, created: true });
@@ -118,11 +113,48 @@ pub async fn current_master_public<S: Store + ?Sized>(store: &S) -> Result<Publi
 /// # Errors
 /// As [`current_master_public`], and [`MasterKeyError::Vault`] for one that this vault cannot open.
 pub async fn load_master_key<S: Store + ?Sized>(store: &S, vault: &Vault) -> Result<Identity, MasterKeyError> {
-    open(vault, &current_master_key(store).await?.ok_or(MasterKeyError::Absent)?)
+    open_master_key(vault, &current_master_key(store).await?.ok_or(MasterKeyError::Absent)?)
+}
+
+/// Every master key that the store holds, the current one first and then from the newest to the oldest: what hosts may know.
+///
+/// # Errors
+/// As [`current_master_key`].
+pub async fn held_master_keys<S: Store + ?Sized>(store: &S) -> Result<Vec<MasterKeyRecord>, MasterKeyError> {
+    let current = current_master_key(store).await?.map(|record| record.public_key);
+    let mut records = all(store).await?;
+    records.sort_by_key(|record| {
+        let newest = std::cmp::Reverse((record.generation, record.created_at));
+        (Some(&record.public_key) != current.as_ref(), newest, record.public_key.fingerprint())
+    });
+    Ok(records)
+}
+
+/// The record of `key`, whose private half is sealed to `vault`.
+///
+/// # Errors
+/// [`MasterKeyError::Damaged`] for a private half that is not in memory or not that of the public one, and
+/// [`MasterKeyError::Vault`].
+pub fn seal_master_key(
+    vault: &Vault,
+    key: &Identity,
+    comment: &str,
+    created_at: Timestamp,
+    generation: u64,
+) -> Result<MasterKeyRecord, MasterKeyError> {
+    let public_key = key.public_key().clone();
+    let fingerprint = public_key.fingerprint();
+    let openssh = openssh(key)?;
+    check_private_half(fingerprint, &public_key, openssh)?;
+    let sealed = Base64::encode_string(&vault.seal_secret(Purpose::MasterKey(fingerprint), openssh)?);
+    Ok(MasterKeyRecord { public_key, comment: comment.to_owned(), created_at, sealed, generation })
 }
 
 /// Opens a record's private half and sees that it is that of its public half: sealing alone does not say who sealed.
-fn open(vault: &Vault, record: &MasterKeyRecord) -> Result<Identity, MasterKeyError> {
+///
+/// # Errors
+/// [`MasterKeyError::Vault`] for one that this vault cannot open, [`MasterKeyError::Damaged`].
+pub fn open_master_key(vault: &Vault, record: &MasterKeyRecord) -> Result<Identity, MasterKeyError> {
     let fingerprint = record.public_key.fingerprint();
     let sealed = Base64::decode_vec(&record.sealed)
         .map_err(|_| MasterKeyError::Damaged { fingerprint, reason: "the private half is not base64" })?;
@@ -151,14 +183,19 @@ fn check_private_half(fingerprint: Fingerprint, public_key: &PublicKey, openssh:
     Ok(())
 }
 
-/// The oldest key in the store, by the time that its record names.
-async fn oldest<S: Store + ?Sized>(store: &S) -> Result<Option<MasterKeyRecord>, MasterKeyError> {
+/// All keys in the store, in no order.
+async fn all<S: Store + ?Sized>(store: &S) -> Result<Vec<MasterKeyRecord>, MasterKeyError> {
     let current = CurrentMasterKey::key()?;
     let mut records = Vec::new();
     for entry in store.list(&Key::new(["masterkey"])?).await?.iter().filter(|entry| entry.key != current) {
         records.push(Stored::<MasterKeyRecord>::decode(entry)?.body);
     }
-    Ok(records.into_iter().min_by_key(|record| (record.created_at, record.public_key.fingerprint())))
+    Ok(records)
+}
+
+/// The oldest key in the store, by the time that its record names.
+async fn oldest<S: Store + ?Sized>(store: &S) -> Result<Option<MasterKeyRecord>, MasterKeyError> {
+    Ok(all(store).await?.into_iter().min_by_key(|record| (record.created_at, record.public_key.fingerprint())))
 }
 
 /// Makes `record` current unless another one is; returns the one that is.

@@ -9,8 +9,10 @@
 //! seal something new to it, so that what comes out is still checked against what it should be.
 
 mod file;
+mod other;
 mod vault;
 
 pub use file::{FILE_NAME, IdentityError, IdentityFile, NewIdentity};
+pub use other::{OtherIdentity, OtherIdentityError, seal_to};
 pub(crate) use vault::read_wiped;
 pub use vault::{Purpose, Recipient, RecipientError, Vault, VaultError};

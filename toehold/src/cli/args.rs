@@ -84,6 +84,12 @@ pub struct Init {
     /// Use this private key as the master key instead of a new one
     #[arg(long, value_name = "FILE", conflicts_with = "algorithm")]
     pub import: Option<PathBuf>,
+    /// Have a lost fleet back out of this recovery copy (`key export`): its master keys, hosts and host keys
+    #[arg(long, value_name = "COPY", conflicts_with_all = ["algorithm", "import"], requires = "identity")]
+    pub restore: Option<PathBuf>,
+    /// What opens the recovery copy: an age identity file or an SSH private key
+    #[arg(long, value_name = "FILE", requires = "restore")]
+    pub identity: Option<PathBuf>,
     /// Protect the identity with a passphrase: from --passphrase-file, or asked for on the terminal
     #[arg(long)]
     pub passphrase: bool,
@@ -248,6 +254,29 @@ pub enum Session {
 pub enum Key {
     /// Show the master key's public half and fingerprint
     Show,
+    /// Make a recovery copy of the master keys and the list of hosts, sealed to somebody else
+    Export(Export),
+    /// Open a recovery copy, compare it with the store, and log in with the key in it; exit code 3 where it falls short
+    VerifyCopy {
+        /// The copy
+        #[arg(value_name = "COPY")]
+        copy: PathBuf,
+        /// What opens it: an age identity file or an SSH private key
+        #[arg(long, value_name = "FILE")]
+        identity: PathBuf,
+    },
+}
+
+/// `toehold key export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Whom to seal it to: an age recipient (age1…), an ssh-ed25519 or ssh-rsa public key, or a file that holds one; may be
+    /// given several times
+    #[arg(long = "to", value_name = "RECIPIENT", required = true)]
+    pub recipients: Vec<String>,
+    /// Write it to this new file (0600) instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// `toehold demo`.

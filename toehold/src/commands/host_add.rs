@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::operator::{Console, Delivery};
+use super::recovery_copy;
 use super::via::Via;
 use crate::adapters::session_lock::SessionLock;
 use crate::cli::args::{Add, Onboarding};
@@ -82,6 +83,7 @@ pub(super) async fn add_one(
     let found = outcome_document(&outcome);
     if outcome.end == End::Completed {
         context.output.text(managed_text(&outcome.record));
+        advise(context).await;
         if context.signals.came() {
             let failure = Failure::new("interrupted; the master key had already logged in, so the host is managed");
             return Err(failure.with(found));
@@ -116,6 +118,14 @@ async fn check_jumps(context: &Context, account: &Account, jumps: &[Account]) ->
 fn may_forward(options: &str) -> bool {
     let effect = Options::parse(options.as_bytes()).ok().and_then(|options| options.effect(0).ok());
     effect.is_none_or(|effect| effect.port_forwarding)
+}
+
+/// Says where the master key that is now on one more host has no recovery copy.
+async fn advise(context: &Context) {
+    // What cannot be read now is for the next command to report: the host is managed.
+    if let Ok(Some(advice)) = recovery_copy::advice(context.store()).await {
+        context.output.text(advice);
+    }
 }
 
 async fn onboard(context: &Context, request: Request, master: &Identity, console: &mut Console) -> Result<Outcome, Failure> {
@@ -410,6 +420,9 @@ async fn add_list(context: &Context, options: &Add, file: &Path, via: &Via, keys
     context.output.text(table(&lines).trim_end());
     let done = rows.iter().filter(|row| row.exit == Exit::Done).count();
     context.output.text(format_args!("{done} of {} hosts are managed, in {:.1} s", rows.len(), begun.elapsed().as_secs_f64()));
+    if done > 0 {
+        advise(context).await;
+    }
     let found = json!({ "event": "done", "managed": done, "hosts": rows.len() });
     if done == rows.len() {
         context.output.document(&found);

@@ -1,6 +1,7 @@
 //! `toehold init`: the state directory, the identity that seals it, and the master key.
 
 use std::fs;
+use std::path::Path;
 
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
@@ -9,6 +10,7 @@ use toehold_core::{Clock as _, Identity, PublicKey, SecretBytes, Source};
 use toehold_keygen::{KeyAlgorithm, KeyPair, MAX_PRIVATE_KEY_FILE, PrivateKeyError, read_private_key_file};
 
 use super::host_add::MASTER_COMMENT;
+use super::recovery_copy;
 use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Init};
@@ -24,6 +26,9 @@ use crate::state::State;
 pub(super) async fn init(global: &Global, options: &Init, output: Output, signals: Signals) -> Result<Exit, Failure> {
     let directory = state_directory(global)?;
     let asker = Asker::new(global);
+    if let (Some(copy), Some(identity)) = (&options.restore, &options.identity) {
+        return restore(global, options, copy, identity, output).await;
+    }
     let imported = options.import.as_deref().map(import).transpose()?;
     let exists = IdentityFile::exists(&directory);
     let protect = options.passphrase || global.passphrase_file.is_some();
@@ -71,6 +76,9 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
         ));
         output.text("Next: toehold host add user@host");
     }
+    if let Some(advice) = recovery_copy::advice(state.store()).await? {
+        output.text(advice);
+    }
     Ok(Exit::Done)
 }
 
@@ -107,12 +115,7 @@ fn check_identity(identity: &IdentityFile, options: &Init, global: &Global, comp
 }
 
 /// The same for a master key that is there.
-fn check_master_key(
-    directory: &std::path::Path,
-    present: &PublicKey,
-    options: &Init,
-    wanted: Option<&PublicKey>,
-) -> Result<(), Failure> {
+fn check_master_key(directory: &Path, present: &PublicKey, options: &Init, wanted: Option<&PublicKey>) -> Result<(), Failure> {
     let unlike = |what: &str| {
         Err(Failure::new(format!(
             "{} has a master key already, {} ({}), which stays as it is: {what}",
@@ -142,7 +145,38 @@ fn is_of(key: &PublicKey, algorithm: KeyAlgorithm) -> bool {
     }
 }
 
-fn import(path: &std::path::Path) -> Result<Identity, Failure> {
+/// Fills an empty state directory with what a recovery copy holds.
+async fn restore(global: &Global, options: &Init, copy: &Path, identity: &Path, output: Output) -> Result<Exit, Failure> {
+    let directory = state_directory(global)?;
+    let asker = Asker::new(global);
+    let copy = recovery_copy::open(global, copy, identity).await?;
+    let exists = IdentityFile::exists(&directory);
+    let protect = options.passphrase && !exists;
+    let new_identity = if protect { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
+    let state = State::create(&directory, asker)?;
+    IdentityFile::create(&directory, &new_identity, SystemClock.now())?;
+    let vault = state.vault().await?;
+    copy.restore(state.store(), vault).await?;
+    copy.tested(state.store(), SystemClock.now()).await?;
+    let hosts = copy.hosts().len();
+    let current = copy.current().map(|(key, _)| key.fingerprint);
+    output.document(&json!({
+        "state_dir": directory,
+        "identity_created": !exists,
+        "recipient": vault.recipient().to_string(),
+        "made_at": copy.made_at,
+        "master_key": { "fingerprint": current },
+        "master_keys": copy.keys.len(),
+        "hosts": hosts,
+    }));
+    let keys = copy.keys.len();
+    output.text(format_args!("Restored {} from a copy of {}:", directory.display(), copy.made_at));
+    output.text(format_args!("{keys} master key{}, {hosts} hosts.", if keys == 1 { "" } else { "s" }));
+    output.text("Next: toehold host check; a host that came later is brought in again with toehold host add");
+    Ok(Exit::Done)
+}
+
+fn import(path: &Path) -> Result<Identity, Failure> {
     let named = |what: String| Failure::new(format!("{}: {what}", path.display()));
     let size = fs::metadata(path).map_err(|error| named(error.to_string()))?.len();
     if size > MAX_PRIVATE_KEY_FILE as u64 {

@@ -69,7 +69,12 @@ impl Toehold {
     /// Not started yet; nothing of the environment that would change what it does.
     pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toehold"));
-        command.args(arguments).env("TOEHOLD_STATE_DIR", self.state()).env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("TOEHOLD_STATE_DIR", self.state())
+            .env_remove("RUST_LOG")
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::null());
         command
     }
 

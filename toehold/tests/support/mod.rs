@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod demo;
 pub mod dropbear;
+pub mod fleet;
 pub mod inside;
 pub mod keys;
 pub mod proxy;
@@ -27,6 +28,7 @@ pub mod store;
 pub mod waiting;
 
 pub use cli::{Done, Toehold};
+pub use fleet::Fleet;
 pub use inside::{FOREIGN, Inside, names_in};
 pub use keys::{Key, key};
 pub use sshd::RealSshd;

@@ -158,12 +158,22 @@ impl IdentityFile {
         };
         private::check_directory(directory).map_err(absent)?;
         private::check_file(&path).map_err(absent)?;
+        Self::read_at(path)
+    }
+
+    /// Reads the identity in this very file, whoever may read it.
+    pub(super) fn read_at(path: PathBuf) -> Result<Self, IdentityError> {
         let file = fs::File::open(&path).map_err(private::io_error("reading", &path))?;
         let content = read_wiped(file.take(MAX_FILE as u64 + 1), MAX_FILE + 1).map_err(private::io_error("reading", &path))?;
         if content.len() > MAX_FILE {
             return Err(IdentityError::Malformed { path, reason: "it is far too large" });
         }
         Ok(Self { path, content })
+    }
+
+    /// What is in it.
+    pub(super) fn content(&self) -> &[u8] {
+        &self.content
     }
 
     /// Where it lies.

@@ -11,28 +11,38 @@ use zeroize::Zeroizing;
 /// The most bytes that a sealed value may have; an RSA private key of 16,384 bits takes about 13,000.
 const MAX_SEALED: usize = 1024 * 1024;
 
-/// Whom something is sealed to: an age X25519 recipient, printed as `age1…`. Public.
-#[derive(Clone, PartialEq, Eq)]
+/// Whom something is sealed to: an age X25519 recipient, printed as `age1…`, or an SSH public key, `ssh-ed25519 …` or
+/// `ssh-rsa …`. Public.
+#[derive(Clone)]
 pub struct Recipient(RecipientKind);
 
-// Recipients that are SSH keys will be further kinds.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 enum RecipientKind {
     X25519(age::x25519::Recipient),
+    Ssh(Box<age::ssh::Recipient>),
 }
+
+impl PartialEq for Recipient {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for Recipient {}
 
 /// A text that is not a [`Recipient`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{text}\" is not an age recipient such as age1…: {reason}")]
+#[error("\"{text}\" is not an age recipient (age1…) or an SSH public key (ssh-ed25519 …, ssh-rsa …): {reason}")]
 pub struct RecipientError {
     text: String,
     reason: &'static str,
 }
 
 impl Recipient {
-    fn as_age(&self) -> &dyn age::Recipient {
+    pub(super) fn as_age(&self) -> &dyn age::Recipient {
         match &self.0 {
             RecipientKind::X25519(recipient) => recipient,
+            RecipientKind::Ssh(recipient) => recipient.as_ref(),
         }
     }
 }
@@ -47,6 +57,14 @@ impl FromStr for Recipient {
     type Err = RecipientError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
+            // The comment behind a key is no part of it.
+            let key: Vec<&str> = text.split_ascii_whitespace().take(2).collect();
+            return match key.join(" ").parse() {
+                Ok(recipient) => Ok(Self(RecipientKind::Ssh(Box::new(recipient)))),
+                Err(_) => Err(RecipientError { text: text.to_owned(), reason: "age seals to ed25519 and RSA keys only" }),
+            };
+        }
         match text.parse() {
             Ok(recipient) => Ok(Self(RecipientKind::X25519(recipient))),
             Err(reason) => Err(RecipientError { text: text.to_owned(), reason }),
@@ -58,6 +76,7 @@ impl fmt::Display for Recipient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             RecipientKind::X25519(recipient) => recipient.fmt(f),
+            RecipientKind::Ssh(recipient) => recipient.fmt(f),
         }
     }
 }
@@ -169,6 +188,11 @@ impl Vault {
         }
     }
 
+    pub(super) fn as_age(&self) -> &dyn age::Identity {
+        let IdentityKind::X25519(identity) = &self.identity;
+        identity
+    }
+
     /// Seals to `others` too from now on. Its own identity always remains among the recipients.
     #[must_use]
     pub fn also_sealing_to(mut self, others: impl IntoIterator<Item = Recipient>) -> Self {
@@ -205,8 +229,7 @@ impl Vault {
         if sealed.len() > MAX_SEALED {
             return Err(damaged("it is larger than any secret"));
         }
-        let IdentityKind::X25519(identity) = &self.identity;
-        let identity: &dyn age::Identity = identity;
+        let identity = self.as_age();
         let decryptor = Decryptor::new_buffered(sealed).map_err(|_| damaged("it is not an age file"))?;
         let reader = decryptor.decrypt(std::iter::once(identity)).map_err(|error| match error {
             DecryptError::NoMatchingKeys => VaultError::OtherRecipient { purpose, recipient: self.recipient() },
