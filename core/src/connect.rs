@@ -19,13 +19,18 @@ pub enum Identity {
         /// The private half as an unencrypted OpenSSH private key file (`PROTOCOL.key`), PEM armour included.
         openssh: SecretBytes,
     },
+    /// A key whose private half an agent holds, which signs with it when the connector asks.
+    Agent {
+        /// Its public half.
+        public_key: PublicKey,
+    },
 }
 
 impl Identity {
     /// The public half.
     pub fn public_key(&self) -> &PublicKey {
         match self {
-            Self::PrivateKey { public_key, .. } => public_key,
+            Self::PrivateKey { public_key, .. } | Self::Agent { public_key } => public_key,
         }
     }
 }

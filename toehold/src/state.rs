@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 
 use crate::adapters::identity::{self, IdentityError, IdentityFile, NewIdentity, Recipient, Vault, read_wiped};
 use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::ssh_agent::AgentError;
 use crate::master_key::{self, MasterKey, MasterKeyError};
 use crate::private::{self, PrivateError};
 
@@ -103,6 +104,9 @@ impl PassphraseSource for PassphraseFile {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
+    /// The ssh-agent that is to sign does not.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The user has no home directory, so that there is no default place.
     #[error("there is no home directory to keep state in; name one with --state-dir or TOEHOLD_STATE_DIR")]
     NoHome,

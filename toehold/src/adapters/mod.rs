@@ -6,5 +6,6 @@ pub mod russh_connector;
 pub mod russh_files;
 pub mod session_lock;
 pub mod sqlite;
+pub mod ssh_agent;
 pub mod system_clock;
 pub mod vault_sealer;

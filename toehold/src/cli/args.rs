@@ -34,6 +34,9 @@ pub struct Global {
     /// A file whose first line is the identity's passphrase
     #[arg(long, global = true, env = "TOEHOLD_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
+    /// Log in with the master key through the ssh-agent at `SSH_AUTH_SOCK`, which holds it since `key load`
+    #[arg(long, global = true, env = "TOEHOLD_USE_AGENT", value_parser = clap::builder::FalseyValueParser::new())]
+    pub use_agent: bool,
     /// How long a host may take to accept a TCP connection [default: 10s]
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_limit)]
     pub connect_timeout: Option<Duration>,
@@ -254,6 +257,17 @@ pub enum Session {
 pub enum Key {
     /// Show the master key's public half and fingerprint
     Show,
+    /// Hand the master key to the ssh-agent at `SSH_AUTH_SOCK`, for `--use-agent`; the sealed one stays in the store
+    Load {
+        /// The agent forgets it after this time
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        lifetime: Option<Duration>,
+        /// The agent asks before each use
+        #[arg(long)]
+        confirm: bool,
+    },
+    /// Let the ssh-agent forget every master key that the store holds
+    Unload,
     /// Make a recovery copy of the master keys and the list of hosts, sealed to somebody else
     Export(Export),
     /// Open a recovery copy, compare it with the store, and log in with the key in it; exit code 3 where it falls short

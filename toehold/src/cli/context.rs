@@ -12,8 +12,10 @@ use super::{Failure, Output, Signals};
 use crate::adapters::identity::IdentityError;
 use crate::adapters::russh_connector::{JumpLogin, Limits, RusshConnector};
 use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::ssh_agent::SshAgent;
 use crate::adapters::system_clock::SystemClock;
 use crate::adapters::vault_sealer::VaultSealer;
+use crate::master_key::current_master_public;
 use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State, StateError};
 
 /// An onboarder over the real world.
@@ -31,6 +33,8 @@ pub struct Context {
     pub state: Arc<State>,
     /// Makes connections.
     pub connector: RusshConnector,
+    /// Signs with the master key, where the operator wants that.
+    pub agent: Option<SshAgent>,
 }
 
 impl Context {
@@ -40,18 +44,22 @@ impl Context {
     /// Where it is not there, not private, or of a newer release.
     pub fn open(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
         let directory = state_directory(global)?;
-        Ok(Self::with(State::open(&directory, Asker::new(global))?, limits(global), output, signals))
+        let agent = global.use_agent.then(SshAgent::from_environment).transpose()?;
+        Ok(Self::with(State::open(&directory, Asker::new(global))?, limits(global), agent, output, signals))
     }
 
     /// A context over a state directory that is open already.
-    pub fn with(state: State, limits: Limits, output: Output, signals: Signals) -> Self {
+    pub fn with(state: State, limits: Limits, agent: Option<SshAgent>, output: Output, signals: Signals) -> Self {
         let state = Arc::new(state);
-        let for_jumps = Arc::clone(&state);
-        let connector = RusshConnector::new(limits).with_jump_logins(move |jump| {
-            let state = Arc::clone(&for_jumps);
-            async move { jump_login(&state, &jump).await }
+        let for_jumps = (Arc::clone(&state), agent.clone());
+        let mut connector = RusshConnector::new(limits).with_jump_logins(move |jump| {
+            let (state, agent) = for_jumps.clone();
+            async move { jump_login(&state, agent.as_ref(), &jump).await }
         });
-        Self { output, signals, state, connector }
+        if let Some(agent) = &agent {
+            connector = connector.with_agent(agent.clone());
+        }
+        Self { output, signals, state, connector, agent }
     }
 
     /// The store.
@@ -75,12 +83,12 @@ impl Context {
         })
     }
 
-    /// The master key, ready to log in with; unlocks the identity.
+    /// The master key, ready to log in with; unlocks the identity, unless an agent signs.
     ///
     /// # Errors
-    /// Where there is none, or the identity cannot be unlocked.
+    /// Where there is none, or the identity cannot be unlocked, or the agent does not hold the key.
     pub async fn master_key(&self) -> Result<Identity, Failure> {
-        self.state.master_key().await.map_err(locked)
+        login_key(&self.state, self.agent.as_ref()).await.map_err(locked)
     }
 
     /// The key that a managed host is held to.
@@ -130,8 +138,20 @@ async fn host_key_policy(store: &SqliteStore, route: &Route) -> Result<Option<Ho
     Ok(known.map(|known| HostKeyPolicy::Exactly(known.body.host_key)))
 }
 
+/// The current master key, out of the store or as the agent has it.
+async fn login_key(state: &State, agent: Option<&SshAgent>) -> Result<Identity, StateError> {
+    match agent {
+        None => state.master_key().await,
+        Some(agent) => {
+            let public_key = current_master_public(state.store()).await?;
+            agent.must_hold(&public_key).await?;
+            Ok(Identity::Agent { public_key })
+        }
+    }
+}
+
 /// A jump host is a managed host: the master key logs in, and its host key is on record.
-async fn jump_login(state: &State, jump: &Route) -> Result<JumpLogin, Source> {
+async fn jump_login(state: &State, agent: Option<&SshAgent>, jump: &Route) -> Result<JumpLogin, Source> {
     let store = state.store();
     // The host may be managed under a route of its own, such as a direct one; its key is on record for that.
     let managed = Stored::<HostRecord>::read(store, &HostRecord::key(&jump.account)?).await?;
@@ -148,7 +168,7 @@ async fn jump_login(state: &State, jump: &Route) -> Result<JumpLogin, Source> {
             .await?
             .ok_or_else(|| format!("no host key is on record for the jump host {}", jump.account))?,
     };
-    Ok(JumpLogin { identity: state.master_key().await?, host_key })
+    Ok(JumpLogin { identity: login_key(state, agent).await?, host_key })
 }
 
 /// Asks for the identity's passphrase: the file that was named, else the terminal.

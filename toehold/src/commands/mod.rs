@@ -39,6 +39,8 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Session(Session::Cancel { id, all: _, forget }) => session::cancel(&context()?, id, forget).await,
         Command::Session(Session::Recover { id }) => session::recover(&context()?, id).await,
         Command::Key(Key::Show) => key::show(&context()?).await,
+        Command::Key(Key::Load { lifetime, confirm }) => key::load(&context()?, lifetime, confirm).await,
+        Command::Key(Key::Unload) => key::unload(&context()?).await,
         Command::Key(Key::Export(options)) => recovery_copy::export(&context()?, &options).await,
         Command::Key(Key::VerifyCopy { copy, identity }) => recovery_copy::verify(&context()?, &global, &copy, &identity).await,
         Command::Completions { shell } => {

@@ -15,6 +15,7 @@
     reason = "test code: a broken assumption is a failed test, and no test uses all of it"
 )]
 
+pub mod agent;
 pub mod cli;
 pub mod demo;
 pub mod dropbear;
@@ -27,6 +28,7 @@ pub mod sshd;
 pub mod store;
 pub mod waiting;
 
+pub use agent::RealAgent;
 pub use cli::{Done, Toehold};
 pub use fleet::Fleet;
 pub use inside::{FOREIGN, Inside, names_in};

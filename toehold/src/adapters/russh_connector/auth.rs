@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use russh::AgentAuthError;
 use russh::client::AuthResult;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::{HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use toehold_core::{ConnectError, Identity, PublicKey, Route, Source};
 
+use super::super::ssh_agent::SshAgent;
 use super::handshake::{Ended, Hop};
 
 /// What a server answered to an authentication request.
@@ -19,26 +21,21 @@ enum Answer {
     },
 }
 
-/// Logs in as the route's user.
-pub(super) async fn log_in(hop: &mut Hop, route: &Route, identity: &Identity) -> Result<(), ConnectError> {
-    const DOING: &str = "logging in";
-    let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: DOING, source };
-    let Identity::PrivateKey { public_key, openssh } = identity else {
-        return Err(broken("this connector logs in with private keys only".into()));
-    };
-    let key = PrivateKey::from_openssh(openssh.expose())
-        .map_err(|_| broken("the private key is not an unencrypted OpenSSH private key file".into()))?;
-    if key.is_encrypted() || !key.public_key().to_bytes().is_ok_and(|blob| blob == public_key.blob()) {
-        return Err(broken("the private key does not belong to the public key, or is encrypted".into()));
-    }
-    let key = Arc::new(key);
+/// Logs in as the route's user; the agent signs for a key that it holds.
+pub(super) async fn log_in(
+    hop: &mut Hop,
+    route: &Route,
+    identity: &Identity,
+    agent: Option<&SshAgent>,
+) -> Result<(), ConnectError> {
+    let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: LOGGING_IN, source };
+    let signer = signer(identity, agent).await.map_err(broken)?;
+    let public_key = identity.public_key();
+    let is_rsa = public_key.algorithm() == "ssh-rsa";
     // A server may name an algorithm (RFC 8308 §3.1) that it does not take from this user, so both are tried.
-    let hashes: &[_] = if key.algorithm().is_rsa() { &[Some(HashAlg::Sha512), Some(HashAlg::Sha256)] } else { &[None] };
+    let hashes: &[_] = if is_rsa { &[Some(HashAlg::Sha512), Some(HashAlg::Sha256)] } else { &[None] };
     for hash in hashes {
-        let key = PrivateKeyWithHashAlg::new(Arc::clone(&key), *hash);
-        let asking = hop.handle.authenticate_publickey(route.account.user(), key);
-        let result = hop.deadline.within(route, DOING, asking).await?;
-        match settle(hop, result).await.map_err(broken)? {
+        match attempt(hop, route, public_key, &signer, *hash).await? {
             Answer::Success => return Ok(()),
             Answer::Failure { partial: true } => {
                 return Err(broken("the host accepts the key but wants a second proof after it".into()));
@@ -46,10 +43,70 @@ pub(super) async fn log_in(hop: &mut Hop, route: &Route, identity: &Identity) ->
             Answer::Failure { partial: false } => {}
         }
     }
-    if key.algorithm().is_rsa() && query(hop, route, &Question::new(route, public_key)?, SHA_1).await? {
+    if is_rsa && query(hop, route, &Question::new(route, public_key)?, SHA_1).await? {
         return Err(broken("the host takes RSA signatures with SHA-1 only".into()));
     }
     Err(ConnectError::KeyRefused { route: route.to_string(), fingerprint: public_key.fingerprint() })
+}
+
+const LOGGING_IN: &str = "logging in";
+
+/// Who signs.
+enum Signer<'a> {
+    Key(Arc<PrivateKey>),
+    Agent(&'a SshAgent),
+}
+
+async fn signer<'a>(identity: &Identity, agent: Option<&'a SshAgent>) -> Result<Signer<'a>, Source> {
+    if let Some(agent) = agent
+        && agent.holds(identity.public_key()).await?
+    {
+        return Ok(Signer::Agent(agent));
+    }
+    match identity {
+        Identity::PrivateKey { public_key, openssh } => {
+            let key = PrivateKey::from_openssh(openssh.expose())
+                .map_err(|_| "the private key is not an unencrypted OpenSSH private key file")?;
+            if key.is_encrypted() || !key.public_key().to_bytes().is_ok_and(|blob| blob == public_key.blob()) {
+                return Err("the private key does not belong to the public key, or is encrypted".into());
+            }
+            Ok(Signer::Key(Arc::new(key)))
+        }
+        Identity::Agent { public_key } => {
+            Err(format!("no ssh-agent at hand holds {}; run: toehold key load", public_key.fingerprint()).into())
+        }
+        _ => Err("this connector logs in with private keys and through an ssh-agent only".into()),
+    }
+}
+
+async fn attempt(
+    hop: &mut Hop,
+    route: &Route,
+    public_key: &PublicKey,
+    signer: &Signer<'_>,
+    hash: Option<HashAlg>,
+) -> Result<Answer, ConnectError> {
+    let broken = |source: Source| ConnectError::Broken { route: route.to_string(), doing: LOGGING_IN, source };
+    let user = route.account.user();
+    let result = match signer {
+        Signer::Key(key) => {
+            let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
+            hop.deadline.within(route, LOGGING_IN, hop.handle.authenticate_publickey(user, key)).await?
+        }
+        Signer::Agent(agent) => {
+            let question = Question::new(route, public_key)?;
+            let mut client = agent.client().await.map_err(|error| broken(error.into()))?;
+            let asking = hop.handle.authenticate_publickey_with(user, question.0, hash, &mut client);
+            match hop.deadline.within(route, LOGGING_IN, asking).await? {
+                Ok(result) => Ok(result),
+                Err(AgentAuthError::Send(_)) => Err(russh::Error::SendError),
+                Err(AgentAuthError::Key(error)) => {
+                    return Err(broken(format!("the ssh-agent does not sign: {error}").into()));
+                }
+            }
+        }
+    };
+    settle(hop, result).await.map_err(broken)
 }
 
 /// An RSA key with the algorithm `ssh-rsa`.

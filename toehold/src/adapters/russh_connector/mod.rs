@@ -22,6 +22,8 @@ pub(crate) use dial::{Lifeline, Tethered};
 use handshake::Hop;
 pub(crate) use handshake::words;
 
+use super::ssh_agent::SshAgent;
+
 /// How long a [`RusshConnector`] waits for what. Whatever hangs, every call ends after these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -67,6 +69,7 @@ type JumpLogins = Arc<dyn Fn(Route) -> Pin<Box<dyn Future<Output = Result<JumpLo
 #[derive(Clone)]
 pub struct RusshConnector {
     limits: Limits,
+    agent: Option<SshAgent>,
     jump_logins: Option<JumpLogins>,
 }
 
@@ -85,7 +88,14 @@ impl Default for RusshConnector {
 impl RusshConnector {
     /// A connector with these limits that knows no jump hosts.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, jump_logins: None }
+        Self { limits, agent: None, jump_logins: None }
+    }
+
+    /// The same with an agent that signs for the keys that it holds, also for those that are at hand as well.
+    #[must_use]
+    pub fn with_agent(mut self, agent: SshAgent) -> Self {
+        self.agent = Some(agent);
+        self
     }
 
     /// The same with a way to learn how each jump host is logged in to. It is asked with the part of the route that ends
@@ -116,7 +126,7 @@ impl RusshConnector {
             }
             .map_err(|source| ConnectError::Unreachable { route: jump.to_string(), source })?;
             let mut hop = Hop::open(&self.limits, below.last(), &jump, &login.host_key, false).await?;
-            auth::log_in(&mut hop, &jump, &login.identity).await?;
+            auth::log_in(&mut hop, &jump, &login.identity, self.agent.as_ref()).await?;
             below.push(hop);
         }
         let hop = Hop::open(&self.limits, below.last(), route, policy, true).await?;
@@ -168,7 +178,7 @@ impl Connector for RusshConnector {
                 Some(accepted)
             }
         };
-        auth::log_in(&mut hop, login.route, login.identity).await?;
+        auth::log_in(&mut hop, login.route, login.identity, self.agent.as_ref()).await?;
         RusshSession::open(hop, below, login.route, &self.limits, queried).await
     }
 

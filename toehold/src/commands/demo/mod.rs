@@ -81,7 +81,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     state.init(&NewIdentity::unprotected(), generate, MASTER_COMMENT, SystemClock.now()).await?;
     step("made an identity and a master key, sealed in a store of their own", since);
 
-    let context = Context::with(state, limits(global), output, signals);
+    let context = Context::with(state, limits(global), None, output, signals);
     let colleague = KeyPair::generate(&mut UnwrapErr(SysRng), KeyAlgorithm::Ed25519)?.public_key().clone();
     let foreign = format!("# a colleague's line, which nobody asked us to touch\n{colleague} colleague@example.net");
     let mut rows = Vec::new();
