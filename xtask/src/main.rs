@@ -32,11 +32,11 @@ cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
     --fuzz-seconds is for each fuzz target (default 5).
 
 cargo xtask bench [NAME]...
-    The measured bars: temporary-key, authorized-keys, host-add (all of them by default).
+    The measured bars: temporary-key, authorized-keys, host-add, key-rotate (all of them by default).
 
-cargo xtask chaos [--minutes N] [--kills N]
-    SIGKILL at random moments of `host add`, then recovery, then every invariant read off the real file: for N minutes
-    (default 10), in rounds of N kills (default 50).
+cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate]
+    SIGKILL at random moments of `host add` and of `key rotate`, then what leads it on, then every invariant read off the real
+    files: for N minutes (default 10), in rounds of N kills each (default 50), of both commands or of one.
 
 cargo xtask invariants
     Which tests carry which invariant of docs/invariants.md.

@@ -74,7 +74,7 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Show the main job on hosts of its own, on loopback, with nothing to install or configure
+    /// Show the main jobs on hosts of its own, on loopback, with nothing to install or configure
     Demo(Demo),
 }
 
@@ -257,6 +257,19 @@ pub enum Session {
 pub enum Key {
     /// Show the master key's public half and fingerprint
     Show,
+    /// Renew the master key on every host in two phases, so that nobody is ever locked out; or go on with an interrupted one
+    Rotate(Rotate),
+    /// Show the current master key, the rotation that is open, and every host's key; exit code 3 where hosts are owed
+    Status,
+    /// Lead the hosts that were away to the current key, and drop private keys that no host needs any more
+    Settle {
+        /// How many hosts at a time
+        #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        concurrency: u16,
+        /// How long a connection to a host may take, from the login to its end
+        #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_limit)]
+        timeout: Duration,
+    },
     /// Hand the master key to the ssh-agent at `SSH_AUTH_SOCK`, for `--use-agent`; the sealed one stays in the store
     Load {
         /// The agent forgets it after this time
@@ -279,6 +292,62 @@ pub enum Key {
         #[arg(long, value_name = "FILE")]
         identity: PathBuf,
     },
+}
+
+/// `toehold key rotate`.
+#[derive(Debug, Args)]
+pub struct Rotate {
+    /// Go on with the rotation that was interrupted, in the direction that it had
+    #[arg(long, conflicts_with_all = ["rollback", "dry_run"])]
+    pub resume: bool,
+    /// Take the open rotation back: every host ends with the old key alone
+    #[arg(long, conflicts_with = "dry_run")]
+    pub rollback: bool,
+    /// Do so although whoever leads it may still be at it
+    #[arg(long)]
+    pub take_over: bool,
+    /// The new key's algorithm: ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048 to rsa-8192 [default: ed25519]
+    #[arg(long, conflicts_with_all = ["resume", "rollback"])]
+    pub algorithm: Option<KeyAlgorithm>,
+    /// What becomes of it where a host cannot be taken along: abort takes all back, defer goes on without it [default: abort]
+    #[arg(long, value_name = "WHAT")]
+    pub on_unreachable: Option<Unreachable>,
+    /// How long the old key still logs in beside the new one; sshd ends it, 0s removes it at once [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["resume", "rollback"])]
+    pub grace: Option<Duration>,
+    /// The hosts with this label or tag (NAME or NAME=VALUE) go first and alone
+    #[arg(long, value_name = "LABEL", conflicts_with_all = ["resume", "rollback"])]
+    pub canary: Option<String>,
+    /// How many hosts get the new key before the next ones begin
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["resume", "rollback"])]
+    pub wave: Option<u32>,
+    /// How many hosts may fail before it stops, where it goes on without them
+    #[arg(long, value_name = "N", conflicts_with_all = ["resume", "rollback"])]
+    pub max_failures: Option<u32>,
+    /// How long the new key's line is good on a host before a login has proven it [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = parse_provisional, conflicts_with_all = ["resume", "rollback"])]
+    pub provisional_for: Option<Duration>,
+    /// How many hosts at a time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+    /// How long a connection to a host may take, from the login to its end
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_limit)]
+    pub timeout: Duration,
+    /// End when the old key has its end on every host, instead of waiting for that; a later run removes it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Say which hosts would be taken in which order, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What becomes of a rotation where a host cannot be taken along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Unreachable {
+    /// Take all of it back
+    Abort,
+    /// Go on without the host, and heal it later
+    Defer,
 }
 
 /// `toehold key export`.
@@ -326,6 +395,12 @@ fn parse_from(text: &str) -> Result<FromPatterns, String> {
 fn parse_ttl(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if (60..=86_400).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 1m and 24h")) }
+}
+
+/// How long a line of the new key is good before it is proven; the way there and back has to fit in.
+fn parse_provisional(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if (5..=86_400).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 5s and 24h")) }
 }
 
 /// How long something is waited for.

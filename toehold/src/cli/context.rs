@@ -15,7 +15,7 @@ use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::ssh_agent::SshAgent;
 use crate::adapters::system_clock::SystemClock;
 use crate::adapters::vault_sealer::VaultSealer;
-use crate::master_key::current_master_public;
+use crate::master_key::{current_master_public, held_master_keys, open_master_key};
 use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State, StateError};
 
 /// An onboarder over the real world.
@@ -89,6 +89,23 @@ impl Context {
     /// Where there is none, or the identity cannot be unlocked, or the agent does not hold the key.
     pub async fn master_key(&self) -> Result<Identity, Failure> {
         login_key(&self.state, self.agent.as_ref()).await.map_err(locked)
+    }
+
+    /// Every master key that a host may take, ready to log in with: the current one, then those that an open rotation or a host
+    /// that was away may still need, from the newest to the oldest.
+    ///
+    /// # Errors
+    /// As [`Context::master_key`].
+    pub async fn login_keys(&self) -> Result<Vec<Identity>, Failure> {
+        let current = self.master_key().await?;
+        let mut keys = Vec::new();
+        for record in held_master_keys(self.store()).await? {
+            if record.public_key != *current.public_key() {
+                keys.push(open_master_key(self.state.vault().await?, &record)?);
+            }
+        }
+        keys.insert(0, current);
+        Ok(keys)
     }
 
     /// The key that a managed host is held to.

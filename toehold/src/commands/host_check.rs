@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use toehold_core::{Account, Clock as _, ConnectError, Connector as _, HostRecord, HostSession as _, Identity, Login, Timestamp};
+use toehold_core::{
+    Account, Clock as _, ConnectError, Connector as _, CurrentMasterKey, HostKeyPolicy, HostRecord, HostSession as _, Identity,
+    Login, PublicKey, RetiredKey, RotationRecord, Route, Stored, Timestamp,
+};
 use toehold_keygen::replacement::{Inspection, KeyFile, inspect};
 use toehold_keygen::{Options, TEMPORARY_COMMENT_PREFIX};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::host_list::{host, hosts};
+use crate::adapters::russh_connector::RusshSession;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain, table};
@@ -57,14 +61,14 @@ pub(super) async fn check(context: &Context, accounts: Vec<Account>, concurrency
         context.output.text("No host is managed yet.");
         return Ok(Exit::Done);
     }
-    drop(context.master_key().await?);
+    let known = Arc::new(Known::read(context).await?);
     let places = Arc::new(Semaphore::new(usize::from(concurrency)));
     let mut tasks = JoinSet::new();
     for record in records {
-        let (context, places) = (context.clone(), Arc::clone(&places));
+        let (context, places, known) = (context.clone(), Arc::clone(&places), Arc::clone(&known));
         tasks.spawn(async move {
             let _place = places.acquire_owned().await;
-            check_host(&context, &record).await
+            check_host(&context, &record, &known).await
         });
     }
     let mut signals = context.signals.clone();
@@ -105,7 +109,79 @@ pub(super) async fn check(context: &Context, accounts: Vec<Account>, concurrency
 
 const AS_RECORDED: &str = "as recorded";
 
-async fn check_host(context: &Context, record: &HostRecord) -> Result<Report, Failure> {
+/// The master keys, past and present.
+struct Known {
+    /// The current one first, then those that hosts may still need.
+    keys: Vec<Identity>,
+    /// Those that must be found nowhere.
+    retired: Vec<PublicKey>,
+    /// Whether a rotation is open.
+    rotation: Option<RotationRecord>,
+}
+
+impl Known {
+    async fn read(context: &Context) -> Result<Self, Failure> {
+        let keys = context.login_keys().await?;
+        let mut retired = retired_keys(context).await?;
+        retired.retain(|key| keys.first().is_none_or(|current| current.public_key() != key));
+        Ok(Self { keys, retired, rotation: open_rotation(context).await? })
+    }
+
+    fn current(&self) -> Option<&PublicKey> {
+        self.keys.first().map(Identity::public_key)
+    }
+
+    /// Whether an open rotation is what puts this key on hosts, or takes it away.
+    fn is_rotated(&self, key: &PublicKey) -> bool {
+        self.rotation.as_ref().is_some_and(|rotation| rotation.old == *key || rotation.new == *key)
+    }
+}
+
+/// Every master key that was one once; a record that cannot be read is an error, for its key could be anywhere.
+///
+/// # Errors
+/// What the store says.
+pub(super) async fn retired_keys(context: &Context) -> Result<Vec<PublicKey>, Failure> {
+    let listed = Stored::<RetiredKey>::list(context.store(), &RetiredKey::prefix()).await?;
+    Ok(listed.into_iter().map(|stored| stored.map(|stored| stored.body.public_key)).collect::<Result<_, _>>()?)
+}
+
+/// The rotation that is open.
+async fn open_rotation(context: &Context) -> Result<Option<RotationRecord>, Failure> {
+    let Some(current) = Stored::<CurrentMasterKey>::read(context.store(), &CurrentMasterKey::key()?).await? else {
+        return Ok(None);
+    };
+    let key = RotationRecord::key(current.body.generation.saturating_add(1))?;
+    let rotation = Stored::<RotationRecord>::read(context.store(), &key).await?.map(|stored| stored.body);
+    Ok(rotation.filter(|rotation| !rotation.phase.is_closed()))
+}
+
+/// Logs in with the first of these keys that the host takes. The error is that of the first.
+///
+/// # Errors
+/// As [`toehold_core::Connector::log_in`].
+pub(super) async fn log_in_with<'k>(
+    context: &Context,
+    route: &Route,
+    policy: &HostKeyPolicy,
+    keys: &'k [Identity],
+) -> Result<(RusshSession, &'k Identity), ConnectError> {
+    let mut refused = None;
+    for identity in keys {
+        match context.connector.log_in(&Login { route, identity, host_key: policy, query: None }).await {
+            Ok(session) => return Ok((session, identity)),
+            Err(error @ ConnectError::KeyRefused { .. }) => refused = refused.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| ConnectError::Broken {
+        route: route.to_string(),
+        doing: "logging in",
+        source: "there is no key to log in with".into(),
+    }))
+}
+
+async fn check_host(context: &Context, record: &HostRecord, known: &Known) -> Result<Report, Failure> {
     let mut report = Report { account: record.route.account.clone(), state: AS_RECORDED, findings: Vec::new(), other_keys: 0 };
     let policy = match context.host_key_policy(&record.route).await {
         Ok(policy) => policy,
@@ -115,10 +191,8 @@ async fn check_host(context: &Context, record: &HostRecord) -> Result<Report, Fa
             return Ok(report);
         }
     };
-    let master = context.master_key().await?;
-    let login = Login { route: &record.route, identity: &master, host_key: &policy, query: None };
-    let mut session = match context.connector.log_in(&login).await {
-        Ok(session) => session,
+    let (mut session, used) = match log_in_with(context, &record.route, &policy, &known.keys).await {
+        Ok(logged_in) => logged_in,
         Err(error) => {
             report.state = match &error {
                 ConnectError::HostKeyRefused { .. } => "host key changed",
@@ -133,7 +207,16 @@ async fn check_host(context: &Context, record: &HostRecord) -> Result<Report, Fa
     session.close().await;
     match inspected {
         Ok(inspection) => {
-            report.findings = differences(record, &master, &inspection, SystemClock.now());
+            report.findings = differences(record, known, &inspection, SystemClock.now());
+            if known.current().is_some_and(|current| current != used.public_key()) && !known.is_rotated(used.public_key()) {
+                report.findings.insert(
+                    0,
+                    format!(
+                        "it refuses the current master key, and still takes {} (toehold key settle leads it to the current one)",
+                        used.public_key().fingerprint()
+                    ),
+                );
+            }
             report.other_keys = other_keys(record, &inspection);
             if !report.findings.is_empty() {
                 report.state = "drifted";
@@ -159,10 +242,14 @@ pub(super) fn other_keys(record: &HostRecord, inspection: &Inspection) -> usize 
 }
 
 /// Everything on a host that is not as its record says.
-fn differences(record: &HostRecord, master: &Identity, inspection: &Inspection, now: Timestamp) -> Vec<String> {
+fn differences(record: &HostRecord, known: &Known, inspection: &Inspection, now: Timestamp) -> Vec<String> {
     let mut findings: Vec<String> = inspection.objections.iter().map(|objection| chain(objection)).collect();
     for key in &record.keys {
         let name = format!("{} {}", key.public_key.fingerprint(), key.comment);
+        if known.is_rotated(&key.public_key) {
+            // Whether it is there, and with which end, changes from one moment to the next.
+            continue;
+        }
         let copies = inspection.copies(&key.public_key);
         if copies.is_empty() {
             findings.push(format!("missing: {name}"));
@@ -190,8 +277,18 @@ fn differences(record: &HostRecord, master: &Identity, inspection: &Inspection, 
             findings.push(format!("in authorized_keys2, line {line}: {name}"));
         }
     }
-    if !record.keys.iter().any(|key| key.public_key == *master.public_key()) {
-        findings.push(format!("the current master key {} is not among its recorded keys", master.public_key().fingerprint()));
+    if let Some(current) = known.current()
+        && !record.keys.iter().any(|key| key.public_key == *current || known.is_rotated(&key.public_key))
+    {
+        findings.push(format!("the current master key {} is not among its recorded keys", current.fingerprint()));
+    }
+    for key in known.retired.iter().filter(|key| !known.is_rotated(key)) {
+        for (file, line) in inspection.copies(key) {
+            findings.push(format!(
+                "a retired master key, {}, is on line {line} of {file}: it was there before, or somebody has put it back",
+                key.fingerprint()
+            ));
+        }
     }
     for file in &inspection.files {
         for entry in file.document.entries() {

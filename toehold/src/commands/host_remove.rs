@@ -5,7 +5,7 @@ use getrandom::rand_core::UnwrapErr;
 use serde_json::json;
 use toehold_core::{
     Account, AuditEvent, AuditSink as _, Clock as _, ConnectError, Connector as _, HostFiles as _, HostKeyPolicy, HostRecord,
-    HostSession as _, KeyRole, KnownHost, Login, ManagedKey, PublicKey, Route, SessionId, Source, Store as _, StoreAudit,
+    HostSession as _, Identity, KeyRole, KnownHost, ManagedKey, PublicKey, Route, SessionId, Source, Store as _, StoreAudit,
     StoreError, Stored,
 };
 use toehold_keygen::AuthorizedKeys;
@@ -15,7 +15,7 @@ use toehold_keygen::replacement::{KeyFile, Plan, inspect, replace};
 
 use toehold_session::Status;
 
-use super::host_check::other_keys;
+use super::host_check::{log_in_with, other_keys};
 use super::host_list::{host, hosts};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::Remove;
@@ -33,18 +33,18 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
         return forget_unreached(context, &stored).await;
     }
     let policy = context.host_key_policy(&stored.body.route).await?;
-    let master = context.master_key().await?;
     if !options.same_host_key {
         check_other_names(context, &stored.body, &policy).await?;
     }
-    let login = Login { route: &stored.body.route, identity: &master, host_key: &policy, query: None };
+    // A host that was away during a rotation, or is in the middle of one, may have another than the current key, or two.
+    let masters = context.login_keys().await?;
     let mut signals = context.signals.clone();
     let logged_in = tokio::select! {
-        logged_in = context.connector.log_in(&login) => logged_in,
+        logged_in = log_in_with(context, &stored.body.route, &policy, &masters) => logged_in,
         () = signals.wait() => return Err(Failure::new(format!("interrupted; nothing was changed, and {account} stays on record"))),
     };
     let mut connection = match logged_in {
-        Ok(connection) => connection,
+        Ok((connection, _)) => connection,
         Err(ConnectError::KeyRefused { .. }) => return remove_refused(context, &stored, &policy).await,
         Err(error) => {
             return Err(Failure::new(format!("{account} stays on record: {}", chain(&error)))
@@ -61,7 +61,7 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
     let home = record.home.as_deref().unwrap_or(".");
     let plan = Plan::new(&mut UnwrapErr(SysRng), home, "host-rm")?.also_second_file();
     let edit = |_: KeyFile, document: &mut AuthorizedKeys| -> Result<(), Source> {
-        for (_, key) in &temporary {
+        for key in masters.iter().map(Identity::public_key).chain(temporary.iter().map(|(_, key)| key)) {
             document.remove(key);
         }
         for key in &record.keys {
@@ -90,7 +90,8 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
         let found = files.into_iter().flatten().flat_map(|document| document.find(&key.public_key));
         found.filter_map(|entry| entry.key().map(|line| is_ours(key, &line))).collect()
     };
-    if record.keys.iter().any(|key| lines(key).contains(&true)) {
+    let master_left = masters.iter().any(|key| !inspection.copies(key.public_key()).is_empty());
+    if master_left || record.keys.iter().any(|key| lines(key).contains(&true)) {
         return Err(
             Failure::new(format!("{account} stays on record: our keys are in its file again after their removal")).partly()
         );
@@ -194,6 +195,7 @@ async fn temporary_keys(context: &Context, account: &Account) -> Result<Vec<(Ses
 async fn remove_refused(context: &Context, stored: &Stored<HostRecord>, policy: &HostKeyPolicy) -> Result<Exit, Failure> {
     let account = &stored.body.route.account;
     let mut left = Vec::new();
+    // The caller has tried every master key that the store holds.
     for key in &stored.body.keys {
         if context.connector.would_accept(&stored.body.route, &key.public_key, policy).await?.accepted {
             left.push(format!("{} {}", key.public_key.fingerprint(), key.comment));

@@ -10,6 +10,8 @@ mod init;
 mod key;
 mod operator;
 mod recovery_copy;
+mod rotate;
+mod rotation_display;
 mod session;
 mod via;
 
@@ -39,6 +41,9 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Session(Session::Cancel { id, all: _, forget }) => session::cancel(&context()?, id, forget).await,
         Command::Session(Session::Recover { id }) => session::recover(&context()?, id).await,
         Command::Key(Key::Show) => key::show(&context()?).await,
+        Command::Key(Key::Rotate(options)) => rotate::rotate(&context()?, options).await,
+        Command::Key(Key::Status) => rotate::status(&context()?).await,
+        Command::Key(Key::Settle { concurrency, timeout }) => rotate::settle(&context()?, concurrency, timeout).await,
         Command::Key(Key::Load { lifetime, confirm }) => key::load(&context()?, lifetime, confirm).await,
         Command::Key(Key::Unload) => key::unload(&context()?).await,
         Command::Key(Key::Export(options)) => recovery_copy::export(&context()?, &options).await,

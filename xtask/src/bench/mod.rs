@@ -2,7 +2,9 @@
 
 mod criterion;
 mod host_add;
+mod key_rotate;
 mod openssh;
+mod proxy;
 
 use serde::Serialize;
 
@@ -30,13 +32,17 @@ impl Measured {
     }
 }
 
-type Bench = fn(&Metadata) -> Result<Measured>;
+type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 3] = [
-    ("temporary-key", criterion::temporary_key),
-    ("authorized-keys", criterion::authorized_keys),
-    ("host-add", host_add::measure),
+const BENCHES: [(&str, Bench); 4] = [
+    ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
+    ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
+    ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
+    ("key-rotate", key_rotate::measure),
 ];
+
+/// Those that measure against real servers.
+const WITH_OPENSSH: [&str; 2] = ["host-add", "key-rotate"];
 
 /// The command line of the task.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ impl Options {
 /// Measures, prints the table and writes it as JSON beside what criterion wrote. A bar that does not hold is an error.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
-    if wanted("host-add") {
+    if WITH_OPENSSH.into_iter().any(wanted) {
         prerequisites::ensure_openssh()?;
     }
     let metadata = Metadata::load()?;
@@ -64,7 +70,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for (name, bench) in BENCHES {
         if wanted(name) {
             println!("\n== {name}");
-            all.push(bench(&metadata)?);
+            all.extend(bench(&metadata)?);
         }
     }
 

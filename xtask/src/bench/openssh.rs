@@ -18,6 +18,14 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// Starts so many, in directories below `directory`, which is emptied.
+    pub(super) fn start_many(directory: &Path, count: usize) -> Result<Vec<Self>> {
+        if directory.exists() {
+            fs::remove_dir_all(directory)?;
+        }
+        (0..count).map(|number| Self::start(&directory.join(number.to_string()))).collect()
+    }
+
     /// Starts one in `directory`, which is emptied. Its only user is ours; the file of authorized keys is that of [`Server::home`].
     pub(super) fn start(directory: &Path) -> Result<Self> {
         if directory.exists() {
@@ -69,7 +77,24 @@ impl Server {
 
     /// `user@127.0.0.1:port`.
     pub(super) fn account(&self) -> String {
-        format!("{}@127.0.0.1:{}", self.user, self.port)
+        self.account_at(self.port)
+    }
+
+    /// The same by way of another port.
+    pub(super) fn account_at(&self, port: u16) -> String {
+        format!("{}@127.0.0.1:{port}", self.user)
+    }
+
+    /// Where it listens.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The fingerprint of its host key.
+    pub(super) fn host_key(&self) -> Result<String> {
+        let printed = process::text(Command::new("ssh-keygen").arg("-lf").arg(self.directory.join("host_key.pub")))?;
+        let fingerprint = printed.split_ascii_whitespace().find(|word| word.starts_with("SHA256:"));
+        fingerprint.map(str::to_owned).ok_or_else(|| format!("ssh-keygen printed no fingerprint: {printed}").into())
     }
 
     /// The home directory whose keys the server knows.
@@ -90,10 +115,20 @@ impl Server {
 
     /// A plain `ssh host true` with nothing of the user's configuration.
     pub(super) fn plain_login(&self) -> Command {
+        self.login(self.port, &[])
+    }
+
+    /// The same by way of another port, with the key exchange that costs both sides least.
+    pub(super) fn curve25519_login(&self, port: u16) -> Command {
+        let alias = format!("HostKeyAlias=[127.0.0.1]:{}", self.port);
+        self.login(port, &["-o", "KexAlgorithms=curve25519-sha256", "-o", &alias])
+    }
+
+    fn login(&self, port: u16, options: &[&str]) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes"]);
-        ssh.arg("-o").arg(format!("UserKnownHostsFile={}", self.directory.join("known_hosts").display()));
-        ssh.arg("-i").arg(self.directory.join("client_key")).arg("-p").arg(self.port.to_string());
+        ssh.arg("-o").arg(format!("UserKnownHostsFile={}", self.directory.join("known_hosts").display())).args(options);
+        ssh.arg("-i").arg(self.directory.join("client_key")).arg("-p").arg(port.to_string());
         ssh.arg(format!("{}@127.0.0.1", self.user)).arg("true");
         ssh
     }

@@ -1,7 +1,8 @@
-//! `toehold demo`: the main job on hosts of its own, with nothing to install or configure.
+//! `toehold demo`: the main jobs on hosts of its own, with nothing to install or configure.
 
 mod hosts;
 mod operator;
+mod rotation;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,11 +55,15 @@ struct Row {
     foreign_kept: bool,
     temporary_refused: bool,
     master_accepted: bool,
+    /// Whether the renewed master key logs in.
+    renewed: bool,
+    old_refused: bool,
 }
 
 impl Row {
     fn is_good(&self) -> bool {
-        self.managed && self.foreign_kept && self.temporary_refused && self.master_accepted
+        let brought_in = self.managed && self.temporary_refused && self.master_accepted;
+        brought_in && self.renewed && self.old_refused && self.foreign_kept
     }
 }
 
@@ -84,7 +89,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     let context = Context::with(state, limits(global), None, output, signals);
     let colleague = KeyPair::generate(&mut UnwrapErr(SysRng), KeyAlgorithm::Ed25519)?.public_key().clone();
     let foreign = format!("# a colleague's line, which nobody asked us to touch\n{colleague} colleague@example.net");
-    let mut rows = Vec::new();
+    let (mut rows, mut hosts) = (Vec::new(), Vec::new());
     for number in 1..=options.hosts {
         if context.signals.came() {
             break;
@@ -95,18 +100,30 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         let kind = if options.sshd { "a real sshd" } else { "an SSH host" };
         step(&format!("started {kind} on loopback: {}", host.account()), since);
         rows.push(onboard(&context, &host, &foreign, output).await?);
+        hosts.push(host);
+    }
+    if !context.signals.came() {
+        output.text(format_args!("\nAnd now their master key is renewed, without locking anybody out:"));
+        rotation::renew(&context, &hosts, &foreign, &mut rows, output).await?;
+    }
+    for host in hosts {
         host.stop().await;
     }
 
     let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
-    let mut lines = vec![["HOST", "TOOK", "MANAGED", "MASTER KEY", "TEMPORARY KEY", "OTHERS' LINES"].map(str::to_owned).to_vec()];
+    let mut lines = vec![
+        ["HOST", "TOOK", "MANAGED", "TEMPORARY KEY", "NEW MASTER KEY", "OLD MASTER KEY", "OTHERS' LINES"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for row in &rows {
         lines.push(vec![
             row.account.clone(),
             format!("{} ms", milliseconds(row.took)),
-            or_no(row.managed, "yes"),
-            or_no(row.master_accepted, "logs in"),
+            or_no(row.managed && row.master_accepted, "yes"),
             or_no(row.temporary_refused, "refused"),
+            or_no(row.renewed, "logs in"),
+            or_no(row.old_refused, "refused"),
             or_no(row.foreign_kept, "untouched"),
         ]);
     }
@@ -125,6 +142,8 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
             "managed": row.managed,
             "master_key_accepted": row.master_accepted,
             "temporary_key_refused": row.temporary_refused,
+            "new_master_key_accepted": row.renewed,
+            "old_master_key_refused": row.old_refused,
             "foreign_lines_untouched": row.foreign_kept,
         })).collect::<Vec<_>>(),
     });
@@ -172,6 +191,8 @@ async fn onboard(context: &Context, host: &DemoHost, foreign: &str, output: Outp
         foreign_kept: file.starts_with(foreign.as_bytes()),
         master_accepted: accepts(master.public_key()).await,
         temporary_refused: !accepts(&outcome.record.temporary_key).await,
+        renewed: false,
+        old_refused: false,
     })
 }
 

@@ -1,0 +1,222 @@
+//! What a rotation shows while it runs: a bar with counts per phase and the slowest hosts, or one JSON event a line.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use toehold_core::{Account, HostPhase, RotationPhase};
+use toehold_masterkey::{HostOutcome, Observer, Progress};
+
+use crate::cli::{Output, Signals, printable, table};
+
+/// How many hosts stand in a table before those that went well and fast are left out.
+const FULL_TABLE: usize = 40;
+/// How many of the slowest hosts are named.
+const SLOWEST: usize = 5;
+
+/// Watches a run for the operator.
+#[derive(Debug)]
+pub(super) struct Display {
+    output: Output,
+    signals: Signals,
+    bar: ProgressBar,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    phase: Option<RotationPhase>,
+    hosts: usize,
+    /// How far each host has come, of those that were worked on.
+    reached: BTreeMap<Account, HostPhase>,
+    failed: usize,
+    /// Since when each host is worked on.
+    under_way: BTreeMap<Account, Instant>,
+    told_to_leave: bool,
+}
+
+impl Display {
+    pub(super) fn new(output: Output, signals: Signals) -> Self {
+        let bar = if output.json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(0) };
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { output, signals, bar, state: Mutex::default() }
+    }
+
+    /// Ends the display.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn event(&self, event: &str, details: Value) {
+        let mut line = json!({ "event": event });
+        if let (Some(line), Value::Object(details)) = (line.as_object_mut(), details) {
+            line.extend(details);
+        }
+        self.output.document(&line);
+    }
+
+    /// One that stays above the bar.
+    fn note(&self, text: &str) {
+        let text = printable(text);
+        self.bar.suspend(|| drop(writeln!(anstream::stderr(), "{text}")));
+    }
+
+    fn draw(&self, state: &State) {
+        self.bar.set_length(state.hosts as u64);
+        self.bar.set_message(state.message(Instant::now()));
+    }
+}
+
+impl State {
+    /// The phase, how many hosts have come how far, and which host has been worked on for longest.
+    fn message(&self, now: Instant) -> String {
+        let mut text = self.phase.map_or_else(|| "looking".to_owned(), |phase| phase.to_string());
+        let mut counts: BTreeMap<HostPhase, usize> = BTreeMap::new();
+        for phase in self.reached.values() {
+            *counts.entry(*phase).or_default() += 1;
+        }
+        for (phase, count) in counts {
+            text.push_str(&format!(" · {} {count}", phase.name()));
+        }
+        let slowest = self.under_way.iter().min_by_key(|(_, since)| **since);
+        if let Some((account, since)) = slowest
+            && now.saturating_duration_since(*since) >= Duration::from_secs(2)
+        {
+            text.push_str(&format!(" · slowest {account} {} s", now.saturating_duration_since(*since).as_secs()));
+        }
+        text
+    }
+}
+
+impl Observer for Display {
+    fn progress(&self, progress: Progress) {
+        let mut state = self.state();
+        match progress {
+            Progress::Phase { phase, hosts } => {
+                self.event("phase", json!({ "phase": phase, "hosts": hosts }));
+                tracing::info!(%phase, hosts, "the rotation goes on");
+                state.phase = Some(phase);
+                state.hosts = hosts;
+                self.bar.set_position(0);
+            }
+            Progress::HostBegun(account) => {
+                self.event("host_begun", json!({ "account": account }));
+                state.under_way.insert(account, Instant::now());
+            }
+            Progress::HostStep { account, step } => {
+                tracing::info!(%account, step);
+                self.event("host_step", json!({ "account": account, "step": step }));
+            }
+            Progress::HostRetrying { account, reason } => {
+                tracing::info!(%account, %reason, "trying again");
+                self.event("host_retrying", json!({ "account": account, "reason": reason }));
+            }
+            Progress::HostDone { account, phase, took } => {
+                self.event("host_done", json!({ "account": account, "phase": phase, "milliseconds": milliseconds(took) }));
+                state.under_way.remove(&account);
+                state.reached.insert(account, phase);
+                self.bar.inc(1);
+            }
+            Progress::HostFailed { account, reason, took } => {
+                let details = json!({ "account": account, "reason": reason, "milliseconds": milliseconds(took) });
+                self.event("host_failed", details);
+                self.note(&format!("{account}: {reason}"));
+                state.under_way.remove(&account);
+                state.failed += 1;
+                self.bar.inc(1);
+            }
+            Progress::Grace(until) => {
+                self.event("grace", json!({ "until": until }));
+                self.note(&format!("The old key logs in until {until}, then sshd ends it; interrupting now is safe."));
+            }
+            Progress::Warning(text) => {
+                self.event("warning", json!({ "text": text }));
+                self.note(&text);
+            }
+            _ => {}
+        }
+        self.draw(&state);
+    }
+
+    fn is_leaving(&self) -> bool {
+        let leaving = self.signals.came();
+        if leaving && !std::mem::replace(&mut self.state().told_to_leave, true) {
+            self.note("Interrupted: finishing the hosts that are under way.");
+        }
+        leaving
+    }
+}
+
+/// The hosts as a table: all of a small fleet; of a large one those that are not where they should be, and the slowest.
+pub(super) fn host_table(hosts: &[HostOutcome], wanted: HostPhase) -> String {
+    let all = hosts.len() <= FULL_TABLE;
+    let mut rows = vec![["ACCOUNT", "LABEL", "STATE", "TOOK", "WHY"].map(str::to_owned).to_vec()];
+    for host in hosts.iter().filter(|host| all || host.phase != wanted) {
+        rows.push(vec![
+            host.account.to_string(),
+            host.label.clone().unwrap_or_default(),
+            host.phase.name().to_owned(),
+            format!("{:.1} s", host.took.as_secs_f64()),
+            host.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    let mut text = if rows.len() > 1 { table(&rows) } else { String::new() };
+    if !all {
+        let mut slowest: Vec<&HostOutcome> = hosts.iter().collect();
+        slowest.sort_by_key(|host| std::cmp::Reverse(host.took));
+        let named: Vec<String> =
+            slowest.iter().take(SLOWEST).map(|host| format!("{} {:.1} s", host.account, host.took.as_secs_f64())).collect();
+        text.push_str(&format!("slowest: {}\n", named.join(", ")));
+    }
+    text
+}
+
+/// The hosts as JSON.
+pub(super) fn host_documents(hosts: &[HostOutcome]) -> Vec<Value> {
+    let document = |host: &HostOutcome| {
+        json!({
+            "account": host.account,
+            "label": host.label,
+            "state": host.phase,
+            "reason": host.reason,
+            "milliseconds": milliseconds(host.took),
+        })
+    };
+    hosts.iter().map(document).collect()
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_counts_hosts_by_phase_and_names_the_slowest() {
+        let begun = Instant::now();
+        let account = |text: &str| text.parse::<Account>().unwrap();
+        let state = State {
+            phase: Some(RotationPhase::Installing),
+            reached: [("a@one", HostPhase::Proven), ("a@two", HostPhase::Proven), ("a@three", HostPhase::Quarantined)]
+                .map(|(name, phase)| (account(name), phase))
+                .into(),
+            under_way: [(account("a@four"), begun), (account("a@five"), begun + Duration::from_secs(3))].into(),
+            ..State::default()
+        };
+        let message = state.message(begun + Duration::from_secs(7));
+        assert_eq!(message, "installing · proven 2 · quarantined 1 · slowest a@four 7 s");
+        assert!(!state.message(begun + Duration::from_secs(1)).contains("slowest"));
+    }
+}

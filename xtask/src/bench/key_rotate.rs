@@ -1,0 +1,240 @@
+//! `toehold key rotate` on 100 real servers: against plain logins by `ssh`, against Geofront, and over a long way.
+//!
+//! The simulated fleets of up to 10,000 hosts are in `toehold/benches/key_rotate.rs`, which prints what it measured.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::openssh::Server;
+use super::proxy::{Proxy, RoundTrip};
+use super::{Measured, median};
+use crate::workspace::Metadata;
+use crate::{Result, process};
+
+const HOSTS: usize = 100;
+/// Logins of one rotation to one host, without a grace.
+const LOGINS: usize = 4;
+/// How many `ssh` go at once.
+const PARALLEL: usize = 16;
+/// How many hosts the rotation works on at once: what is the default.
+const CONCURRENCY: &str = "32";
+/// Pairs that are measured, after one that is not.
+const PAIRS: usize = 3;
+/// What Geofront 0.4.0 takes for a host, one after the other, in seconds: one login, nothing proven.
+const GEOFRONT: f64 = 0.165;
+/// The round trip that is added for the long way.
+const LONG_WAY: Duration = Duration::from_millis(50);
+/// How many hosts are logged in to one after the other over the long way; the time of all is taken from these.
+const SAMPLE: usize = 10;
+
+/// Hosts that are managed from a state directory of their own.
+struct Managed {
+    program: PathBuf,
+    state: PathBuf,
+}
+
+/// Measures all of it.
+pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
+    process::run(process::cargo().args(["build", "--locked", "--release", "--package", "toehold"]))?;
+    let program = metadata.target_directory.join("release/toehold");
+    let directory = metadata.target_directory.join("bench/key-rotate");
+    println!("starting {HOSTS} servers");
+    let servers = Server::start_many(&directory, HOSTS)?;
+
+    let near = Managed::bring_in(&program, directory.join("near"), &servers, &ports(&servers))?;
+    let (mut ratios, mut walls, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in 0..=PAIRS {
+        let plain = time(|| plain_logins(&servers))?;
+        let before = children_cpu()?;
+        let wall = time(|| near.rotate())?;
+        let cost = (children_cpu()? - before) / count(HOSTS * LOGINS);
+        println!(
+            "pair {pair}: {LOGINS} x {HOSTS} plain logins {plain:.2} s, rotation {wall:.2} s, own CPU {:.2} ms a login",
+            cost * 1e3
+        );
+        if pair > 0 {
+            ratios.push(wall / plain);
+            walls.push(wall);
+            costs.push(cost * 1e3);
+        }
+    }
+    let wall = median(walls)?;
+    let a_host = wall / count(HOSTS);
+    let mut measured = vec![
+        Measured::new(
+            "key-rotate",
+            median(ratios)?,
+            1.0,
+            "ratio",
+            format!("{HOSTS} hosts against {LOGINS} logins each by {PARALLEL} parallel ssh; {wall:.2} s"),
+        ),
+        Measured::new("key-rotate-cpu", median(costs)?, 8.0, "ms", format!("own CPU a login, {LOGINS} logins a host")),
+        Measured::new(
+            "key-rotate-peer",
+            a_host / GEOFRONT,
+            1.0,
+            "ratio",
+            format!("{:.1} ms a host against Geofront's {:.0} ms", a_host * 1e3, GEOFRONT * 1e3),
+        ),
+    ];
+
+    let round_trip = RoundTrip::default();
+    let proxies = servers.iter().map(|server| Proxy::start(server.port(), &round_trip)).collect::<Result<Vec<_>>>()?;
+    let through: Vec<u16> = proxies.iter().map(Proxy::port).collect();
+    let far = Managed::bring_in(&program, directory.join("far"), &servers, &through)?;
+    round_trip.set(LONG_WAY);
+    let one_by_one = time(|| {
+        servers
+            .iter()
+            .zip(&through)
+            .take(SAMPLE)
+            .try_for_each(|(server, port)| process::output(&mut server.curve25519_login(*port)).map(drop))
+    })?;
+    let serial = one_by_one / count(SAMPLE) * count(HOSTS);
+    let wall = time(|| far.rotate())?;
+    measured.push(Measured::new(
+        "key-rotate-far",
+        wall / serial,
+        0.2,
+        "ratio",
+        format!(
+            "{wall:.1} s at {} ms round trip against {serial:.1} s for one login a host in series ({SAMPLE} measured)",
+            LONG_WAY.as_millis()
+        ),
+    ));
+    measured.extend(simulated()?);
+    Ok(measured)
+}
+
+/// What the simulated fleets are held to, by the bench's own words: `measured NAME VALUE BAR UNIT DETAIL…`.
+fn simulated() -> Result<Vec<Measured>> {
+    const NAMES: [(&str, &str); 4] = [
+        ("key-rotate-10000", "ratio"),
+        ("key-rotate-memory", "KiB"),
+        ("key-rotate-linear", "ratio"),
+        ("key-rotate-open", "ratio"),
+    ];
+    let mut cargo = process::cargo();
+    cargo.args(["bench", "--locked", "--package", "toehold", "--bench", "key_rotate"]);
+    let printed = process::text(&mut cargo)?;
+    print!("{printed}");
+    let mut all = Vec::new();
+    for (name, unit) in NAMES {
+        let label = format!("measured {name} ");
+        let line = printed.lines().find_map(|line| line.strip_prefix(&label)).ok_or(format!("the bench measured no {name}"))?;
+        let mut words = line.splitn(3, ' ');
+        let mut number = || -> Result<f64> { Ok(words.next().unwrap_or_default().parse()?) };
+        let (value, bar) = (number()?, number()?);
+        all.push(Measured::new(name, value, bar, unit, words.next().unwrap_or_default().to_owned()));
+    }
+    Ok(all)
+}
+
+impl Managed {
+    /// Brings the servers in under these ports, with the real command.
+    fn bring_in(program: &Path, state: PathBuf, servers: &[Server], ports: &[u16]) -> Result<Self> {
+        println!("bringing in {} hosts", servers.len());
+        let managed = Self { program: program.to_owned(), state };
+        process::output(managed.toehold().arg("init"))?;
+        in_parallel(servers.len(), 4, |number| {
+            let (Some(server), Some(port)) = (servers.get(number), ports.get(number)) else { return Ok(()) };
+            let account = server.account_at(*port);
+            let mut add = managed.toehold();
+            add.args(["host", "add", &account, "--host-key", server.host_key()?.as_str(), "--via", "sh", "--home"]);
+            process::output(add.arg(server.home())).map(drop)
+        })?;
+        Ok(managed)
+    }
+
+    fn rotate(&self) -> Result<()> {
+        process::output(self.toehold().args(["--json", "key", "rotate", "--grace", "0s", "--concurrency", CONCURRENCY])).map(drop)
+    }
+
+    fn toehold(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg("--state-dir").arg(&self.state).stdin(Stdio::null());
+        command
+    }
+}
+
+/// As many logins as a rotation makes, by as many `ssh` at once as the floor in the comparison.
+fn plain_logins(servers: &[Server]) -> Result<()> {
+    in_parallel(servers.len() * LOGINS, PARALLEL, |number| match servers.get(number % servers.len()) {
+        Some(server) => process::output(&mut server.curve25519_login(server.port())).map(drop),
+        None => Ok(()),
+    })
+}
+
+/// Does this for each number below `count`, so many at a time; the first error ends it.
+fn in_parallel(count: usize, at_a_time: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let worker = || loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= count {
+            return Ok(());
+        }
+        if let Err(error) = work(number) {
+            next.store(count, Ordering::Relaxed);
+            return Err(error);
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_a_time).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a worker panicked".into())))
+    })
+}
+
+fn ports(servers: &[Server]) -> Vec<u16> {
+    servers.iter().map(Server::port).collect()
+}
+
+/// Seconds that `action` takes.
+fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    action()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Seconds of CPU that our ended children have used, in steps of 10 ms: `cutime` and `cstime` of proc(5).
+fn children_cpu() -> Result<f64> {
+    /// What proc(5) counts in.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may have blanks; fields are counted behind it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    let ticks = |index: usize| -> Result<f64> { Ok(fields.get(index).ok_or("/proc/self/stat is too short")?.parse()?) };
+    Ok((ticks(13)? + ticks(14)?) / TICKS)
+}
+
+fn count(number: usize) -> f64 {
+    u32::try_from(number).map_or(f64::MAX, f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_of_a_child_is_counted_when_it_has_ended() {
+        let before = children_cpu().unwrap();
+        let spin = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        assert!(Command::new("sh").args(["-c", spin]).status().unwrap().success());
+        assert!(children_cpu().unwrap() > before);
+    }
+
+    #[test]
+    fn every_number_is_worked_on_once_and_an_error_is_handed_on() {
+        let seen = std::sync::Mutex::new(Vec::new());
+        in_parallel(20, 3, |number| {
+            seen.lock().unwrap().push(number);
+            Ok(())
+        })
+        .unwrap();
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..20).collect::<Vec<_>>());
+        assert!(in_parallel(20, 3, |number| if number == 5 { Err("five".into()) } else { Ok(()) }).is_err());
+    }
+}
