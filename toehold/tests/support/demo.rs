@@ -17,7 +17,14 @@ pub fn shows_every_host_managed(arguments: &[&str], hosts: usize) {
     let rows = last["hosts"].as_array().unwrap();
     assert_eq!(rows.len(), hosts);
     for row in rows {
-        for fact in ["managed", "master_key_accepted", "temporary_key_refused", "foreign_lines_untouched"] {
+        for fact in [
+            "managed",
+            "master_key_accepted",
+            "temporary_key_refused",
+            "new_master_key_accepted",
+            "old_master_key_refused",
+            "foreign_lines_untouched",
+        ] {
             assert_eq!(row[fact], true, "{fact}: {row}");
         }
     }

@@ -13,7 +13,7 @@ use toehold_core::{
     Account, ConnectError, Connector as _, HostRecord, HostSession as _, Identity, KnownHost, Login, PublicKey, Stored,
 };
 
-use super::cli::Toehold;
+use super::cli::{Done, Toehold};
 use super::inside::FOREIGN;
 use super::keys::{Key, key};
 use super::sshd::{Builder, RealSshd};
@@ -196,6 +196,22 @@ impl Fleet {
         for gone in gone {
             assert_eq!(lets_in(&hosts, gone), vec![false; hosts.len()], "{when}: {}", gone.public_key().fingerprint());
         }
+    }
+
+    /// `key rotate` with these options and JSON.
+    pub fn rotate(&self, more: &[&str]) -> Done {
+        let mut arguments = vec!["--json", "key", "rotate"];
+        arguments.extend(more);
+        self.toehold.run(arguments)
+    }
+
+    /// Whether the store holds the current key alone, and says that nothing is owed.
+    #[track_caller]
+    pub fn owes_nothing(&self, when: &str) {
+        let status = self.toehold.run(["--json", "key", "status"]);
+        assert_eq!(status.code, 0, "{when}: {} {}", status.stdout, status.stderr);
+        assert_eq!(self.held().len(), 1, "{when}: {}", status.stdout);
+        self.toehold.run(["host", "check"]).ends(0);
     }
 
     /// The numbers of all hosts.

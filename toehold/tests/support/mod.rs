@@ -23,6 +23,7 @@ pub mod fleet;
 pub mod inside;
 pub mod keys;
 pub mod proxy;
+pub mod running;
 pub mod server;
 pub mod sshd;
 pub mod store;

@@ -12,11 +12,13 @@ use super::keys::ssh_keygen;
 use super::server::{Server, current_user, directory, free_port, make_home, passwd_with_home, with_mounts, write_private};
 
 const SSHD: &str = "/usr/sbin/sshd";
+const LISTENS: &str = "Server listening on 127.0.0.1";
 
 /// An `sshd` of its own: one port of 127.0.0.1, one home directory for the account that the test runs as.
 #[derive(Debug)]
 pub struct RealSshd {
-    server: Server,
+    server: Option<Server>,
+    mounts: Vec<String>,
     directory: TempDir,
     port: u16,
     host_keys: Vec<PublicKey>,
@@ -31,6 +33,7 @@ pub struct Builder {
     subsystem: &'static str,
     own_home: bool,
     small_disk: Option<&'static str>,
+    small_ssh: Option<&'static str>,
 }
 
 impl RealSshd {
@@ -47,7 +50,21 @@ impl RealSshd {
             subsystem: "sftp internal-sftp",
             own_home: false,
             small_disk: None,
+            small_ssh: None,
         }
+    }
+
+    /// Ends it with all its connections: from now on nobody listens there.
+    pub fn go_away(&mut self) {
+        self.server = None;
+    }
+
+    /// Starts it again, at the same place and as it was.
+    pub fn come_back(&mut self) {
+        let config = self.directory.path().join("sshd_config");
+        let mut command = with_mounts(&self.mounts, SSHD);
+        self.server = Server::start(command.args(["-D", "-e", "-f"]).arg(&config), LISTENS);
+        assert!(self.server.is_some(), "sshd does not start again");
     }
 
     pub fn port(&self) -> u16 {
@@ -117,7 +134,7 @@ impl Deref for RealSshd {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        &self.server
+        self.server.as_ref().expect("the server is there")
     }
 }
 
@@ -163,6 +180,12 @@ impl Builder {
         self
     }
 
+    /// `.ssh` in the home is a disk of this size, empty at first. Only this server sees what is on it.
+    pub fn small_ssh(mut self, size: &'static str) -> Self {
+        self.small_ssh = Some(size);
+        self
+    }
+
     pub fn start(mut self) -> RealSshd {
         assert!(Path::new(SSHD).exists(), "{SSHD} is missing: apt-get install openssh-server");
         fs::create_dir_all("/run/sshd").expect("/run/sshd can be made: the tests run as root");
@@ -187,6 +210,9 @@ impl Builder {
             fs::create_dir(home.join("small")).unwrap();
             mounts.push(format!("-t tmpfs -o size={size},mode=700 tmpfs '{}'", home.join("small").display()));
         }
+        if let Some(size) = self.small_ssh {
+            mounts.push(format!("-t tmpfs -o size={size},mode=700 tmpfs '{}'", home.join(".ssh").display()));
+        }
         for _ in 0..20 {
             let port = self.port.unwrap_or_else(free_port);
             let config = directory.path().join("sshd_config");
@@ -194,8 +220,8 @@ impl Builder {
             let mut command = with_mounts(&mounts, SSHD);
             command.args(["-D", "-e", "-f"]).arg(&config);
             // Another process may have taken the port since it was found free.
-            if let Some(server) = Server::start(&mut command, "Server listening on 127.0.0.1") {
-                return RealSshd { server, directory, port, host_keys };
+            if let Some(server) = Server::start(&mut command, LISTENS) {
+                return RealSshd { server: Some(server), mounts, directory, port, host_keys };
             }
         }
         panic!("sshd does not start");
