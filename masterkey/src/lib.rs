@@ -3,6 +3,7 @@
 pub mod change;
 mod error;
 pub mod fleet;
+pub mod grant;
 pub mod guard;
 pub mod host;
 mod host_files;
