@@ -12,7 +12,7 @@ mod grant_support;
 use std::time::Duration;
 
 use grant_support::{HOUR, Lab, bob, carol, foreign, master, master_key, rng};
-use toehold_core::testing::{ExpiryTime, block_on, sample_identity, sample_public_key};
+use toehold_core::testing::{CallKind, ExpiryTime, Fault, block_on, sample_identity, sample_public_key};
 use toehold_core::{AuditEntry, Expect, Key, Store as _, Stored};
 use toehold_keygen::Options;
 use toehold_masterkey::grant::{GrantError, GrantRequest, GrantStatus};
@@ -23,11 +23,7 @@ fn a_granted_key_logs_in_until_its_end_which_sshd_brings() {
     let granted = lab.grant(&lab.request(bob()), 1);
     assert_eq!(granted.record.status, GrantStatus::Live);
     assert_eq!((granted.accepted, granted.other_lines, granted.record.clock_error), (Some(true), 0, Some(0)));
-    assert!(lab.text().ends_with(&format!(
-        "\nexpiry-time=\"20261123020000Z\" {} {}",
-        bob(),
-        granted.record.marker()
-    )));
+    assert!(lab.text().ends_with(&format!("\nexpiry-time=\"20261123020000Z\" {} {}", bob(), granted.record.marker())));
     lab.advance(HOUR);
     assert!(lab.lets_in(&bob()), "the last second counts");
     lab.advance(Duration::from_secs(1));
@@ -265,6 +261,26 @@ fn a_grant_on_a_host_that_is_gone_for_good_is_forgotten_after_its_end() {
     lab.advance(HOUR + Duration::from_secs(1));
     block_on(lab.grants().forget(id)).unwrap();
     assert!(lab.records().is_empty());
+}
+
+#[test]
+fn holds_grant_recorded_where_nobody_knows_whether_the_line_came() {
+    for fault in [Fault::LostBefore, Fault::LostAfter] {
+        let lab = Lab::new();
+        lab.try_grant(&lab.request(bob()), 1).unwrap().unwrap();
+        let rename = lab.world.faults().log().iter().find(|call| call.kind == CallKind::Rename).unwrap().number;
+        let lab = Lab::new();
+        lab.world.faults().fail_at(rename, fault);
+        for later in 1..4 {
+            lab.world.faults().fail_at(rename + later, Fault::Unreachable);
+        }
+        let error = lab.try_grant(&lab.request(bob()), 1).unwrap().unwrap_err();
+        assert!(matches!(error, GrantError::InDoubt { .. }) && error.is_passing(), "{error}");
+        assert_eq!(lab.lets_in(&bob()), fault == Fault::LostAfter);
+        assert_eq!(lab.records()[0].status, GrantStatus::Granting);
+        lab.restart().revoke(lab.records()[0].id).unwrap();
+        assert_eq!((lab.file(), lab.records()), (foreign(), vec![]));
+    }
 }
 
 #[test]

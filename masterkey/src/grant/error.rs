@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use toehold_core::{Account, ConnectError, Fingerprint, FileError, KeyError, Source, StoreError, Timestamp};
+use toehold_core::{Account, ConnectError, FileError, Fingerprint, KeyError, Source, StoreError, Timestamp};
 use toehold_keygen::replacement::ReplaceError;
 
 use super::fenced::FencedError;
@@ -163,9 +163,9 @@ pub(super) fn is_busy(error: &ReplaceError) -> bool {
 /// Whether the connection is gone.
 pub(super) fn is_lost(error: &ReplaceError) -> bool {
     match error {
-        ReplaceError::File { source, .. } | ReplaceError::OutcomeUnknown { source, .. } | ReplaceError::Unverified { source, .. } => {
-            source.is_lost()
-        }
+        ReplaceError::File { source, .. }
+        | ReplaceError::OutcomeUnknown { source, .. }
+        | ReplaceError::Unverified { source, .. } => source.is_lost(),
         _ => false,
     }
 }

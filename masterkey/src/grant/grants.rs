@@ -259,17 +259,18 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink> Grants<S, C, T, A> {
                 Ok(changed) => return Ok(changed),
                 Err(failed) => failed,
             };
-            let (busy, lost) = match &failed {
+            let (busy, again) = match &failed {
                 FencedError::Replace(error) => {
-                    in_doubt |= error.may_have_replaced();
-                    (is_busy(error), is_lost(error))
+                    let (doubtful, lost) = (error.may_have_replaced(), is_lost(error));
+                    in_doubt |= doubtful;
+                    if lost {
+                        *session = None;
+                    }
+                    (is_busy(error), lost || doubtful)
                 }
                 FencedError::Stopped(_) => (false, false),
             };
-            if lost {
-                *session = None;
-            }
-            if tries == TRIES || !(busy || lost) {
+            if tries == TRIES || !(busy || again) {
                 let error = GrantError::of_files(stored.body.account(), stored.body.id, failed);
                 return Err(NotChanged { error, in_doubt });
             }

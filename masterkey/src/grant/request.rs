@@ -31,14 +31,7 @@ pub struct GrantRequest {
 impl GrantRequest {
     /// A key without further options.
     pub fn new(account: Account, public_key: PublicKey, lifetime: Duration) -> Self {
-        Self {
-            account,
-            public_key,
-            lifetime,
-            options: Options::new(),
-            comment: String::new(),
-            even_without_expiry: false,
-        }
+        Self { account, public_key, lifetime, options: Options::new(), comment: String::new(), even_without_expiry: false }
     }
 
     pub(super) fn check(&self) -> Result<(), GrantError> {

@@ -36,7 +36,12 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink> Grants<S, C, T, A> {
     ///
     /// # Errors
     /// [`GrantError`]; the grant then stays on the list, as one that should be gone.
-    pub async fn revoke<R: CryptoRng + Send>(&self, id: GrantId, masters: &[&Identity], rng: &mut R) -> Result<Ended, GrantError> {
+    pub async fn revoke<R: CryptoRng + Send>(
+        &self,
+        id: GrantId,
+        masters: &[&Identity],
+        rng: &mut R,
+    ) -> Result<Ended, GrantError> {
         let stored = self.find(id).await?.ok_or(GrantError::NotFound(id))?;
         self.end(stored, masters, rng).await
     }

@@ -10,6 +10,11 @@
     reason = "helpers of tests, of which each test uses some"
 )]
 
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
@@ -55,8 +60,7 @@ pub fn rng(seed: u8) -> ChaCha20Rng {
     ChaCha20Rng::from_seed([seed; 32])
 }
 
-pub type TestGrants =
-    Grants<Crashing<MemoryStore>, SimulatedFleet, Crashing<ManualClock>, StoreAudit<Crashing<MemoryStore>>>;
+pub type TestGrants = Grants<Crashing<MemoryStore>, SimulatedFleet, Crashing<ManualClock>, StoreAudit<Crashing<MemoryStore>>>;
 
 #[derive(Clone, Debug)]
 pub struct Lab {
@@ -99,8 +103,7 @@ impl Lab {
 
     pub fn change_host(&self, change: impl FnOnce(&mut HostRecord)) {
         let store = self.world.memory();
-        let mut stored =
-            block_on(Stored::<HostRecord>::read(store, &HostRecord::key(&self.account).unwrap())).unwrap().unwrap();
+        let mut stored = block_on(Stored::<HostRecord>::read(store, &HostRecord::key(&self.account).unwrap())).unwrap().unwrap();
         change(&mut stored.body);
         block_on(stored.save(store)).unwrap();
     }
@@ -189,5 +192,110 @@ impl Lab {
     pub fn leftovers(&self) -> Vec<String> {
         let tree = self.world.fleet().tree(&self.account);
         tree.into_iter().map(|entry| entry.path).filter(|path| path.contains(".toehold-")).collect()
+    }
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Lab {
+    /// Runs a process call by call until it ends or stalls, with a look at the world after each.
+    pub fn watched<T>(&self, process: impl Future<Output = T>) -> Option<T> {
+        self.world.faults().take_turns(true);
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut context = Context::from_waker(&waker);
+        let mut process = pin!(process);
+        while flag.0.swap(false, Ordering::AcqRel) {
+            let polled = process.as_mut().poll(&mut context);
+            self.check(&|| format!("after {}", self.world.faults().describe(self.world.faults().calls().saturating_sub(1))));
+            if let Poll::Ready(output) = polled {
+                return Some(output);
+            }
+        }
+        None
+    }
+
+    /// Runs a process call by call; before its call `number` another one runs to its end.
+    pub fn interrupted<T>(&self, number: usize, process: impl Future<Output = T>, mut other: impl FnMut()) -> Option<T> {
+        self.world.faults().take_turns(true);
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut context = Context::from_waker(&waker);
+        let mut process = pin!(process);
+        let mut waits = true;
+        while flag.0.swap(false, Ordering::AcqRel) {
+            if let Poll::Ready(output) = process.as_mut().poll(&mut context) {
+                return Some(output);
+            }
+            if waits && self.world.faults().calls() == number {
+                waits = false;
+                other();
+            }
+            self.check(&|| format!("another before call {number}, after {}", self.world.faults().calls()));
+        }
+        None
+    }
+
+    /// What is true at every moment.
+    pub fn check(&self, when: &dyn Fn() -> String) {
+        let records = self.records();
+        let text = self.text();
+        // Nothing of a grant is on the host that is not on the list.
+        for id in self.granted_in_file() {
+            let record = records.iter().find(|record| record.id == id);
+            let record = record.unwrap_or_else(|| panic!("{}: grant {id} is on the host and not on the list", when()));
+            // And sshd ends it when the record says, but for one that the host could not read an end of.
+            let line = text.lines().find(|line| line.contains(&record.marker())).unwrap();
+            let end = format!("expiry-time=\"{}\"", record.expires_at.strftime("%Y%m%d%H%M%SZ"));
+            assert!(record.without_expiry || line.contains(&end), "{}: {line}", when());
+        }
+        assert_eq!(without_grants(&self.file()), without_grants(&foreign()), "{}", when());
+        assert!(self.lets_in(&master_key()), "{}: the master key is locked out", when());
+        assert!(self.lets_in(&carol()), "{}: carol is locked out", when());
+    }
+}
+
+/// The lines that are no grant's.
+fn without_grants(file: &[u8]) -> Vec<&[u8]> {
+    let lines = file.split(|byte| *byte == b'\n');
+    let has = |line: &[u8]| line.windows(GRANT_COMMENT_PREFIX.len()).any(|window| window == GRANT_COMMENT_PREFIX.as_bytes());
+    let mut lines: Vec<_> = lines.filter(|line| !has(line)).collect();
+    if lines.last().is_some_and(|last| last.is_empty()) {
+        lines.pop();
+    }
+    lines
+}
+
+/// A process that is run call by call.
+pub struct Stepped<'a, T> {
+    lab: &'a Lab,
+    process: Pin<Box<dyn Future<Output = T> + 'a>>,
+}
+
+impl<'a, T> Stepped<'a, T> {
+    pub fn new(lab: &'a Lab, process: impl Future<Output = T> + 'a) -> Self {
+        lab.world.faults().take_turns(true);
+        Self { lab, process: Box::pin(process) }
+    }
+
+    /// Runs until this many calls were made, or to its end, which it has to come to.
+    pub fn run_to(&mut self, calls: usize) -> Option<T> {
+        let flag = Arc::new(Flag(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut context = Context::from_waker(&waker);
+        while self.lab.world.faults().calls() < calls {
+            if let Poll::Ready(output) = self.process.as_mut().poll(&mut context) {
+                return Some(output);
+            }
+            assert!(flag.0.swap(false, Ordering::AcqRel), "it stalls");
+            self.lab.check(&|| format!("two at once, after {}", self.lab.world.faults().calls()));
+        }
+        None
     }
 }
