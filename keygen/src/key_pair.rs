@@ -55,6 +55,25 @@ pub struct KeyAlgorithmError(String);
 impl KeyAlgorithm {
     /// The size of RSA key that `rsa` alone means, in bits: what `ssh-keygen -t rsa` makes.
     pub const DEFAULT_RSA_BITS: usize = 3072;
+
+    /// The same kind in a size that is given apart, as `ssh-keygen -b` takes it; `None` leaves the size.
+    ///
+    /// # Errors
+    /// [`KeyGenerationError::Bits`] for another size than the one that the kind has. An RSA key's is judged by
+    /// [`KeyPair::generate`].
+    pub fn with_bits(self, bits: Option<usize>) -> Result<Self, KeyGenerationError> {
+        let has = match (self, bits) {
+            (_, None) => return Ok(self),
+            (Self::Rsa { .. }, Some(bits)) => return Ok(Self::Rsa { bits }),
+            (Self::Ed25519 | Self::EcdsaP256, _) => 256,
+            (Self::EcdsaP384, _) => 384,
+            (Self::EcdsaP521, _) => 521,
+        };
+        match bits {
+            Some(asked) if asked != has => Err(KeyGenerationError::Bits { algorithm: self, asked, has }),
+            _ => Ok(self),
+        }
+    }
 }
 
 impl FromStr for KeyAlgorithm {
@@ -111,6 +130,16 @@ pub enum KeyGenerationError {
     RsaNotWholeBytes {
         /// Bits asked for.
         asked: usize,
+    },
+    /// A size that this kind of key does not come in.
+    #[error("an {algorithm} key has {has} bits, not {asked}")]
+    Bits {
+        /// The kind asked for.
+        algorithm: KeyAlgorithm,
+        /// Bits asked for.
+        asked: usize,
+        /// Bits that it has.
+        has: usize,
     },
     /// The library for this kind of key found none. It does not happen with a working random number generator.
     #[error("no {algorithm} key could be made")]

@@ -2,11 +2,14 @@
 
 pub mod change;
 mod error;
+mod file_store;
 pub mod fleet;
 pub mod grant;
 pub mod guard;
 pub mod host;
 mod host_files;
+mod key_store;
+mod keys;
 pub mod observe;
 mod observer;
 mod outcome;
@@ -16,8 +19,12 @@ mod vault;
 mod wait;
 
 pub use error::RotationError;
+pub use file_store::FileSystemMasterKeyStore;
+pub use key_store::{EmptyStoreError, MasterKeyStore, MasterKeyStoreError};
+pub use keys::generate_key;
 pub use observer::{NoObserver, Observer, Progress};
 pub use outcome::{End, FleetStatus, HostOutcome, HostStatus, Outcome, Plan, SettleOutcome};
 pub use request::{DEFAULT_GRACE, DEFAULT_PROVISIONAL, Pace, RotationRequest, TakeUp};
 pub use rotator::Rotator;
+pub use toehold_keygen::{KeyAlgorithm, KeyGenerationError, KeyPair, PrivateKeyError, read_private_key_file};
 pub use vault::KeyVault;
