@@ -183,16 +183,8 @@ mod tests {
 
     use super::*;
 
-    const STEPS: [Step; 8] = [
-        Step::Open,
-        Step::Truncate,
-        Step::Write,
-        Step::WriteRest,
-        Step::Sync,
-        Step::Rename,
-        Step::SyncDirectory,
-        Step::Done,
-    ];
+    const STEPS: [Step; 8] =
+        [Step::Open, Step::Truncate, Step::Write, Step::WriteRest, Step::Sync, Step::Rename, Step::SyncDirectory, Step::Done];
 
     fn key(seed: u8) -> KeyPair {
         KeyPair::generate(&mut ChaCha20Rng::from_seed([seed; 32]), KeyAlgorithm::Ed25519).unwrap()

@@ -13,6 +13,7 @@ mod keys;
 pub mod observe;
 mod observer;
 mod outcome;
+pub mod renewal;
 mod request;
 mod rotator;
 mod vault;

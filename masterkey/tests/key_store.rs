@@ -48,7 +48,8 @@ fn an_empty_store_is_an_error_of_its_own() {
 #[test]
 fn every_kind_of_key_is_kept() {
     let mut rng = ChaCha20Rng::from_seed([5; 32]);
-    for (algorithm, bits) in [("ed25519", None), ("ecdsa-p256", None), ("ecdsa-p384", None), ("ecdsa-p521", None), ("rsa", Some(2048))]
+    for (algorithm, bits) in
+        [("ed25519", None), ("ecdsa-p256", None), ("ecdsa-p384", None), ("ecdsa-p521", None), ("rsa", Some(2048))]
     {
         let pair = generate_key(&mut rng, algorithm.parse().unwrap(), bits).unwrap();
         let (_directory, store) = place(b"", 0o600);
