@@ -285,7 +285,27 @@ fn of_two_processes_one_renews() {
             .run(join_all([run_until(&one, &fleet, PACE, 1, takes, until), run_until(&other, &fleet, PACE, 2, takes, until)]))
             .unwrap();
         assert_eq!(days(&fleet.renewals(), start), [1, 2, 3], "{takes:?}");
-        // While one is at it, the other does not even try.
+    }
+}
+
+#[test]
+fn while_one_process_renews_the_others_do_not_even_try() {
+    for takes in [Duration::from_mins(5), Duration::from_hours(2)] {
+        let (world, fleet) = (World::new(), Fleet::default());
+        world.clock().set_auto_advance(false);
+        let start = world.clock().now();
+        let worlds = [world.restart(), world.restart(), world.restart()];
+        let run = |(seed, world)| Process::new(run_until(world, &fleet, PACE, seed, takes, |_| false));
+        let mut processes: Vec<_> = (1..).zip(&worlds).map(run).collect();
+        for minute in 0..7 * 24 * 60 / 2 {
+            // The others come first as often as the one that has begun.
+            processes.rotate_left(minute % 3);
+            for process in &mut processes {
+                assert!(process.run().is_none());
+            }
+            world.clock().advance(Duration::from_mins(1));
+        }
+        assert_eq!(days(&fleet.renewals(), start), [1, 2, 3], "{takes:?}");
         assert_eq!(fleet.0.lock().unwrap().tries, 3, "{takes:?}");
     }
 }
