@@ -3,7 +3,7 @@
 //! The one place in this crate that touches a file of this machine: the store is for people who use the crate alone, and a
 //! trait between it and `std::fs` would only be in their way.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,16 @@ use std::path::{Path, PathBuf};
 use toehold_core::SecretBytes;
 use toehold_keygen::{KeyPair, MAX_PRIVATE_KEY_FILE, read_private_key_file};
 
-use crate::key_store::{EmptyStoreError, MasterKeyStore, MasterKeyStoreError};
+use crate::key_store::{EmptyStoreError, MasterKeyStore, MasterKeyStoreError, Unfinished};
 
 /// What others must not have on a private key, and what they must not have on its directory.
 const ANY: u32 = 0o077;
 const WRITE: u32 = 0o022;
+
+/// The most bytes of two keys.
+const MAX_FILE: usize = 2 * MAX_PRIVATE_KEY_FILE;
+/// The last line of an `OpenSSH` private key file.
+const END: &[u8] = b"-----END OPENSSH PRIVATE KEY-----\n";
 
 /// Keeps the master key in a private key file: `OpenSSH` format, 0600, without passphrase.
 ///
@@ -72,13 +77,33 @@ impl FileSystemMasterKeyStore {
         self.directory().join(name)
     }
 
+    /// A file beside the master key's.
+    fn beside(&self, extension: &str) -> Self {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(extension);
+        Self { path: self.directory().join(name) }
+    }
+
+    /// The keys of an unfinished renewal, one behind the other.
+    fn renewal(&self) -> Self {
+        self.beside(".renewal")
+    }
+
     fn read(&self) -> Result<KeyPair, MasterKeyStoreError> {
+        let path = &self.path;
+        let content = self.content()?.ok_or_else(|| EmptyStoreError { place: path.display().to_string() })?;
+        self.parse(content.expose())
+    }
+
+    fn parse(&self, content: &[u8]) -> Result<KeyPair, MasterKeyStoreError> {
+        read_private_key_file(content, None).map_err(|source| MasterKeyStoreError::Damaged { path: self.path.clone(), source })
+    }
+
+    fn content(&self) -> Result<Option<SecretBytes>, MasterKeyStoreError> {
         let path = &self.path;
         let file = match OpenOptions::new().read(true).open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(EmptyStoreError { place: path.display().to_string() }.into());
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("opening", path)(error)),
         };
         let metadata = file.metadata().map_err(failed("looking at", path))?;
@@ -87,21 +112,19 @@ impl FileSystemMasterKeyStore {
         }
         check(path, metadata.mode(), ANY, "read or written by others", "600")?;
         // Room for all of it at once, so that no half is left behind in freed memory.
-        let mut content = Vec::with_capacity(MAX_PRIVATE_KEY_FILE + 1);
-        let limit = u64::try_from(MAX_PRIVATE_KEY_FILE + 1).unwrap_or(u64::MAX);
+        let mut content = Vec::with_capacity(MAX_FILE + 1);
+        let limit = u64::try_from(MAX_FILE + 1).unwrap_or(u64::MAX);
         let read = file.take(limit).read_to_end(&mut content);
         let content = SecretBytes::new(content);
         read.map_err(failed("reading", path))?;
-        read_private_key_file(content.expose(), None)
-            .map_err(|source| MasterKeyStoreError::Damaged { path: path.clone(), source })
+        Ok(Some(content))
     }
 
-    fn write(&self, key: &KeyPair, mut at: impl FnMut(Step) -> io::Result<()>) -> Result<(), MasterKeyStoreError> {
+    fn write(&self, content: &SecretBytes, mut at: impl FnMut(Step) -> io::Result<()>) -> Result<(), MasterKeyStoreError> {
         let (path, staged) = (&self.path, self.staged());
         if path.file_name().is_none() {
             return Err(MasterKeyStoreError::NotAFile { path: path.clone() });
         }
-        let content = key.to_openssh("toehold-master").map_err(MasterKeyStoreError::Unwritable)?;
         let (first, rest) = content.expose().split_at(content.len() / 2);
 
         let directory = File::open(self.directory()).map_err(failed("opening", self.directory()))?;
@@ -156,8 +179,51 @@ impl MasterKeyStore for FileSystemMasterKeyStore {
     }
 
     async fn save(&self, key: &KeyPair) -> Result<(), MasterKeyStoreError> {
-        self.write(key, |_| Ok(()))
+        self.write(&openssh(key)?, |_| Ok(()))
     }
+
+    type Hold = File;
+
+    async fn hold(&self) -> Result<File, MasterKeyStoreError> {
+        let lock = self.beside(".renewal-lock").path;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&lock).map_err(failed("opening", &lock))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(MasterKeyStoreError::Held { place: lock.display().to_string() }),
+            Err(TryLockError::Error(error)) => Err(failed("locking", &lock)(error)),
+        }
+    }
+
+    async fn load_unfinished(&self) -> Result<Option<Unfinished>, MasterKeyStoreError> {
+        let renewal = self.renewal();
+        let Some(content) = renewal.content()? else { return Ok(None) };
+        let content = content.expose();
+        // The second begins where the first, which we wrote, has ended.
+        let ends = content.windows(END.len()).position(|window| window == END).map_or(content.len(), |at| at + END.len());
+        let (old, new) = content.split_at(ends);
+        Ok(Some(Unfinished { old: renewal.parse(old)?, new: renewal.parse(new)? }))
+    }
+
+    async fn save_unfinished(&self, keys: Option<(&KeyPair, &KeyPair)>) -> Result<(), MasterKeyStoreError> {
+        let renewal = self.renewal();
+        let Some((old, new)) = keys else {
+            return match fs::remove_file(&renewal.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removing", &renewal.path)(error)),
+                _ => Ok(()),
+            };
+        };
+        let (old, new) = (openssh(old)?, openssh(new)?);
+        let mut both = Vec::with_capacity(old.len() + new.len());
+        both.extend_from_slice(old.expose());
+        both.extend_from_slice(new.expose());
+        renewal.write(&SecretBytes::new(both), |_| Ok(()))
+    }
+}
+
+fn openssh(key: &KeyPair) -> Result<SecretBytes, MasterKeyStoreError> {
+    key.to_openssh("toehold-master").map_err(MasterKeyStoreError::Unwritable)
 }
 
 fn check(path: &Path, mode: u32, forbidden: u32, what: &'static str, wanted: &'static str) -> Result<(), MasterKeyStoreError> {
@@ -201,7 +267,8 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let store = FileSystemMasterKeyStore::new(directory.path().join("master"));
             block_on(store.save(&old)).unwrap();
-            let stopped = store.write(&new, |step| if step == stop { Err(io::Error::other("the crash")) } else { Ok(()) });
+            let stopped = store
+                .write(&openssh(&new).unwrap(), |step| if step == stop { Err(io::Error::other("the crash")) } else { Ok(()) });
             assert!(stopped.is_err());
             let renamed = matches!(stop, Step::SyncDirectory | Step::Done);
             assert_eq!(stored(&store), if renamed { &new } else { &old }.public_key().clone(), "{stop:?}");
@@ -219,7 +286,7 @@ mod tests {
         let store = FileSystemMasterKeyStore::new(directory.path().join("master"));
         let mut steps = Vec::new();
         store
-            .write(&key(1), |step| {
+            .write(&openssh(&key(1)).unwrap(), |step| {
                 steps.push(step);
                 Ok(())
             })

@@ -24,16 +24,40 @@ pub trait MasterKeyStore: Send + Sync {
     /// # Errors
     /// [`MasterKeyStoreError`]; the store then holds the old key, or the new one.
     fn save(&self, key: &KeyPair) -> impl Future<Output = Result<(), MasterKeyStoreError>> + Send;
+
+    /// What keeps other renewals away until it is dropped, or its process dies.
+    type Hold: Send;
+
+    /// Begins a renewal; only one at a time.
+    ///
+    /// # Errors
+    /// [`MasterKeyStoreError::Held`] where another one is under way.
+    fn hold(&self) -> impl Future<Output = Result<Self::Hold, MasterKeyStoreError>> + Send;
+
+    /// The two keys of the renewal that was begun and not finished, if there is one.
+    ///
+    /// # Errors
+    /// As [`load`](MasterKeyStore::load); none is no error.
+    fn load_unfinished(&self) -> impl Future<Output = Result<Option<Unfinished>, MasterKeyStoreError>> + Send;
+
+    /// Notes both keys of a renewal beside the stored one, before the first host learns of the new one; `None` once all hosts
+    /// have come along, or back. As durable as [`save`](MasterKeyStore::save): without it, a crash between the phases leaves
+    /// a key on the hosts that nobody holds.
+    ///
+    /// # Errors
+    /// [`MasterKeyStoreError`]; the old note is there, or the new one.
+    fn save_unfinished(&self, keys: Option<(&KeyPair, &KeyPair)>)
+    -> impl Future<Output = Result<(), MasterKeyStoreError>> + Send;
 }
 
-impl<K: MasterKeyStore + ?Sized> MasterKeyStore for &K {
-    fn load(&self) -> impl Future<Output = Result<KeyPair, MasterKeyStoreError>> + Send {
-        (**self).load()
-    }
-
-    fn save(&self, key: &KeyPair) -> impl Future<Output = Result<(), MasterKeyStoreError>> + Send {
-        (**self).save(key)
-    }
+/// A renewal that was begun and not finished. Which of its keys is the stored one tells how far it has come.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "made by implementers")]
+pub struct Unfinished {
+    /// The key that is to go.
+    pub old: KeyPair,
+    /// The key that is to stay.
+    pub new: KeyPair,
 }
 
 /// There is no master key in the store yet.
@@ -77,6 +101,12 @@ pub enum MasterKeyStoreError {
         /// What is wrong.
         #[source]
         source: PrivateKeyError,
+    },
+    /// Another renewal is under way.
+    #[error("another renewal holds {place}")]
+    Held {
+        /// What it holds.
+        place: String,
     },
     /// The key cannot be written.
     #[error("the master key cannot be written")]
