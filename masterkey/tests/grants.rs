@@ -14,8 +14,11 @@ use std::time::Duration;
 use grant_support::{HOUR, Lab, bob, carol, foreign, master, master_key, rng};
 use toehold_core::testing::{CallKind, ExpiryTime, Fault, block_on, sample_identity, sample_public_key};
 use toehold_core::{AuditEntry, Expect, Key, Store as _, Stored};
-use toehold_keygen::Options;
+use toehold_keygen::authorized_keys::Digest;
+use toehold_keygen::{AuthorizedKeys, Options};
 use toehold_masterkey::grant::{GrantError, GrantRequest, GrantStatus};
+use toehold_masterkey::guard::{Violation, Write};
+use toehold_masterkey::observe::{Files, Observation, Presence};
 
 #[test]
 fn a_granted_key_logs_in_until_its_end_which_sshd_brings() {
@@ -101,6 +104,31 @@ fn the_master_key_and_former_ones_are_never_granted() {
         assert!(matches!(error, GrantError::MasterKey { .. }), "{error}");
     }
     assert_eq!((lab.file(), lab.records()), (foreign(), vec![]));
+}
+
+/// A grant of a key that became a master key afterwards, which no program of ours brings about: a rotation does not count the
+/// grant's line, and a write that would touch it is not made.
+#[test]
+fn foreign_bytes_a_rotation_neither_counts_nor_touches_the_line_of_a_grant() {
+    let lab = Lab::new();
+    lab.grant(&lab.request(bob()), 1);
+    let before = Files { first: AuthorizedKeys::parse(lab.file()), second: None };
+    let keys = [bob(), master_key()];
+    let seen = Observation::of(&before, &keys, lab.now());
+    assert_eq!((seen.presence(0), seen.presence(1)), (Presence::Absent, Presence::Permanent));
+
+    let anchor = before.copies(&master_key()).map(|entry| Digest::of(entry.text())).collect::<Vec<_>>();
+    let check = |after: &Files| {
+        let write = Write { keys: &keys, over: &master_key(), proven: &anchor, before: &before, after };
+        write.check()
+    };
+    let mut after = before.clone();
+    after.first.remove(&bob());
+    assert_eq!(check(&after), Err(Violation::ForeignBytes));
+    let mut after = before.clone();
+    after.first.replace_options(&bob(), &Options::new());
+    assert_eq!(check(&after), Err(Violation::ForeignBytes));
+    assert_eq!(check(&before), Ok(()));
 }
 
 #[test]

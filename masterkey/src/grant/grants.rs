@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand_core::CryptoRng;
 use toehold_core::{
-    Account, AuditEvent, AuditSink, ConnectError, Connector, HostKeyPolicy, HostRecord, HostSession as _, Identity, Key, KeyRole,
-    KnownHost, Login, PublicKey, Route, Store, StoreError, Stored, Timer, Timestamp,
+    Account, AuditEvent, AuditSink, ConnectError, Connector, HostKeyPolicy, HostRecord, HostSession as _, Identity, KeyRole,
+    KnownHost, Login, MasterKeyRecord, PublicKey, RetiredKey, Route, Store, StoreError, Stored, Timer, Timestamp,
 };
 use toehold_keygen::replacement::Plan;
 use toehold_keygen::{HostExpiry, Line, Options};
@@ -172,8 +172,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink> Grants<S, C, T, A> {
         let fingerprint = key.fingerprint();
         let on_the_host = host.keys.iter().any(|line| line.role == KeyRole::Master && line.public_key == *key);
         let mut is_master = on_the_host || masters.iter().any(|identity| identity.public_key() == key);
-        for kind in ["masterkey", "retired"] {
-            is_master |= self.store.get(&Key::new([kind, &fingerprint.to_segment()])?).await?.is_some();
+        for key in [MasterKeyRecord::key(&fingerprint)?, RetiredKey::key(&fingerprint)?] {
+            is_master |= self.store.get(&key).await?.is_some();
         }
         if is_master { Err(GrantError::MasterKey { fingerprint }) } else { Ok(()) }
     }

@@ -8,6 +8,7 @@ use super::fenced::write;
 use super::grants::{Change, Grants, MAX_CONFLICTS, NotChanged, run};
 use super::id::GrantId;
 use super::record::{GrantRecord, GrantStatus};
+use crate::error::describe;
 
 /// A grant whose line was seen gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +120,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink> Grants<S, C, T, A> {
                 Ok(self.audit_end(stored.body, what).await)
             }
             Err(NotChanged { error, .. }) => {
-                let reason = described(&error);
+                let reason = describe(&error);
                 drop(write(&self.store, &mut stored, |record| record.reason = Some(reason)).await);
                 Err(error)
             }
@@ -170,16 +171,4 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink> Grants<S, C, T, A> {
         let audited = self.audit.record(event).await.is_ok();
         Ended { record, audited }
     }
-}
-
-/// An error with all that is behind it, on one line.
-fn described(error: &GrantError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -11,6 +11,7 @@ use toehold_core::{Fingerprint, Store, StoreError, Stored, Timer, Timestamp};
 use super::schedule::{Next, RenewalClaim, RenewalSchedule};
 use super::terminate::Termination;
 use super::{Renew, RenewalState};
+use crate::error::describe;
 
 /// How long the schedule is not looked at again at the most: somebody may have changed it.
 const LOOK: Duration = Duration::from_hours(1);
@@ -260,10 +261,10 @@ impl<S: Store, T: Timer> PeriodicalRenewal<S, T> {
         &self,
         stored: Stored<RenewalSchedule>,
         run: &str,
-        error: &(dyn std::error::Error + Send + Sync),
+        error: &(dyn std::error::Error + Send + Sync + 'static),
         report: &mut impl FnMut(RenewalEvent),
     ) -> Result<Round, StoreError> {
-        let reason = described(error);
+        let reason = describe(error);
         let doubled = self.pace.retry.saturating_mul(1_u32.checked_shl(stored.body.failures).unwrap_or(u32::MAX));
         let wait = doubled.clamp(Duration::from_secs(1), self.pace.longest_retry.max(Duration::from_secs(1)));
         let retry_at = self.timer.now().saturating_add(wait);
@@ -304,15 +305,4 @@ async fn either<A: Future, B: Future>(mut first: Pin<&mut A>, mut second: Pin<&m
         Poll::Pending => second.as_mut().poll(context).map(|_| None),
     })
     .await
-}
-
-fn described(error: &(dyn std::error::Error + Send + Sync)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

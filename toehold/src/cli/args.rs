@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use toehold_core::{Account, Fingerprint, SessionId};
 use toehold_keygen::{FromPatterns, FromPatternsError, KeyAlgorithm};
+use toehold_masterkey::grant::GrantId;
 
 /// Take machines from first contact to managed.
 ///
@@ -69,6 +70,8 @@ pub enum Command {
     /// The master key
     #[command(subcommand)]
     Key(Key),
+    /// Let somebody's key in for a limited time, which the host's own sshd ends
+    Grant(Grant),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -360,6 +363,57 @@ pub struct Export {
     /// Write it to this new file (0600) instead of standard output
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// `toehold grant …`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Grant {
+    /// What to do about grants
+    #[command(subcommand)]
+    pub command: Option<GrantCommand>,
+    /// What to grant
+    #[command(flatten)]
+    pub granting: Option<Granting>,
+}
+
+/// `toehold grant ACCOUNT`.
+#[derive(Debug, Args)]
+pub struct Granting {
+    /// user@host[:port], a managed host
+    pub account: Account,
+    /// The public key (a .pub file)
+    #[arg(long, value_name = "FILE", required = true)]
+    pub key: PathBuf,
+    /// For how long, such as 30m, 2h or 7d (up to 366d)
+    #[arg(long = "for", value_name = "TIME", required = true, value_parser = parse_duration)]
+    pub lifetime: Duration,
+    /// Only from these addresses: addresses and blocks, `!` before one that is left out, such as `10.0.0.0/8,2001:db8::/32`
+    #[arg(long, value_name = "CIDR", value_parser = parse_from)]
+    pub from: Option<FromPatterns>,
+    /// An option of sshd(8) for the line, such as `restrict` or `command="uptime"`; may be given several times
+    #[arg(long = "option", value_name = "OPTION")]
+    pub options: Vec<String>,
+    /// Also on a host whose server knows no expiry-time: the key then logs in until `grant sweep` is run after the end
+    #[arg(long)]
+    pub no_expiry: bool,
+}
+
+/// `toehold grant ls` and the others.
+#[derive(Debug, Subcommand)]
+pub enum GrantCommand {
+    /// List the grants, also those that should be gone and are not known to be
+    Ls,
+    /// End a grant now, and see its line gone
+    Revoke {
+        /// The grant's id
+        id: GrantId,
+        /// The host is gone for good: take the grant off the list without having seen anything (only after its end)
+        #[arg(long)]
+        forget: bool,
+    },
+    /// Take away the lines of grants that have ended or were revoked; exit code 3 where some are still owed
+    Sweep,
 }
 
 /// `toehold demo`.

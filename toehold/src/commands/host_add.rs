@@ -235,7 +235,11 @@ pub(super) fn read_selected_keys(how: &Onboarding) -> Result<Vec<ManagedKey>, Fa
     Ok(keys)
 }
 
-fn read_public_key(path: &Path) -> Result<ManagedKey, Failure> {
+/// Reads a `.pub` file.
+///
+/// # Errors
+/// For a file that cannot be read or holds anything but one public key.
+pub(super) fn read_public_key(path: &Path) -> Result<ManagedKey, Failure> {
     let named = |what: String| Failure::new(format!("{}: {what}", path.display()));
     let size = fs::metadata(path).map_err(|error| named(error.to_string()))?.len();
     if size > 64 * 1024 {

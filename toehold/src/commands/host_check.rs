@@ -7,8 +7,10 @@ use toehold_core::{
     Account, Clock as _, ConnectError, Connector as _, CurrentMasterKey, HostKeyPolicy, HostRecord, HostSession as _, Identity,
     Login, PublicKey, RetiredKey, RotationRecord, Route, Stored, Timestamp,
 };
-use toehold_keygen::replacement::{Inspection, KeyFile, inspect};
-use toehold_keygen::{Options, TEMPORARY_COMMENT_PREFIX};
+use toehold_keygen::authorized_keys::Entry;
+use toehold_keygen::replacement::{InspectedFile, Inspection, KeyFile, inspect};
+use toehold_keygen::{GRANT_COMMENT_PREFIX, Options, TEMPORARY_COMMENT_PREFIX, is_grant};
+use toehold_masterkey::grant::GrantRecord;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -117,6 +119,8 @@ struct Known {
     retired: Vec<PublicKey>,
     /// Whether a rotation is open.
     rotation: Option<RotationRecord>,
+    /// Everything that is granted.
+    grants: Vec<GrantRecord>,
 }
 
 impl Known {
@@ -124,7 +128,11 @@ impl Known {
         let keys = context.login_keys().await?;
         let mut retired = retired_keys(context).await?;
         retired.retain(|key| keys.first().is_none_or(|current| current.public_key() != key));
-        Ok(Self { keys, retired, rotation: open_rotation(context).await? })
+        let mut grants = Vec::new();
+        for listed in super::grant::grants(context).await?.list().await? {
+            grants.push(listed?);
+        }
+        Ok(Self { keys, retired, rotation: open_rotation(context).await?, grants })
     }
 
     fn current(&self) -> Option<&PublicKey> {
@@ -236,7 +244,7 @@ pub(super) fn other_keys(record: &HostRecord, inspection: &Inspection) -> usize 
         .files
         .iter()
         .flat_map(|file| file.document.entries())
-        .filter_map(|entry| entry.key().and_then(|found| found.public_key()))
+        .filter_map(|entry| entry.key().filter(|found| !is_grant(found)).and_then(|found| found.public_key()))
         .filter(|key| !record.keys.iter().any(|ours| ours.public_key == *key))
         .count()
 }
@@ -250,14 +258,14 @@ fn differences(record: &HostRecord, known: &Known, inspection: &Inspection, now:
             // Whether it is there, and with which end, changes from one moment to the next.
             continue;
         }
-        let copies = inspection.copies(&key.public_key);
+        let copies = copies(inspection, &key.public_key);
         if copies.is_empty() {
             findings.push(format!("missing: {name}"));
             continue;
         }
         let wanted = Options::parse(key.options.as_bytes()).map(|options| options.to_bytes()).unwrap_or_default();
         for file in &inspection.files {
-            for entry in file.document.find(&key.public_key) {
+            for entry in file.document.find(&key.public_key).filter(is_no_grant) {
                 let theirs = entry.key().and_then(|found| found.options().map(<[u8]>::to_vec)).unwrap_or_default();
                 if theirs != wanted {
                     findings.push(format!(
@@ -299,11 +307,52 @@ fn differences(record: &HostRecord, known: &Known, inspection: &Inspection, now:
             }
         }
     }
+    findings.extend(grants_found(record, known, inspection, now));
     if let Some(lock) = &inspection.lock {
         let since = now.saturating_since(Timestamp::from_unix_seconds(lock.since)).as_secs();
         let holder = lock.holder.as_deref().unwrap_or("somebody unknown");
         findings.push(format!("{} is held by {holder}, for {since} s", lock.path));
     }
     findings.extend(inspection.staged.iter().map(|path| format!("{path} was left behind by an interrupted replacement")));
+    findings
+}
+
+fn is_no_grant(entry: &Entry<'_>) -> bool {
+    entry.key().is_none_or(|line| !is_grant(&line))
+}
+
+/// The lines that hold a key for good: a grant of the same key is another matter.
+fn copies(inspection: &Inspection, key: &PublicKey) -> Vec<(KeyFile, usize)> {
+    let in_file = |found: &InspectedFile| {
+        found.document.find(key).filter(is_no_grant).map(|entry| (found.file, entry.number())).collect::<Vec<_>>()
+    };
+    inspection.files.iter().flat_map(in_file).collect()
+}
+
+/// The lines of grants that should not be there, and those that should and are not.
+fn grants_found(record: &HostRecord, known: &Known, inspection: &Inspection, now: Timestamp) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut seen = Vec::new();
+    for file in &inspection.files {
+        for entry in file.document.entries() {
+            let Some(line) = entry.key().filter(is_grant) else { continue };
+            let comment = String::from_utf8_lossy(line.comment()).into_owned();
+            let id = comment.strip_prefix(GRANT_COMMENT_PREFIX).and_then(|rest| rest.split_whitespace().next());
+            let place = format!("line {} of {}", entry.number(), file.path);
+            match known.grants.iter().find(|grant| Some(grant.id.to_string().as_str()) == id) {
+                None => findings.push(format!("a grant that is not on record is on {place}: {}", id.unwrap_or("without a name"))),
+                Some(grant) if grant.is_owed(now) => {
+                    findings.push(format!(
+                        "grant {} has ended and is still on {place} (toehold grant sweep takes it away)",
+                        grant.id
+                    ));
+                }
+                Some(grant) => seen.push(grant.id),
+            }
+        }
+    }
+    let of_host = known.grants.iter().filter(|grant| grant.route.account == record.route.account && !grant.is_owed(now));
+    let missing = of_host.filter(|grant| !seen.contains(&grant.id));
+    findings.extend(missing.map(|grant| format!("missing: grant {} of {}", grant.id, grant.public_key.fingerprint())));
     findings
 }

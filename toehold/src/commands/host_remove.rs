@@ -56,6 +56,8 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
         stored.body.removing = true;
         stored.save(context.store()).await?;
     }
+    // While our key still opens the host: afterwards nobody could take their lines away.
+    super::grant::end_all(context, account, &masters).await?;
     let record = &stored.body;
     let temporary = temporary_keys(context, account).await?;
     let home = record.home.as_deref().unwrap_or(".");

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod demo;
+mod grant;
 mod host_add;
 mod host_check;
 mod host_invite;
@@ -48,6 +49,7 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Key(Key::Unload) => key::unload(&context()?).await,
         Command::Key(Key::Export(options)) => recovery_copy::export(&context()?, &options).await,
         Command::Key(Key::VerifyCopy { copy, identity }) => recovery_copy::verify(&context()?, &global, &copy, &identity).await,
+        Command::Grant(options) => grant::run(&context()?, options).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "toehold", &mut script);
