@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn anchored_a_save_that_stops_anywhere_leaves_the_old_key_or_the_new_one() {
+    fn a_save_that_stops_anywhere_leaves_the_old_key_or_the_new_one() {
         let (old, new, third) = (key(1), key(2), key(3));
         for stop in STEPS {
             let directory = tempfile::tempdir().unwrap();

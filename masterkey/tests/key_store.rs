@@ -127,7 +127,7 @@ fn saves_until_it_is_killed_where_it_is_told_to() {
 }
 
 #[test]
-fn anchored_a_process_that_is_killed_while_it_saves_leaves_a_whole_key() {
+fn a_process_that_is_killed_while_it_saves_leaves_a_whole_key() {
     let directory = tempfile::tempdir().unwrap();
     let store = FileSystemMasterKeyStore::new(directory.path().join("id_master"));
     let known = [1, 2, 3].map(|seed| key(seed).public_key().clone());

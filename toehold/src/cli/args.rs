@@ -262,6 +262,8 @@ pub enum Key {
     Show,
     /// Renew the master key on every host in two phases, so that nobody is ever locked out; or go on with an interrupted one
     Rotate(Rotate),
+    /// Renew the master key again and again, until it is stopped; for a service manager to run
+    Renew(Renew),
     /// Show the current master key, the rotation that is open, and every host's key; exit code 3 where hosts are owed
     Status,
     /// Lead the hosts that were away to the current key, and drop private keys that no host needs any more
@@ -342,6 +344,41 @@ pub struct Rotate {
     /// Say which hosts would be taken in which order, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `toehold key renew`.
+#[derive(Debug, Args)]
+pub struct Renew {
+    /// Time between two renewals, such as 30d (1m to 366d)
+    #[arg(long, value_name = "TIME", value_parser = parse_interval)]
+    pub every: Duration,
+    /// By how much each one comes earlier at random, at the most half of --every
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_duration)]
+    pub jitter: Duration,
+    /// The new keys' algorithm: ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048 to rsa-8192 [default: ed25519]
+    #[arg(long)]
+    pub algorithm: Option<KeyAlgorithm>,
+    /// What becomes of a rotation where a host cannot be taken along: abort takes all back, defer goes on without it
+    #[arg(long, value_name = "WHAT", default_value = "abort")]
+    pub on_unreachable: Unreachable,
+    /// How long the old key still logs in beside the new one [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub grace: Option<Duration>,
+    /// The hosts with this label or tag (NAME or NAME=VALUE) go first and alone
+    #[arg(long, value_name = "LABEL")]
+    pub canary: Option<String>,
+    /// How many hosts get the new key before the next ones begin
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub wave: Option<u32>,
+    /// How many hosts may fail before a rotation stops (with --on-unreachable defer)
+    #[arg(long, value_name = "N")]
+    pub max_failures: Option<u32>,
+    /// How many hosts at a time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+    /// How long a connection to a host may take, from the login to its end
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_limit)]
+    pub timeout: Duration,
 }
 
 /// What becomes of a rotation where a host cannot be taken along.
@@ -455,6 +492,16 @@ fn parse_ttl(text: &str) -> Result<Duration, String> {
 fn parse_provisional(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if (5..=86_400).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 5s and 24h")) }
+}
+
+/// Time between two renewals.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if (60..=366 * 86_400).contains(&duration.as_secs()) {
+        Ok(duration)
+    } else {
+        Err(format!("{text} is not between 1m and 366d"))
+    }
 }
 
 /// How long something is waited for.

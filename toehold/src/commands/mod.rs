@@ -11,6 +11,7 @@ mod init;
 mod key;
 mod operator;
 mod recovery_copy;
+mod renew;
 mod rotate;
 mod rotation_display;
 mod session;
@@ -43,6 +44,7 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Session(Session::Recover { id }) => session::recover(&context()?, id).await,
         Command::Key(Key::Show) => key::show(&context()?).await,
         Command::Key(Key::Rotate(options)) => rotate::rotate(&context()?, options).await,
+        Command::Key(Key::Renew(options)) => renew::renew(&context()?, options).await,
         Command::Key(Key::Status) => rotate::status(&context()?).await,
         Command::Key(Key::Settle { concurrency, timeout }) => rotate::settle(&context()?, concurrency, timeout).await,
         Command::Key(Key::Load { lifetime, confirm }) => key::load(&context()?, lifetime, confirm).await,

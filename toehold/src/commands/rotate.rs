@@ -325,7 +325,7 @@ fn host_document(host: &HostStatus) -> Value {
 }
 
 /// Lets the agent that the operator uses hold the current master key, and none that is not current any more.
-async fn sync_agent(context: &Context) -> Result<(), Failure> {
+pub(super) async fn sync_agent(context: &Context) -> Result<(), Failure> {
     let Some(agent) = &context.agent else { return Ok(()) };
     let Some(current) = master_key::current_master_key(context.store()).await? else { return Ok(()) };
     let vault = context.state.vault().await?;
@@ -371,7 +371,7 @@ fn failure(error: RotationError) -> Failure {
 }
 
 /// Who does this, for other operators to read.
-fn operator() -> String {
+pub(super) fn operator() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
     let user = user.unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
