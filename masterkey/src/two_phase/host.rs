@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand_core::CryptoRng;
 use toehold_core::{Account, ConnectError, Connector, HostKeyPolicy, HostSession as _, Identity, Login, PublicKey, Route, Timer};
+use toehold_keygen::HostExpiry;
 use toehold_keygen::replacement::Plan;
 
 use crate::change::{Change, Making};
@@ -155,10 +156,15 @@ impl Host {
             Plan::new(&mut **rng, server.home.as_deref().unwrap_or("."), "renewal")
         };
         let plan = plan.map_err(|error| WorkError::Lasting(describe(&error)))?;
+        let software = session.software().map(str::to_owned);
+        let expiry = HostExpiry::find(software.as_deref(), session.files()).await;
+        let expiry = expiry.map_err(|error| WorkError::Passing(describe(&error)))?;
+        self.machine.reads_expiry(expiry.at(errand.timer.now()).is_some());
         let making = Making {
             keys,
             generation: 0,
             account: server.route.account.clone(),
+            expiry,
             provisional: errand.provisional,
             grace: Duration::ZERO,
         };
