@@ -135,7 +135,7 @@ impl FileSystemMasterKeyStore {
         }
         let mut step = |step: Step, doing, path: &Path| at(step).map_err(failed(doing, path));
         step(Step::Open, "opening", &staged)?;
-        let mut file = self.open_staged(&staged)?;
+        let mut file = Self::open_staged(&staged)?;
         step(Step::Truncate, "emptying", &staged)?;
         file.set_len(0).map_err(failed("emptying", &staged))?;
         step(Step::Write, "writing", &staged)?;
@@ -153,7 +153,7 @@ impl FileSystemMasterKeyStore {
 
     /// Opens the staged file for us alone. It is locked until it has its final name: whoever waits for the lock finds then
     /// that it holds another file than the one that bears the name, and opens anew.
-    fn open_staged(&self, staged: &Path) -> Result<File, MasterKeyStoreError> {
+    fn open_staged(staged: &Path) -> Result<File, MasterKeyStoreError> {
         loop {
             match fs::symlink_metadata(staged) {
                 Ok(metadata) if !metadata.is_file() => return Err(MasterKeyStoreError::NotAFile { path: staged.to_owned() }),

@@ -52,22 +52,22 @@ fn holds_grant_recorded_when_it_is_revoked_while_it_is_being_given() {
 /// then the other.
 #[test]
 fn holds_grant_recorded_when_both_stop_half_way() {
-    let giving = calls(&Lab::new(), |lab| drop(lab.try_grant(&lab.request(bob()), 1).unwrap().unwrap()));
+    let count = calls(&Lab::new(), |lab| drop(lab.try_grant(&lab.request(bob()), 1).unwrap().unwrap()));
     let given = Lab::new();
     let id = given.grant(&given.request(bob()), 1).record.id;
     let ending = calls(&given, |lab| drop(lab.revoke(id).unwrap()));
-    for (first, second) in (1..giving).flat_map(|first| (1 + first % 2..ending).step_by(2).map(move |second| (first, second))) {
+    for (first, second) in (1..count).flat_map(|first| (1 + first % 2..ending).step_by(2).map(move |second| (first, second))) {
         let (lab, request, master) = (Lab::new(), given.request(bob()), master());
         let (masters, grants) = ([&master], lab.grants());
-        let mut giver = Stepped::new(&lab, async { grants.grant(&request, &masters, &mut rng(1)).await });
-        assert!(giver.run_to(first).is_none());
+        let mut giving_one = Stepped::new(&lab, async { grants.grant(&request, &masters, &mut rng(1)).await });
+        assert!(giving_one.run_to(first).is_none());
         let Some(record) = lab.records().pop() else { continue };
-        let (other, ender_rng) = (lab.restart(), &mut rng(2));
+        let (other, other_rng) = (lab.restart(), &mut rng(2));
         let others = other.grants();
-        let mut ender = Stepped::new(&other, async { others.revoke(record.id, &masters, ender_rng).await });
-        let early = ender.run_to(second);
-        let granted = giver.run_to(usize::MAX).unwrap();
-        let ended = early.unwrap_or_else(|| ender.run_to(usize::MAX).unwrap());
+        let mut revoking_one = Stepped::new(&other, async { others.revoke(record.id, &masters, other_rng).await });
+        let early = revoking_one.run_to(second);
+        let granted = giving_one.run_to(usize::MAX).unwrap();
+        let ended = early.unwrap_or_else(|| revoking_one.run_to(usize::MAX).unwrap());
         let when = format!("given up to call {first}, revoked up to {second}: {granted:?}, {ended:?}");
         match ended {
             Ok(_) => assert!(!lab.lets_in(&bob()) && lab.records().is_empty(), "{when}"),

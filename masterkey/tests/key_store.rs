@@ -136,7 +136,7 @@ fn a_process_that_is_killed_while_it_saves_leaves_a_whole_key() {
     for round in 0..40 {
         fs::write(store.path(), b"").unwrap();
         block_on(store.save(&key(1))).unwrap();
-        let mut saver = Command::new(std::env::current_exe().unwrap())
+        let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "saves_until_it_is_killed_where_it_is_told_to", "--test-threads", "1"])
             .env(SAVER, store.path())
             .stdout(Stdio::null())
@@ -153,8 +153,8 @@ fn a_process_that_is_killed_while_it_saves_leaves_a_whole_key() {
             let there = block_on(store.load()).unwrap_or_else(|error| panic!("round {round}: {error}"));
             assert!(known.contains(there.public_key()));
         }
-        saver.kill().unwrap();
-        saver.wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
         let there = block_on(store.load()).unwrap_or_else(|error| panic!("round {round}: {error}"));
         assert!(known.contains(there.public_key()), "round {round}");
         saved += 1;

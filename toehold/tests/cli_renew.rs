@@ -88,17 +88,17 @@ fn a_renewal_that_was_missed_takes_place_once_and_the_next_is_an_interval_away()
     let old = fleet.current();
     is_due(&fleet);
     let mut renewer = Renewer::start(&fleet, &[]);
-    let renewed = renewer.says("renewed");
+    let took_place = renewer.says("renewed");
     renewer.says("waiting");
     assert_eq!(renewer.stops(), Some(0));
     let new = fleet.current();
-    assert_eq!(renewed["key"], new.public_key().fingerprint().to_string());
+    assert_eq!(took_place["key"], new.public_key().fingerprint().to_string());
     fleet.is_settled(&fleet.all(), &[&old], "after the renewal");
 
     // Started again, there is nothing to be done.
     let mut renewer = Renewer::start(&fleet, &[]);
     let waiting = renewer.says("waiting");
-    assert_eq!(waiting["until"], renewed["due_at"]);
+    assert_eq!(waiting["until"], took_place["due_at"]);
     assert_eq!(renewer.stops(), Some(0));
     assert_eq!(fleet.current().public_key(), new.public_key());
 }

@@ -200,7 +200,7 @@ impl<'c, C: Connector, T: Timer> BothAllowed<'c, C, T> {
     }
 }
 
-impl<'c, C: Connector, T: Timer> NewSaved<'c, C, T> {
+impl<C: Connector, T: Timer> NewSaved<'_, C, T> {
     /// Takes the old key away from every server, over a login with the new one, and sees it refused.
     ///
     /// # Errors

@@ -57,7 +57,6 @@ pub struct Global {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it in a process")]
 pub enum Command {
     /// Make the state directory: an identity that seals it, and the fleet's master key
     Init(Init),

@@ -46,7 +46,7 @@ pub(super) async fn renew(context: &Context, options: args::Renew) -> Result<Exi
         signals.wait().await;
         // A rotation that is under way sees the signal, too, and comes to a place where it can be left.
         termination.terminate();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = renewal.run(&mut fleet, &mut rng, report) => {}
