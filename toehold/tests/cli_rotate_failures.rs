@@ -279,7 +279,7 @@ fn a_host_whose_sshd_has_the_new_key_revoked() {
     let old = fleet.current();
     let mut running = Running::start(&fleet.toehold, &arguments(&["--grace", "0s", "--concurrency", "1"]));
     running.until(|event| event["event"] == "phase").unwrap();
-    running.signal(Signal::STOP);
+    running.stop(&fleet.toehold);
     // The rotation is on record with its new key; that host is told of it before it is asked for it.
     let status = fleet.toehold.run(["--json", "key", "status"]).json();
     let new: PublicKey = status["rotation"]["new"].as_str().expect("an open rotation").parse().unwrap();

@@ -46,7 +46,7 @@ fn r8_a_leader_who_was_taken_over_is_fenced_off() {
     let old = fleet.current();
     let mut running = Running::start(&fleet.toehold, &arguments(&["--grace", "0s", "--concurrency", "1"]));
     running.until(|event| event["event"] == "host_step").unwrap();
-    running.signal(Signal::STOP);
+    running.stop(&fleet.toehold);
     // Its leader wrote just now: nobody else goes on without saying so.
     let polite = fleet.toehold.run(arguments(&["--resume"])).ends(1);
     assert!(polite.stderr.contains("--take-over"), "{}", polite.stderr);
