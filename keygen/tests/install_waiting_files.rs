@@ -26,7 +26,7 @@ fn a_file_that_nobody_will_read_back_is_refused() {
     for sh in SHELLS {
         for size in [100_000_000, MAX_AUTHORIZED_KEYS + 1, MAX_AUTHORIZED_KEYS - 100] {
             let host = with_size(sh, size);
-            host.run().refused("is over 16 MiB");
+            host.run().refused("is too large");
             assert_eq!(fs::metadata(host.file()).unwrap().len(), size, "{sh}");
             assert_eq!(fs::read_dir(host.ssh()).unwrap().count(), 1, "{sh}");
         }

@@ -15,7 +15,7 @@ export LC_ALL=C PATH="$PATH:/usr/sbin";
 e() { echo "toehold: $*" >&3; exit 1; };
 D= F= N= W= A= S=;
 # What is added to the file.
-B() { [ -z "$N" ] || echo; printf "%s\n" "$L"; };
+B() { [ -z $N ] || echo; printf "%s\n" "$L"; };
 # Takes back what was done. The file is cut only where all behind its old end is ours, whole or begun: what somebody else has
 # appended meanwhile stays, and then so does our line, which has its own end.
 Z() {
@@ -25,7 +25,7 @@ Z() {
     [ "$x" = . ] || case $(B; echo .) in
     "${x%.}"*) dd if=/dev/null of="$f" bs=1 seek=$W;;
     *) D= A= c="others wrote $f, the line stays until $w"; esac;
-    [ -s "$f" ] || [ -z "$F" ] || rm "$f"; fi;
+    [ -s "$f" ] || [ -z $F ] || rm "$f"; fi;
   [ $A ] && rm -f "$p" "$p.$$"; [ $D ] && rmdir "$d";
   echo "toehold: $c" >&3; exit 1; };
 trap Z 0;
@@ -55,7 +55,7 @@ l "$d" || D=1;
 if l "$f"; then
   [ -f "$f" ] || e "$f is no file";
 # What undoes the line over SFTP reads no larger file (MAX_AUTHORIZED_KEYS), ours included.
-  [ $(wc -c <"$f") -lt 16773120 ] || e "$f is over 16 MiB";
+  [ $(wc -c <"$f") -lt 16773120 ] || e "$f is too large";
   [ $(cd "$d"; ls -dZ . $a | cut -sd: -f3 | uniq | wc -l) != 2 ] || e "$f lost its SELinux type, use restorecon";
   [ -s "$f" ] && [ $(tail -c 1 "$f" | wc -l) = 0 ] && N=1;
 else F=1; fi;
@@ -64,7 +64,7 @@ else F=1; fi;
 # What sshd makes of this account (O6): its own answer where it gives one, else the global part of its configuration. The
 # loop leaves the host keys' paths and the ports.
 C=$({ sshd -T -C "user=$u,host=x,addr=127.0.0.1" || { cd /etc/ssh; for x in sshd_config.d/*f sshd_config; do
-    sed "/^[^!-~]*[Mm][Aa][Tt][Cc][Hh]/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/$a; } |
+    sed "/^[^!-~]*[Mm][Aa][Tt]/,\$d;s/[=\"]/ /g" $x; done; }; echo authorizedkeysfile .ssh/$a; } |
 grep -iE "port|hostkey[^a]|keys[fc]|chroot|forcec|pubkeyau" | while read -r x v; do
   case $x in *[A-Z]*) x=$(echo "$x" | tr A-Z a-z); esac;
   case $x=$v in
@@ -110,7 +110,8 @@ L="restrict,command=$q$y$q${t:+,expiry-time=$q$t$q}$r $k toehold-temporary:$i";
 
 # Proof of the host keys (O4, O5).
 H() { x=$(sha256sum || sha256 || openssl dgst -sha256); x=${x##*= }; echo ${x%% *}; };
-T() { while read -r x y v; do case $x in ssh-*|ecdsa-*|sk-*) x=$(echo "$y" | H); x=$({ echo ${s}i; echo $x; } | H); { echo ${s}o; echo $x; } | H; esac; done; };
+G() { { echo $s$1; echo $x; } | H; };
+T() { while read -r x y v; do case $x in ssh-*|ecdsa-*|sk-*) x=$(echo "$y" | H); x=$(G i); G o; esac; done; };
 #if files
 for x; do [ -r "$x" ] || e "cannot read $x"; done;
 #fi
@@ -120,10 +121,10 @@ C=" "$(echo $C 22)" ";
 [ ${#P} -gt 63 ] || e "cannot read a host key, be root or use --host-key";
 
 # Nothing was written so far. From here on a failure takes back whatever was. The proof is there before the key is.
-[ -z "$D" ] || mkdir "$d" || e "cannot make $d";
+[ -z $D ] || mkdir "$d" || e "cannot make $d";
 [ -e "$p" ] || { A=1; set -C; printf "%s\n" $P ${D:+new:.ssh} ${F:+new:$a} ${N:+new:newline} >"$p.$$" && mv "$p.$$" "$p"; } || e "cannot write $p";
 grep -qF "$k" "$f" || {
   W=$(cat "$f" | wc -c);
   B >>"$f" && grep -qxF "$L" "$f" || e "cannot write $f"; };
 trap - 0;
-echo "toehold: $u has the temporary key until $w. Go back to the other terminal."
+echo "toehold: $u has the temporary key until $w."
