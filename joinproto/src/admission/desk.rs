@@ -1,0 +1,553 @@
+//! Admission over a store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rand_core::CryptoRng;
+use toehold_core::{Clock, Key, KeyError, SecretBytes, Store, StoreError, Stored};
+
+use super::decide::{Check, Refusal, Request, Verdict, admit, check_agent, first_slot};
+use super::record::{AgentRecord, AgentState, Holder, Protocol, Role, TokenRecord, UseRecord};
+use crate::encoding;
+use crate::keyring::{Keyring, KeyringError, SharedKeys};
+use crate::names;
+use crate::token::{Token, TokenId};
+use crate::v3::{AgentId, Confirmed, Proven, TokenSigner};
+
+/// The most uses of one token.
+pub const MAX_USES: u32 = 10_000;
+/// The most tokens for Opni's agents at once. Their signatures go out in one answer, of which real agents read 4 MiB; a token's is
+/// 126 bytes. What is left holds those that several commands make at the same moment.
+pub const MAX_OPNI_TOKENS: usize = 33_000;
+/// How long a token lives by default.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// How often a write that somebody else's came before is tried again.
+const TRIES: u32 = 64;
+
+/// Seals secrets for rest in a store.
+pub trait Vault: Send + Sync {
+    /// Seals `secret`; only [`Vault::open`] under the same name brings it back.
+    ///
+    /// # Errors
+    /// Why not, in words, without the secret.
+    fn seal(&self, name: &str, secret: &SecretBytes) -> Result<String, String>;
+
+    /// Opens what [`Vault::seal`] made.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn open(&self, name: &str, sealed: &str) -> Result<SecretBytes, String>;
+}
+
+/// Why admission did not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeskError {
+    /// The token to be made cannot be.
+    #[error("no such token can be made: {0}")]
+    BadToken(&'static str),
+    /// Others kept writing the same records; nothing was decided.
+    #[error("too many others at once; try again")]
+    Busy,
+    /// A keyring in the store is none.
+    #[error("the keyring of agent {agent} cannot be read")]
+    Keyring {
+        /// Whose.
+        agent: String,
+        /// What is wrong with it.
+        #[source]
+        source: KeyringError,
+    },
+    /// The client's ephemeral key is of small order.
+    #[error("the client's ephemeral key is not one to agree on a secret with")]
+    PeerKey,
+    /// Not admitted, after proof.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another attempt of the same machine came first; it may try again.
+    #[error("another attempt of the same agent came first; join again")]
+    Superseded,
+    /// There is no such token or agent, or what was presented does not prove it. Nothing is told to the peer.
+    #[error("there is no such token or agent, or it is not proven")]
+    Unknown,
+    /// Something cannot be sealed or opened.
+    #[error("what belongs to {name} cannot be sealed or opened: {reason}")]
+    Vault {
+        /// To what it belongs.
+        name: String,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+impl From<KeyError> for DeskError {
+    fn from(error: KeyError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// How a token is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewToken {
+    /// For Opni's agents. Its secret then stays with the gateway, sealed.
+    pub for_opni: bool,
+    /// What machines join as.
+    pub role: Role,
+    /// How long it lives; from now.
+    pub lifetime: Duration,
+    /// How often it can be used, 1 to [`MAX_USES`].
+    pub uses: u32,
+    /// Labels of the agents that join with it.
+    pub labels: BTreeMap<String, String>,
+    /// The only client that may join with it.
+    pub client_id: Option<String>,
+    /// From where; empty: from everywhere.
+    pub from: Vec<IpNet>,
+    /// v1 alone: see [`TokenRecord::may_extend`].
+    pub may_extend: bool,
+}
+
+impl NewToken {
+    /// A token for v3: one use, one hour, from everywhere.
+    pub fn new(role: Role) -> Self {
+        Self {
+            for_opni: false,
+            role,
+            lifetime: DEFAULT_LIFETIME,
+            uses: 1,
+            labels: BTreeMap::new(),
+            client_id: None,
+            from: Vec::new(),
+            may_extend: false,
+        }
+    }
+
+    fn check(&self) -> Result<(), DeskError> {
+        let bad = |reason| Err(DeskError::BadToken(reason));
+        if self.uses == 0 || self.uses > MAX_USES {
+            return bad("it has 1 to 10,000 uses");
+        }
+        if self.lifetime.as_secs() == 0 {
+            return bad("it has to live for a second at least");
+        }
+        if !self.labels.iter().all(|(name, value)| names::is_label_name(name) && names::is_label_value(value)) {
+            return bad("label names and values are up to 64 letters, digits, '-', '_' and '.'");
+        }
+        let id = |id: &String| if self.for_opni { names::is_client_id(id) } else { id.parse::<AgentId>().is_ok() };
+        if !self.client_id.as_ref().is_none_or(id) {
+            return bad("the client id is none (a v3 client's id follows from its key)");
+        }
+        if self.may_extend && !self.for_opni {
+            return bad("only a token for Opni's agents may extend one");
+        }
+        Ok(())
+    }
+}
+
+/// How often a token was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Uses that are taken.
+    pub taken: u32,
+    /// Uses that were revoked, taken or not.
+    pub revoked: u32,
+}
+
+/// An agent's keys as they were read.
+#[derive(Debug)]
+pub struct AgentKeys {
+    id: String,
+    agent: Option<AgentRecord>,
+    keys: Vec<SharedKeys>,
+}
+
+impl AgentKeys {
+    /// The keys.
+    pub fn keys(&self) -> &[SharedKeys] {
+        &self.keys
+    }
+
+    /// The agent, if there is one.
+    pub fn agent(&self) -> Option<&AgentRecord> {
+        self.agent.as_ref()
+    }
+}
+
+/// A client that has a use of a token, and has yet to show that it has the keys.
+#[derive(Debug)]
+pub struct Admitted {
+    token: TokenRecord,
+    request: Request,
+    /// What is stored of the agent, to be replaced by what comes.
+    pub(super) agent: Option<Stored<AgentRecord>>,
+}
+
+impl Admitted {
+    /// What it joins as.
+    pub fn role(&self) -> &Role {
+        &self.token.role
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.token.labels
+    }
+
+    /// Its id.
+    pub fn client_id(&self) -> &str {
+        &self.request.client_id
+    }
+
+    pub(super) fn record(&self, state: AgentState) -> AgentRecord {
+        AgentRecord {
+            state,
+            since: self.request.now,
+            token: self.token.id,
+            token_expires_at: self.token.expires_at,
+            key: match &self.request.holder {
+                Holder::Key(key) => Some(key.clone()),
+                Holder::Id { .. } => None,
+            },
+            attempt: None,
+            role: self.token.role.clone(),
+            labels: self.token.labels.clone(),
+            capabilities: BTreeSet::new(),
+            sealed_keyring: None,
+        }
+    }
+
+    pub(super) fn new(token: TokenRecord, request: Request, agent: Option<Stored<AgentRecord>>) -> Self {
+        Self { token, request, agent }
+    }
+
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    pub(super) fn token(&self) -> &TokenRecord {
+        &self.token
+    }
+}
+
+/// Admission over a store: the same for any number of gateways at one store.
+#[derive(Debug)]
+pub struct Desk<S, C, V> {
+    /// Where tokens and agents are.
+    pub store: S,
+    /// Tells the time.
+    pub clock: C,
+    /// Seals what a gateway has to have in clear.
+    pub vault: V,
+}
+
+impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
+    /// Makes a token. What the store gets of a v3 token cannot be joined with; the returned secret is nowhere else.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub async fn create<R: CryptoRng + ?Sized>(&self, new: NewToken, rng: &mut R) -> Result<Token, DeskError> {
+        new.check()?;
+        if new.for_opni && self.opni_tokens().await?.len() >= MAX_OPNI_TOKENS {
+            return Err(DeskError::BadToken(
+                "there are 33,000 for Opni's agents, and one more would make their first answer larger than they read",
+            ));
+        }
+        let token = Token::generate(rng);
+        let protocol = if new.for_opni {
+            let secret = SecretBytes::new(token.expose_text().as_bytes().to_vec());
+            Protocol::Opni { sealed_token: self.seal(token_key(token.id())?.as_str(), &secret)? }
+        } else {
+            Protocol::V3 { key: TokenSigner::new(&token).key() }
+        };
+        let now = self.clock.now();
+        let record = TokenRecord {
+            id: token.id(),
+            protocol,
+            role: new.role,
+            uses: new.uses,
+            created_at: now,
+            expires_at: now.saturating_add(new.lifetime),
+            labels: new.labels,
+            client_id: new.client_id,
+            from: new.from,
+            may_extend: new.may_extend,
+        };
+        Stored::create(&self.store, token_key(token.id())?, record).await?;
+        Ok(token)
+    }
+
+    /// A token as it is stored.
+    ///
+    /// # Errors
+    /// As [`Stored::read`].
+    pub async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, DeskError> {
+        Ok(Stored::read(&self.store, &token_key(id)?).await?.map(|stored| stored.body))
+    }
+
+    /// An agent as it is stored; `None` also for the mark that one was removed.
+    ///
+    /// # Errors
+    /// As [`Stored::read`].
+    pub async fn agent(&self, id: &str) -> Result<Option<AgentRecord>, DeskError> {
+        let stored: Option<Stored<AgentRecord>> = Stored::read(&self.store, &agent_key(id)?).await?;
+        Ok(stored.map(|stored| stored.body).filter(|agent| matches!(agent.state, AgentState::Pending | AgentState::Joined)))
+    }
+
+    /// Admits a v3 client that has proven itself: takes a use of its token, or finds the one that it has.
+    ///
+    /// # Errors
+    /// [`DeskError::Refused`] with the reason to tell it.
+    pub async fn admit(&self, proven: &Proven) -> Result<Admitted, DeskError> {
+        let request = Request {
+            holder: Holder::Key(encoding::hex(proven.identity())),
+            client_id: proven.agent().to_string(),
+            source: proven.source(),
+            now: self.clock.now(),
+        };
+        self.admit_as(proven.token(), request).await
+    }
+
+    /// As [`Desk::admit`], for who has proven the token and the identity elsewhere.
+    ///
+    /// # Errors
+    /// As [`Desk::admit`].
+    pub async fn admit_as(&self, token: TokenId, request: Request) -> Result<Admitted, DeskError> {
+        let token = self.token(token).await?.ok_or(DeskError::Unknown)?;
+        token.check(&request, Check::V3)?;
+        let agent = Stored::read(&self.store, &agent_key(&request.client_id)?).await?;
+        check_agent(agent.as_ref().map(|stored| &stored.body), &token, &request)?;
+        self.take(&token, &request).await?;
+        Ok(Admitted::new(token, request, agent))
+    }
+
+    /// Stores the agent, once its client has confirmed the keys; then it has joined.
+    ///
+    /// # Errors
+    /// [`DeskError::Superseded`] where the agent was written since it was admitted (another attempt, or it was removed).
+    pub async fn complete(&self, admitted: Admitted, confirmed: Confirmed) -> Result<AgentRecord, DeskError> {
+        let key = agent_key(admitted.client_id())?;
+        let mut record = admitted.record(AgentState::Joined);
+        record.attempt = Some(encoding::hex(&confirmed.attempt));
+        record.sealed_keyring = Some(self.seal(key.as_str(), &Keyring::of(confirmed.keys).expose_json())?);
+        self.write_agent(key, admitted.agent, record).await.map(|stored| stored.body)
+    }
+
+    /// Writes an agent over what was read of it; where the store does not know whether it did, asks it.
+    pub(super) async fn write_agent(
+        &self,
+        key: Key,
+        read: Option<Stored<AgentRecord>>,
+        record: AgentRecord,
+    ) -> Result<Stored<AgentRecord>, DeskError> {
+        let written = match read {
+            Some(mut stored) => {
+                stored.body = record.clone();
+                stored.save(&self.store).await.map(|()| stored)
+            }
+            None => Stored::create(&self.store, key.clone(), record.clone()).await,
+        };
+        match written {
+            Ok(stored) => Ok(stored),
+            Err(StoreError::Conflict { .. }) => self.find(&key, &record).await?.ok_or(DeskError::Superseded),
+            Err(error @ StoreError::Unavailable { .. }) => match self.find(&key, &record).await {
+                Ok(Some(stored)) => Ok(stored),
+                _ => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is stored, if it is this very record.
+    async fn find(&self, key: &Key, record: &AgentRecord) -> Result<Option<Stored<AgentRecord>>, DeskError> {
+        let stored: Option<Stored<AgentRecord>> = Stored::read(&self.store, key).await?;
+        Ok(stored.filter(|stored| record.attempt.is_some() && stored.body == *record))
+    }
+
+    /// Takes a use of a token for a client, or finds the one that it has.
+    pub(super) async fn take(&self, token: &TokenRecord, request: &Request) -> Result<(), DeskError> {
+        let first = first_slot(token.uses, &request.holder);
+        let mut steps = 0;
+        let mut tries = 0;
+        while steps < token.uses {
+            let slot = (first + steps) % token.uses;
+            let key = use_key(token.id, slot)?;
+            let found: Option<Stored<UseRecord>> = Stored::read(&self.store, &key).await?;
+            let written = match admit(found.as_ref().map(|stored| &stored.body), request)? {
+                Verdict::Next => {
+                    steps += 1;
+                    continue;
+                }
+                Verdict::Take(record) => Stored::create(&self.store, key, record).await.map(|_| ()),
+                Verdict::Again(record) => match found {
+                    Some(mut stored) => {
+                        stored.body = record;
+                        stored.save(&self.store).await
+                    }
+                    None => continue,
+                },
+            };
+            match written {
+                Ok(()) => return Ok(()),
+                // Somebody was faster, perhaps this same client at another gateway: look at this very use again, and pass it
+                // only when it is seen to be another's.
+                Err(StoreError::Conflict { .. }) if tries < TRIES => tries += 1,
+                Err(StoreError::Conflict { .. }) => return Err(DeskError::Busy),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Refusal::Exhausted.into())
+    }
+
+    /// Whether a client could take a use, without taking it.
+    pub(super) async fn could_take(&self, token: &TokenRecord, request: &Request) -> Result<(), DeskError> {
+        let first = first_slot(token.uses, &request.holder);
+        for step in 0..token.uses {
+            let found: Option<Stored<UseRecord>> =
+                Stored::read(&self.store, &use_key(token.id, (first + step) % token.uses)?).await?;
+            if admit(found.as_ref().map(|stored| &stored.body), request)? != Verdict::Next {
+                return Ok(());
+            }
+        }
+        Err(Refusal::Exhausted.into())
+    }
+
+    /// The keys of an agent, to check a challenge's answer with; none where there is no such agent.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub async fn keys(&self, id: &str) -> Result<AgentKeys, DeskError> {
+        let agent = self.agent(id).await?;
+        let keys = match &agent {
+            Some(agent) => self.keyring(id, agent)?.shared_keys,
+            None => Vec::new(),
+        };
+        Ok(AgentKeys { id: id.to_owned(), agent, keys })
+    }
+
+    pub(super) fn keyring(&self, id: &str, agent: &AgentRecord) -> Result<Keyring, DeskError> {
+        let Some(sealed) = &agent.sealed_keyring else { return Ok(Keyring::default()) };
+        let json = self.open(agent_key(id)?.as_str(), sealed)?;
+        Keyring::parse(json.expose()).map_err(|source| DeskError::Keyring { agent: id.to_owned(), source })
+    }
+
+    /// The agent has authenticated with its keys: a pending one has now joined. Safe to call each time.
+    ///
+    /// # Errors
+    /// [`DeskError::Superseded`] where it was made anew or removed in the meantime: then it is not authenticated.
+    pub async fn confirm(&self, seen: &AgentKeys) -> Result<(), DeskError> {
+        let sealed = seen.agent.as_ref().and_then(|agent| agent.sealed_keyring.as_ref()).ok_or(DeskError::Unknown)?;
+        let stored: Option<Stored<AgentRecord>> = Stored::read(&self.store, &agent_key(&seen.id)?).await?;
+        let Some(mut stored) = stored.filter(|stored| stored.body.sealed_keyring.as_ref() == Some(sealed)) else {
+            return Err(DeskError::Superseded);
+        };
+        match stored.body.state {
+            AgentState::Joined => Ok(()),
+            AgentState::Pending => {
+                stored.body.state = AgentState::Joined;
+                stored.body.since = self.clock.now();
+                stored.save(&self.store).await.map_err(|error| match error {
+                    StoreError::Conflict { .. } => DeskError::Superseded,
+                    error => error.into(),
+                })
+            }
+            AgentState::Reserved | AgentState::Removed => Err(DeskError::Superseded),
+        }
+    }
+
+    /// Removes an agent. A mark stays, so that no token that is there now brings it back.
+    ///
+    /// # Errors
+    /// [`DeskError::Unknown`] where there is none.
+    pub async fn remove_agent(&self, id: &str) -> Result<(), DeskError> {
+        let key = agent_key(id)?;
+        for _ in 0..TRIES {
+            let stored: Option<Stored<AgentRecord>> = Stored::read(&self.store, &key).await?;
+            let Some(mut stored) = stored else { return Err(DeskError::Unknown) };
+            if stored.body.state == AgentState::Removed {
+                return Ok(());
+            }
+            stored.body.state = AgentState::Removed;
+            stored.body.since = self.clock.now();
+            stored.body.sealed_keyring = None;
+            match stored.save(&self.store).await {
+                Err(StoreError::Conflict { .. }) => {}
+                result => return Ok(result?),
+            }
+        }
+        Err(DeskError::Busy)
+    }
+
+    /// Revokes a token by taking all of its uses, so that no write that is on its way can still take one. Agents that have joined stay.
+    /// Run again after a failure, it finishes.
+    ///
+    /// # Errors
+    /// [`DeskError::Unknown`] where there is none.
+    pub async fn revoke(&self, id: TokenId) -> Result<Uses, DeskError> {
+        let token = self.token(id).await?.ok_or(DeskError::Unknown)?;
+        for slot in 0..token.uses {
+            self.revoke_use(use_key(id, slot)?).await?;
+        }
+        self.uses(&token).await
+    }
+
+    async fn revoke_use(&self, key: Key) -> Result<(), DeskError> {
+        let revoked_at = Some(self.clock.now());
+        for _ in 0..TRIES {
+            let found: Option<Stored<UseRecord>> = Stored::read(&self.store, &key).await?;
+            let written = match found {
+                Some(stored) if stored.body.revoked_at.is_some() => return Ok(()),
+                Some(mut stored) => {
+                    stored.body.revoked_at = revoked_at;
+                    stored.save(&self.store).await
+                }
+                None => {
+                    let record = UseRecord { held: None, revoked_at };
+                    Stored::create(&self.store, key.clone(), record).await.map(|_| ())
+                }
+            };
+            match written {
+                Err(StoreError::Conflict { .. }) => {}
+                result => return Ok(result?),
+            }
+        }
+        Err(DeskError::Busy)
+    }
+
+    /// How often a token was used.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub async fn uses(&self, token: &TokenRecord) -> Result<Uses, DeskError> {
+        let mut uses = Uses::default();
+        for stored in Stored::<UseRecord>::list(&self.store, &token_key(token.id)?).await? {
+            let UseRecord { held, revoked_at } = stored?.body;
+            uses.taken += u32::from(held.is_some());
+            uses.revoked += u32::from(revoked_at.is_some());
+        }
+        Ok(uses)
+    }
+
+    pub(super) fn seal(&self, name: &str, secret: &SecretBytes) -> Result<String, DeskError> {
+        self.vault.seal(name, secret).map_err(|reason| DeskError::Vault { name: name.to_owned(), reason })
+    }
+
+    pub(super) fn open(&self, name: &str, sealed: &str) -> Result<SecretBytes, DeskError> {
+        self.vault.open(name, sealed).map_err(|reason| DeskError::Vault { name: name.to_owned(), reason })
+    }
+}
+
+pub(super) fn token_key(id: TokenId) -> Result<Key, KeyError> {
+    Key::new(["token", &id.to_string()])
+}
+
+pub(super) fn use_key(id: TokenId, slot: u32) -> Result<Key, KeyError> {
+    Key::new(["token", &id.to_string(), &format!("{slot:05}")])
+}
+
+pub(super) fn agent_key(id: &str) -> Result<Key, KeyError> {
+    Key::new(["agent", id])
+}

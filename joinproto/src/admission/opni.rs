@@ -1,0 +1,215 @@
+//! Admission of Opni's agents, who choose their id and make a new key for each try.
+
+use std::net::IpAddr;
+
+use rand_core::CryptoRng;
+use subtle::ConstantTimeEq as _;
+use toehold_core::{Clock, Store, Stored};
+
+use super::decide::{Check, Refusal, Request, check_agent};
+use super::desk::{Admitted, Desk, DeskError, Vault, agent_key, token_key};
+use super::record::{AgentRecord, AgentState, Holder, Protocol, TokenRecord};
+use crate::agreement::{Ephemeral, Side};
+use crate::encoding;
+use crate::keyring::Keyring;
+use crate::token::{Token, TokenId};
+use crate::v3::AgentId;
+use crate::wire::{AuthRequestV1, AuthRequestV2, AuthResponse};
+
+/// The label that Opni puts a friendly name under.
+pub const LABEL_NAME: &str = "opni.io/name";
+/// The label that says by which version of the protocol an agent joined.
+pub const LABEL_VERSION: &str = "opni.io/agent-version";
+
+/// The second request of v1 or v2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpniRequest {
+    /// Of v1.
+    V1(AuthRequestV1),
+    /// Of v2.
+    V2(AuthRequestV2),
+}
+
+impl OpniRequest {
+    fn client_id(&self) -> &str {
+        match self {
+            Self::V1(request) => &request.client_id,
+            Self::V2(request) => &request.client_id,
+        }
+    }
+
+    fn client_key(&self) -> &[u8; 32] {
+        match self {
+            Self::V1(request) => &request.client_key,
+            Self::V2(request) => &request.client_key,
+        }
+    }
+
+    fn capability(&self) -> Option<&String> {
+        match self {
+            Self::V1(request) => Some(&request.capability),
+            Self::V2(_) => None,
+        }
+    }
+}
+
+/// A join of v1 or v2, after the signature was checked.
+#[derive(Debug)]
+pub struct OpniJoin<'a> {
+    /// The token that the signature was over.
+    pub token: &'a Token,
+    /// The request.
+    pub request: &'a OpniRequest,
+    /// Where it comes from.
+    pub source: IpAddr,
+}
+
+impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
+    /// Admits an agent of Opni's: keeps its id, takes a use, stores the keys, and answers. The agent is pending until it first authenticates
+    /// ([`Desk::confirm`]); until then the same token and id do it anew, without another use.
+    ///
+    /// # Errors
+    /// [`DeskError::Unknown`] for a token that is none of ours, or has another secret; [`DeskError::Refused`] with the reason.
+    pub async fn join_opni<R: CryptoRng + ?Sized>(&self, join: OpniJoin<'_>, rng: &mut R) -> Result<AuthResponse, DeskError> {
+        let token = self.token(join.token.id()).await?.ok_or(DeskError::Unknown)?;
+        let Protocol::Opni { sealed_token } = &token.protocol else { return Err(DeskError::Unknown) };
+        let is_same: bool = self.opni_token(token.id, sealed_token)?.expose_secret().ct_eq(join.token.expose_secret()).into();
+        if !is_same {
+            return Err(DeskError::Unknown);
+        }
+        let ephemeral = Ephemeral::generate(rng);
+        let keys = ephemeral.derive(Side::Gateway, join.request.client_key()).map_err(|_| DeskError::PeerKey)?;
+        let request = Request {
+            holder: Holder::Id { id: join.request.client_id().to_owned(), capability: join.request.capability().cloned() },
+            client_id: join.request.client_id().to_owned(),
+            source: join.source,
+            now: self.clock.now(),
+        };
+        let mut attempt = [0; 16];
+        rng.fill_bytes(&mut attempt);
+        let admitted = self.reserve(token, request).await?;
+        let mut record = described(&admitted, join.request);
+        let former = admitted.agent.as_ref().map(|stored| &stored.body).filter(|agent| agent.state != AgentState::Reserved);
+        let mut keyring = Keyring::of(keys);
+        if let (Some(former), Some(capability)) = (former, join.request.capability()) {
+            // Joining an agent that is there: the new keys come first, the others stay good.
+            if !former.capabilities.contains(capability) {
+                keyring = keyring.merge(self.keyring(admitted.client_id(), former)?);
+            }
+            record.capabilities.extend(former.capabilities.iter().cloned());
+            record.state = former.state;
+        }
+        let key = agent_key(admitted.client_id())?;
+        record.attempt = Some(encoding::hex(&attempt));
+        record.sealed_keyring = Some(self.seal(key.as_str(), &keyring.expose_json())?);
+        self.write_agent(key, admitted.agent, record).await?;
+        Ok(AuthResponse { gateway_key: *ephemeral.public() })
+    }
+
+    /// Keeps the id for this client, and takes a use. Where there is none left, the id is given back; a crash in between leaves it
+    /// kept until the token ends, for this client to come back.
+    async fn reserve(&self, token: TokenRecord, request: Request) -> Result<Admitted, DeskError> {
+        token.check(&request, Check::Opni)?;
+        // The form of ids that follow from keys is for those alone.
+        if request.client_id.parse::<AgentId>().is_ok() {
+            return Err(Refusal::IdTaken.into());
+        }
+        let key = agent_key(&request.client_id)?;
+        let agent: Option<Stored<AgentRecord>> = Stored::read(&self.store, &key).await?;
+        check_agent(agent.as_ref().map(|stored| &stored.body), &token, &request)?;
+        self.could_take(&token, &request).await?;
+        let is_kept =
+            agent.as_ref().is_some_and(|stored| stored.body.state != AgentState::Removed && stored.body.token == token.id);
+        let mut admitted = Admitted::new(token, request, agent);
+        if !is_kept {
+            let reserved = admitted.record(AgentState::Reserved);
+            let stored = self.write_agent(key, admitted.agent.take(), reserved).await?;
+            admitted.agent = Some(stored);
+        }
+        match self.take(admitted.token(), admitted.request()).await {
+            Ok(()) => Ok(admitted),
+            Err(error) => {
+                if let (DeskError::Refused(_), Some(stored), false) = (&error, &admitted.agent, is_kept) {
+                    // If this fails, the id stays kept until the token ends.
+                    let _ = self.store.delete(&stored.key, stored.revision).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The token, with its secret, of a record for Opni's agents.
+    fn opni_token(&self, id: TokenId, sealed: &str) -> Result<Token, DeskError> {
+        let name = token_key(id)?;
+        let text = self.open(name.as_str(), sealed)?;
+        let token = std::str::from_utf8(text.expose()).ok().and_then(|text| Token::parse(text).ok());
+        token
+            .filter(|token| token.id() == id)
+            .ok_or_else(|| DeskError::Vault { name: name.to_string(), reason: "not a token".to_owned() })
+    }
+
+    /// All tokens that an agent of Opni's could join with: not expired, and with a use that is free or held by an agent that is
+    /// still pending. A record that cannot be read hides no other.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub async fn opni_tokens(&self) -> Result<Vec<(TokenRecord, Token)>, DeskError> {
+        let now = self.clock.now();
+        let mut tokens = Vec::new();
+        for entry in self.store.list(&toehold_core::Key::new(["token"])?).await? {
+            // Uses lie below the tokens.
+            if entry.key.segments().count() != 2 {
+                continue;
+            }
+            let Ok(Stored { body: record, .. }) = Stored::<TokenRecord>::decode(&entry) else { continue };
+            let Protocol::Opni { sealed_token } = &record.protocol else { continue };
+            if now < record.expires_at
+                && let Ok(token) = self.opni_token(record.id, sealed_token)
+                && self.is_active(&record).await?
+            {
+                tokens.push((record, token));
+            }
+        }
+        Ok(tokens)
+    }
+
+    async fn is_active(&self, token: &TokenRecord) -> Result<bool, DeskError> {
+        let uses = Stored::<super::record::UseRecord>::list(&self.store, &token_key(token.id)?).await?;
+        let uses: Vec<_> = uses.into_iter().flatten().map(|stored| stored.body).collect();
+        if uses.iter().any(|taken| taken.revoked_at.is_some()) {
+            return Ok(false);
+        }
+        if uses.len() < usize::try_from(token.uses).unwrap_or(usize::MAX) {
+            return Ok(true);
+        }
+        for held in uses.iter().filter_map(|taken| taken.held.as_ref()) {
+            if let Holder::Id { id, .. } = &held.holder {
+                let agent: Option<Stored<AgentRecord>> = Stored::read(&self.store, &agent_key(id)?).await?;
+                let state = agent.map(|stored| stored.body.state);
+                if matches!(state, Some(AgentState::Reserved | AgentState::Pending)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The agent as it is stored when it is answered.
+fn described(admitted: &Admitted, request: &OpniRequest) -> AgentRecord {
+    let mut record = admitted.record(AgentState::Pending);
+    let version = match request {
+        OpniRequest::V1(request) => {
+            record.capabilities.insert(request.capability.clone());
+            "v1"
+        }
+        OpniRequest::V2(request) => {
+            if let Some(name) = &request.friendly_name {
+                record.labels.insert(LABEL_NAME.to_owned(), name.clone());
+            }
+            "v2"
+        }
+    };
+    record.labels.insert(LABEL_VERSION.to_owned(), version.to_owned());
+    record
+}

@@ -1,0 +1,66 @@
+//! Clearing away what is long over.
+
+use std::time::Duration;
+
+use toehold_core::{Clock, Key, Store, StoreError, Stored};
+
+use super::desk::{Desk, DeskError, Vault, token_key};
+use super::record::{AgentRecord, AgentState, TokenRecord};
+
+/// How long after its end a token is kept, with its uses: far more than the clocks of gateways differ.
+pub const SWEEP_MARGIN: Duration = Duration::from_secs(3600);
+
+impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
+    /// Clears away tokens that ended more than an hour ago, each before its uses (a use that is gone while its token is still there could be
+    /// taken again), and then marks of removed agents and kept ids that no token can reach any more. Returns how many tokens went.
+    ///
+    /// # Errors
+    /// As [`Store::list`]; what somebody else changes in the meantime is left to the next time.
+    pub async fn sweep(&self) -> Result<usize, DeskError> {
+        let limit = self.clock.now().saturating_sub(SWEEP_MARGIN);
+        let mut swept = 0;
+        let mut oldest_left = None;
+        let mut orphans = Vec::new();
+        let entries = self.store.list(&Key::new(["token"])?).await?;
+        for entry in &entries {
+            if entry.key.segments().count() != 2 {
+                let id = entry.key.segments().nth(1).and_then(|id| id.parse().ok());
+                orphans.extend(id.map(|id| (id, entry)));
+                continue;
+            }
+            // What cannot be read is not swept: an error is not a no.
+            let Ok(Stored { body: token, .. }) = Stored::<TokenRecord>::decode(entry) else { continue };
+            if token.expires_at < limit {
+                self.delete(&entry.key, entry.revision).await?;
+                swept += 1;
+            } else {
+                oldest_left =
+                    Some(oldest_left.map_or(token.created_at, |oldest: toehold_core::Timestamp| oldest.min(token.created_at)));
+            }
+        }
+        for (id, entry) in orphans {
+            if self.store.get(&token_key(id)?).await?.is_none() {
+                self.delete(&entry.key, entry.revision).await?;
+            }
+        }
+        for entry in self.store.list(&Key::new(["agent"])?).await? {
+            let Ok(Stored { body: agent, .. }) = Stored::<AgentRecord>::decode(&entry) else { continue };
+            let is_over = match agent.state {
+                AgentState::Removed => agent.since < limit && oldest_left.is_none_or(|oldest| oldest > agent.since),
+                AgentState::Reserved => agent.token_expires_at < limit,
+                AgentState::Pending | AgentState::Joined => false,
+            };
+            if is_over {
+                self.delete(&entry.key, entry.revision).await?;
+            }
+        }
+        Ok(swept)
+    }
+
+    async fn delete(&self, key: &Key, revision: toehold_core::Revision) -> Result<(), DeskError> {
+        match self.store.delete(key, revision).await {
+            Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
