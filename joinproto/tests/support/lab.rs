@@ -169,3 +169,33 @@ impl<S: Store> Lab<S> {
 pub(crate) fn fresh(seed: u64) -> AgentIdentity {
     FreshIdentity::generate(&mut rng(seed)).saved()
 }
+
+/// A join of v2 by an agent of Opni's that has a signature already, and a key of its own for each try.
+pub(crate) async fn join_opni<S: Store>(
+    desk: &LabDesk<S>,
+    token: &Token,
+    client_id: &str,
+    seed: u64,
+) -> Result<toehold_joinproto::keyring::SharedKeys, toehold_joinproto::admission::DeskError> {
+    use toehold_joinproto::agreement::{Ephemeral, Side};
+    let ephemeral = Ephemeral::generate(&mut rng(seed));
+    let request = toehold_joinproto::wire::AuthRequestV2 {
+        client_id: client_id.to_owned(),
+        client_key: *ephemeral.public(),
+        friendly_name: None,
+    };
+    let request = toehold_joinproto::admission::OpniRequest::V2(request);
+    let join = toehold_joinproto::admission::OpniJoin { token, request: &request, source: source() };
+    let response = desk.join_opni(join, &mut rng(seed + 1_000_000)).await?;
+    Ok(ephemeral.derive(Side::Client, &response.gateway_key).unwrap())
+}
+
+/// A token for Opni's agents.
+pub(crate) fn opni_token() -> NewToken {
+    NewToken { for_opni: true, ..new_token() }
+}
+
+/// What is stored below a prefix.
+pub(crate) fn below(store: &MemoryStore, prefix: &str) -> Vec<String> {
+    store.entries().into_iter().map(|entry| entry.key.to_string()).filter(|key| key.starts_with(prefix)).collect()
+}
