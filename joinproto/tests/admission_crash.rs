@@ -32,20 +32,16 @@ fn stored(lab: &Lab<MemoryStore>, id: &str) -> Vec<SharedKeys> {
 
 const FAULTS: [Fault; 4] = [Fault::Conflict, Fault::Hang, Fault::UnavailableAfter, Fault::UnavailableBefore];
 
+type Plan = Box<dyn Fn(&Faults)>;
+
 /// Every way in which one call can go wrong.
-fn plans(calls: usize) -> impl Iterator<Item = (String, Box<dyn Fn(&Faults)>)> {
+fn plans(calls: usize) -> impl Iterator<Item = (String, Plan)> {
     (0..calls).flat_map(|call| {
         let crashes = [Moment::Before, Moment::After].map(|moment| {
-            (
-                format!("dies {moment:?} call {call}"),
-                Box::new(move |faults: &Faults| faults.crash_at(call, moment)) as Box<dyn Fn(&Faults)>,
-            )
+            (format!("dies {moment:?} call {call}"), Box::new(move |faults: &Faults| faults.crash_at(call, moment)) as Plan)
         });
         let failures = FAULTS.map(|fault| {
-            (
-                format!("{fault:?} at call {call}"),
-                Box::new(move |faults: &Faults| faults.fail_at(call, fault)) as Box<dyn Fn(&Faults)>,
-            )
+            (format!("{fault:?} at call {call}"), Box::new(move |faults: &Faults| faults.fail_at(call, fault)) as Plan)
         });
         crashes.into_iter().chain(failures)
     })
@@ -69,8 +65,7 @@ fn never_bricked_a_join_is_no_trace_or_the_same_clients_to_complete() {
             assert_eq!(stored(&lab, &id), joined.keyring.shared_keys, "{what}");
         }
         // Anybody else is let in if there is no trace, and only then.
-        let taken = uses(&lab, &token) == 1;
-        if taken {
+        if uses(&lab, &token) == 1 {
             let other = block_on(lab.join(&token, &identity(2), 11));
             assert!(other.is_err(), "{what}");
         } else {

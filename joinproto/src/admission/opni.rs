@@ -1,14 +1,15 @@
 //! Admission of Opni's agents, who choose their id and make a new key for each try.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq as _;
-use toehold_core::{Clock, Store, Stored};
+use toehold_core::{Clock, Key, Store, Stored};
 
 use super::decide::{Check, Refusal, Request, check_agent};
 use super::desk::{Admitted, Desk, DeskError, Vault, agent_key, token_key};
-use super::record::{AgentRecord, AgentState, Holder, Protocol, TokenRecord};
+use super::record::{AgentRecord, AgentState, Holder, Protocol, TokenRecord, UseRecord};
 use crate::agreement::{Ephemeral, Side};
 use crate::encoding;
 use crate::keyring::Keyring;
@@ -155,17 +156,24 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     /// As [`Store::list`].
     pub async fn opni_tokens(&self) -> Result<Vec<(TokenRecord, Token)>, DeskError> {
         let now = self.clock.now();
-        let mut tokens = Vec::new();
-        for entry in self.store.list(&toehold_core::Key::new(["token"])?).await? {
-            // Uses lie below the tokens.
-            if entry.key.segments().count() != 2 {
-                continue;
+        let entries = self.store.list(&Key::new(["token"])?).await?;
+        // Uses lie below their tokens.
+        let mut uses: BTreeMap<&str, Vec<UseRecord>> = BTreeMap::new();
+        for entry in &entries {
+            if let (Some(id), Some(_)) = (entry.key.segments().nth(1), entry.key.segments().nth(2))
+                && let Ok(stored) = Stored::decode(entry)
+            {
+                uses.entry(id).or_default().push(stored.body);
             }
-            let Ok(Stored { body: record, .. }) = Stored::<TokenRecord>::decode(&entry) else { continue };
+        }
+        let mut tokens = Vec::new();
+        for entry in entries.iter().filter(|entry| entry.key.segments().count() == 2) {
+            let Ok(Stored { body: record, .. }) = Stored::<TokenRecord>::decode(entry) else { continue };
             let Protocol::Opni { sealed_token } = &record.protocol else { continue };
+            let uses = uses.get(entry.key.name()).map(Vec::as_slice).unwrap_or_default();
             if now < record.expires_at
                 && let Ok(token) = self.opni_token(record.id, sealed_token)
-                && self.is_active(&record).await?
+                && self.is_active(&record, uses).await?
             {
                 tokens.push((record, token));
             }
@@ -173,9 +181,7 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         Ok(tokens)
     }
 
-    async fn is_active(&self, token: &TokenRecord) -> Result<bool, DeskError> {
-        let uses = Stored::<super::record::UseRecord>::list(&self.store, &token_key(token.id)?).await?;
-        let uses: Vec<_> = uses.into_iter().flatten().map(|stored| stored.body).collect();
+    async fn is_active(&self, token: &TokenRecord, uses: &[UseRecord]) -> Result<bool, DeskError> {
         if uses.iter().any(|taken| taken.revoked_at.is_some()) {
             return Ok(false);
         }
@@ -198,6 +204,10 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
 /// The agent as it is stored when it is answered.
 fn described(admitted: &Admitted, request: &OpniRequest) -> AgentRecord {
     let mut record = admitted.record(AgentState::Pending);
+    // A name is one agent's: that of a token for several is nobody's. The first version has no names.
+    if admitted.token().uses > 1 || matches!(request, OpniRequest::V1(_)) {
+        record.labels.remove(LABEL_NAME);
+    }
     let version = match request {
         OpniRequest::V1(request) => {
             record.capabilities.insert(request.capability.clone());
