@@ -1,4 +1,4 @@
-//! Join a machine to a gateway.
+#![doc = include_str!("../README.md")]
 
 pub mod admission;
 pub mod agreement;
