@@ -11,16 +11,17 @@
 mod lab;
 mod support;
 
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer as _, SigningKey};
 use lab::{Lab, identity, new_token};
+use sha2::{Digest as _, Sha512};
 use support::{hex, unhex};
 use toehold_core::testing::block_on;
 use toehold_joinproto::JoinError;
 use toehold_joinproto::agreement::{Ephemeral, Side};
 use toehold_joinproto::jws::{self, Detached, JwsError};
 use toehold_joinproto::token::Token;
-use toehold_joinproto::v3::frame::{Answer, Offer, Proof};
-use toehold_joinproto::v3::{Ended, GatewayError, TokenKey};
+use toehold_joinproto::v3::frame::{Answer, Hello, Offer, Proof, Retry};
+use toehold_joinproto::v3::{Conversation, Ended, GatewayError, TokenKey, Turn};
 use zeroize::Zeroizing;
 
 /// All points of small order on the Montgomery curve and its twist, in every encoding of 32 bytes.
@@ -56,6 +57,81 @@ fn with_high_bit(point: &str) -> [[u8; 32]; 2] {
     let mut high = plain;
     high[31] ^= 0x80;
     [plain, high]
+}
+
+/// A client that has the token, signs what it sends, and sends what it likes.
+#[derive(Default)]
+struct Dishonest {
+    /// An identity key and what is sent as its signature.
+    identity: Option<([u8; 32], [u8; 64])>,
+    x25519: Option<[u8; 32]>,
+    kem: Option<u8>,
+}
+
+impl Dishonest {
+    /// Joins, by `docs/join-v3.md`, as far as the gateway's answer to its proof, which is a refusal.
+    fn join(&self, lab: &Lab<toehold_core::testing::MemoryStore>, token: &Token, seed: u8) -> GatewayError {
+        let channel = lab::channel(seed);
+        let own = SigningKey::from_bytes(&[1; 32]);
+        let mut conversation = Conversation::new(channel);
+        let mut next = |frame: &[u8]| match block_on(conversation.receive(&lab.gateway, &lab.desk, &[], frame, &mut lab::rng(3)))
+        {
+            Turn::Answer(frame) => Ok(frame),
+            Turn::Last(_, Ended::Failed(error)) => Err(error),
+            Turn::Last(_, ended) => panic!("{ended:?}"),
+        };
+        let hello = Hello::new([seed; 32]).encode();
+        let retry = next(&hello).unwrap();
+        let offer = Offer {
+            cookie: Retry::decode(&retry).unwrap().cookie,
+            hello: hello.clone(),
+            token: token.id(),
+            gateway_key: channel.gateway_key,
+            endpoint: lab::endpoint(),
+            identity: self.identity.map_or(own.verifying_key().to_bytes(), |(key, _)| key),
+            x25519: self.x25519.unwrap_or([9; 32]),
+            kem: Box::new([self.kem.unwrap_or(0); 1184]),
+        }
+        .encode();
+        let answer = next(&offer).unwrap();
+        let mut hash = Sha512::new();
+        for part in [b"toehold join v3 transcript".as_slice(), &channel.exporter.0, &hello, &retry, &offer, &answer] {
+            hash.update(u32::try_from(part.len()).unwrap().to_be_bytes());
+            hash.update(part);
+        }
+        let digest = hash.finalize();
+        let mut key = [0; 32];
+        let kdf = hkdf::Hkdf::<Sha512>::new(Some(b"toehold join v3 token"), token.expose_secret());
+        kdf.expand(token.id().as_bytes(), &mut key).unwrap();
+        let sign = |key: &SigningKey, label: &[u8]| key.sign(&[label, &digest].concat()).to_bytes();
+        let proof = Proof {
+            token: sign(&SigningKey::from_bytes(&key), b"toehold join v3 token proof\0"),
+            identity: self.identity.map_or_else(|| sign(&own, b"toehold join v3 identity proof\0"), |(_, signature)| signature),
+        };
+        match next(&proof.encode()) {
+            Err(error) => error,
+            // Admitted; what it was admitted for is the caller's to look at.
+            Ok(_) => GatewayError::Confirmation,
+        }
+    }
+}
+
+#[test]
+fn keys_that_cannot_be_agreed_with_end_it_before_anything_is_consumed() {
+    let lab = Lab::new();
+    let token = lab.token(new_token(), 1);
+    let before = lab.desk.store.entries();
+    for point in SMALL_ORDER_X25519.iter().flat_map(|point| with_high_bit(point)) {
+        let dishonest = Dishonest { x25519: Some(point), ..Dishonest::default() };
+        assert_eq!(dishonest.join(&lab, &token, 1), GatewayError::PeerKey, "{}", hex(&point));
+    }
+    // Coefficients that are not reduced (FIPS 203, 7.2).
+    let dishonest = Dishonest { kem: Some(0xff), ..Dishonest::default() };
+    assert_eq!(dishonest.join(&lab, &token, 1), GatewayError::PeerKey);
+    assert_eq!(lab.desk.store.entries(), before);
+    // The same client with keys that can be agreed with is admitted.
+    assert_eq!(Dishonest::default().join(&lab, &token, 1), GatewayError::Confirmation);
+    assert_ne!(lab.desk.store.entries(), before);
 }
 
 /// The same signature with the group's order added to its scalar: it fits by the equation, and is another text.
@@ -138,20 +214,13 @@ fn keys_of_small_order_verify_nothing() {
     let token = lab.token(new_token(), 1);
     for point in SMALL_ORDER_ED25519.map(|point| <[u8; 32]>::try_from(unhex(point)).unwrap()) {
         assert!(hex(&point).parse::<TokenKey>().is_err(), "{}", hex(&point));
-        // A machine that claims such an identity, with the signature that fits any message under it.
+        // A machine that claims such an identity, with the signature that fits many a message under it.
         let mut universal = [0; 64];
         universal[..32].copy_from_slice(&point);
-        let (joined, ended) = block_on(lab.converse(&token, &identity(1), 10, |number, frame| {
-            if number == 2 {
-                let offer = Offer::decode(frame).unwrap();
-                *frame = Offer { identity: point, ..offer }.encode();
-            }
-            if number == 4 {
-                let proof = Proof::decode(frame).unwrap();
-                *frame = Proof { identity: universal, ..proof }.encode();
-            }
-        }));
-        assert!(joined.is_err() && matches!(ended, Some(Ended::Failed(GatewayError::Proof))), "{ended:?}");
+        for seed in 0..8 {
+            let dishonest = Dishonest { identity: Some((point, universal)), ..Dishonest::default() };
+            assert_eq!(dishonest.join(&lab, &token, seed), GatewayError::Proof, "{}", hex(&point));
+        }
         // The same as a gateway's key, which v2 trusts for its signature of the token.
         if let Ok(key) = ed25519_dalek::VerifyingKey::from_bytes(&point) {
             let detached = format!("eyJhbGciOiJFZERTQSJ9..{}", to_base64(&universal));

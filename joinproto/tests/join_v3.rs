@@ -182,6 +182,25 @@ fn somebody_in_the_middle_who_changes_any_byte_ends_the_join() {
 }
 
 #[test]
+fn a_client_has_nothing_to_save_before_the_gateway_has_shown_the_same_keys() {
+    for place in [1, 600, 1088, 1090, 1091, 1120, -1, -64, -65_isize] {
+        let lab = Lab::new();
+        let token = lab.token(new_token(), 1);
+        let mut sent = 0;
+        let (joined, _) = block_on(lab.converse(&token, &identity(1), 10, |number, frame| {
+            sent = number;
+            if number == 5 {
+                let place = usize::try_from(place.rem_euclid(isize::try_from(frame.len()).unwrap())).unwrap();
+                frame[place] ^= 0x01;
+            }
+        }));
+        let error = joined.unwrap_err();
+        assert!(matches!(error, JoinError::NotConfirmed | JoinError::Wire(_)), "byte {place}: {error}");
+        assert_eq!(sent, 5, "byte {place}: the client went on");
+    }
+}
+
+#[test]
 fn every_message_cut_anywhere_ends_the_join() {
     let lab = Lab::new();
     let token = lab.token(new_token(), 1);

@@ -297,26 +297,20 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         Ok(stored.map(|stored| stored.body).filter(|agent| matches!(agent.state, AgentState::Pending | AgentState::Joined)))
     }
 
-    /// Admits a v3 client that has proven itself: takes a use of its token, or finds the one that it has.
+    /// Admits a v3 client that has proven itself under `token`: takes a use of it, or finds the one that the client has.
     ///
     /// # Errors
     /// [`DeskError::Refused`] with the reason to tell it.
-    pub async fn admit(&self, proven: &Proven) -> Result<Admitted, DeskError> {
+    pub async fn admit(&self, proven: &Proven, token: TokenRecord) -> Result<Admitted, DeskError> {
         let request = Request {
             holder: Holder::Key(encoding::hex(proven.identity())),
             client_id: proven.agent().to_string(),
             source: proven.source(),
             now: self.clock.now(),
         };
-        self.admit_as(proven.token(), request).await
-    }
-
-    /// As [`Desk::admit`], for who has proven the token and the identity elsewhere.
-    ///
-    /// # Errors
-    /// As [`Desk::admit`].
-    pub async fn admit_as(&self, token: TokenId, request: Request) -> Result<Admitted, DeskError> {
-        let token = self.token(token).await?.ok_or(DeskError::Unknown)?;
+        if token.id != proven.token() {
+            return Err(DeskError::Unknown);
+        }
         token.check(&request, Check::V3)?;
         let agent = Stored::read(&self.store, &agent_key(&request.client_id)?).await?;
         check_agent(agent.as_ref().map(|stored| &stored.body), &token, &request)?;

@@ -79,11 +79,12 @@ impl Conversation {
                     Protocol::V3 { key } => Some(key),
                     Protocol::Opni { .. } => None,
                 });
-                let proven = match waiting.verify(frame, key) {
-                    Ok(proven) => proven,
-                    Err(error) => return failed(error),
+                let (proven, token) = match (waiting.verify(frame, key), token) {
+                    (Ok(proven), Some(token)) => (proven, token),
+                    (Err(error), _) => return failed(error),
+                    (Ok(_), None) => return failed(GatewayError::Proof),
                 };
-                match desk.admit(&proven).await {
+                match desk.admit(&proven, token).await {
                     Ok(admitted) => {
                         let (waiting, accept) = proven.accept(admitted.role().as_str(), pins, rng);
                         self.answer(State::AwaitConfirm(waiting, Box::new(admitted)), accept)

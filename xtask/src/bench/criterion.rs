@@ -29,9 +29,31 @@ pub(super) fn authorized_keys(metadata: &Metadata) -> Result<Measured> {
     Ok(Measured::new("authorized-keys", took / 1e6, 10.0, "ms", "10,000 lines parsed, edited and written".to_owned()))
 }
 
+/// What a join costs the gateway, by ratios that the bench measures in turns and prints.
+pub(super) fn join() -> Result<Vec<Measured>> {
+    let printed = process::text(&mut bench_of("toehold-joinproto", "join"))?;
+    print!("{printed}");
+    let bar = |name, label: &str, bar, detail: &str| -> Result<Measured> {
+        let label = format!("ratio {label} = ");
+        let ratio = printed.lines().find_map(|line| line.strip_prefix(&label)?.split_whitespace().next());
+        let ratio = ratio.ok_or_else(|| format!("the bench did not print \"{label}…\""))?.parse()?;
+        Ok(Measured::new(name, ratio, bar, "ratio", detail.to_owned()))
+    };
+    Ok(vec![
+        bar("join-v3", "join_v3/primitives", 1.25, "the gateway's part against its primitives, in turns")?,
+        bar("join-v2", "join_v2/primitives", 1.25, "the gateway's part against its primitives, in turns")?,
+        bar("join-answer", "join_v2_of_10000_tokens/copy", 1.1, "10,000 active tokens, against copying the bytes once")?,
+        bar("join-stranger", "stranger_v3_of_100000_tokens/one", 1.1, "a stranger beside 100,000 tokens, against beside one")?,
+    ])
+}
+
 fn bench(name: &str) -> Command {
+    bench_of("toehold-keygen", name)
+}
+
+fn bench_of(package: &str, name: &str) -> Command {
     let mut cargo = process::cargo();
-    cargo.args(["bench", "--locked", "--package", "toehold-keygen", "--bench", name]);
+    cargo.args(["bench", "--locked", "--package", package, "--bench", name]);
     cargo
 }
 

@@ -34,10 +34,11 @@ impl Measured {
 
 type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 4] = [
+const BENCHES: [(&str, Bench); 5] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
+    ("join", |_| criterion::join()),
     ("key-rotate", key_rotate::measure),
 ];
 
