@@ -150,3 +150,31 @@ fn fields_are_valid_where_opni_finds_them_so() {
         assert_eq!(read.is_ok(), case.is_ok(), "{}: {read:?}", case.id());
     }
 }
+
+#[test]
+fn what_is_merely_tolerated_is_refused_in_a_message_that_is_whole_otherwise() {
+    let good = AuthResponse { gateway_key: [9; 32] };
+    let encoded = good.encode();
+    assert_eq!(AuthResponse::decode(&encoded), Ok(good.clone()));
+    let with = |before: &[u8], after: &[u8]| AuthResponse::decode(&[before, &encoded, after].concat());
+    // What a newer peer may send is passed over.
+    for unknown in [[0x3a, 1, b'x'].as_slice(), &[0x38, 5], &[0x3d, 0, 0, 0, 0], &[0x39, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        assert_eq!(with(&[], unknown), Ok(good.clone()));
+        assert_eq!(with(unknown, &[]), Ok(good.clone()));
+    }
+    assert_eq!(with(&[], &encoded), Err(WireError::Doubled));
+    // A known field as an integer; a group; an integer and a tag that are longer than need be; field 0; more than 64 bits.
+    for flaw in [
+        [0x08, 5].as_slice(),
+        &[0x3b, 0x3c],
+        &[0x38, 0x85, 0x00],
+        &[0xb8, 0x00, 5],
+        &[0x00, 5],
+        &[0x38, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
+        &[0x3a, 9, b'x'],
+    ] {
+        assert_eq!(with(&[], flaw), Err(WireError::Malformed), "{flaw:02x?}");
+    }
+    let long = [[0x0a, 0xa0, 0x00].as_slice(), &[9; 32]].concat();
+    assert_eq!(AuthResponse::decode(&long), Err(WireError::Malformed));
+}
