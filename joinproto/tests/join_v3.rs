@@ -16,7 +16,9 @@ use toehold_core::testing::block_on;
 use toehold_joinproto::admission::{AgentState, DeskError, Refusal, Uses};
 use toehold_joinproto::token::Token;
 use toehold_joinproto::v3::frame::{Accept, Answer, Confirm, Hello, Offer, Proof, Refuse, Retry};
-use toehold_joinproto::v3::{AgentId, COOKIE_LIFETIME, Channel, ClientConfig, Conversation, Ended, Exporter, GatewayError, Turn};
+use toehold_joinproto::v3::{
+    AgentId, AgentIdentity, COOKIE_LIFETIME, Channel, ClientConfig, Conversation, Ended, Exporter, GatewayError, Turn,
+};
 use toehold_joinproto::{JoinError, keyring::Keyring};
 
 fn uses(lab: &Lab<toehold_core::testing::MemoryStore>, token: &Token) -> Uses {
@@ -332,7 +334,11 @@ fn j5_a_proof_for_one_purpose_is_none_for_another() {
     // A machine whose identity is the token's own key: even then the two proofs are not interchangeable.
     let lab = Lab::new();
     let token = lab.token(new_token(), 1);
-    let (joined, ended) = block_on(lab.converse(&token, &identity(1), 10, |number, frame| {
+    let mut seed = zeroize::Zeroizing::new([0; 32]);
+    let kdf = hkdf::Hkdf::<sha2::Sha512>::new(Some(b"toehold join v3 token"), token.expose_secret());
+    kdf.expand(token.id().as_bytes(), &mut *seed).unwrap();
+    let same_key = AgentIdentity::from_saved(&seed);
+    let (joined, ended) = block_on(lab.converse(&token, &same_key, 10, |number, frame| {
         if number == 4 {
             let proof = Proof::decode(frame).unwrap();
             *frame = Proof { token: proof.identity, identity: proof.token }.encode();
