@@ -1,152 +1,24 @@
 //! Admission over a store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use ipnet::IpNet;
 use rand_core::CryptoRng;
 use toehold_core::{Clock, Key, KeyError, SecretBytes, Store, StoreError, Stored};
 
 use super::decide::{Check, Refusal, Request, Verdict, admit, check_agent, first_slot};
+use super::error::{DeskError, Vault};
+use super::new_token::NewToken;
 use super::record::{AgentRecord, AgentState, Holder, Protocol, Role, TokenRecord, UseRecord};
 use crate::encoding;
-use crate::keyring::{Keyring, KeyringError, SharedKeys};
-use crate::names;
+use crate::keyring::{Keyring, SharedKeys};
 use crate::token::{Token, TokenId};
-use crate::v3::{AgentId, Confirmed, Proven, TokenSigner};
+use crate::v3::{Confirmed, Proven, TokenSigner};
 
-/// The most uses of one token.
-pub const MAX_USES: u32 = 10_000;
 /// The most tokens for Opni's agents at once. Their signatures go out in one answer, of which real agents read 4 MiB; a token's is
 /// 126 bytes. What is left holds those that several commands make at the same moment.
 pub const MAX_OPNI_TOKENS: usize = 33_000;
-/// How long a token lives by default.
-pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 /// How often a write that somebody else's came before is tried again.
 const TRIES: u32 = 64;
-
-/// Seals secrets for rest in a store.
-pub trait Vault: Send + Sync {
-    /// Seals `secret`; only [`Vault::open`] under the same name brings it back.
-    ///
-    /// # Errors
-    /// Why not, in words, without the secret.
-    fn seal(&self, name: &str, secret: &SecretBytes) -> Result<String, String>;
-
-    /// Opens what [`Vault::seal`] made.
-    ///
-    /// # Errors
-    /// Why not, in words.
-    fn open(&self, name: &str, sealed: &str) -> Result<SecretBytes, String>;
-}
-
-/// Why admission did not do as asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeskError {
-    /// The token to be made cannot be.
-    #[error("no such token can be made: {0}")]
-    BadToken(&'static str),
-    /// Others kept writing the same records; nothing was decided.
-    #[error("too many others at once; try again")]
-    Busy,
-    /// A keyring in the store is none.
-    #[error("the keyring of agent {agent} cannot be read")]
-    Keyring {
-        /// Whose.
-        agent: String,
-        /// What is wrong with it.
-        #[source]
-        source: KeyringError,
-    },
-    /// The client's ephemeral key is of small order.
-    #[error("the client's ephemeral key is not one to agree on a secret with")]
-    PeerKey,
-    /// Not admitted, after proof.
-    #[error("{0}")]
-    Refused(#[from] Refusal),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Another attempt of the same machine came first; it may try again.
-    #[error("another attempt of the same agent came first; join again")]
-    Superseded,
-    /// There is no such token or agent, or what was presented does not prove it. Nothing is told to the peer.
-    #[error("there is no such token or agent, or it is not proven")]
-    Unknown,
-    /// Something cannot be sealed or opened.
-    #[error("what belongs to {name} cannot be sealed or opened: {reason}")]
-    Vault {
-        /// To what it belongs.
-        name: String,
-        /// Why, in words.
-        reason: String,
-    },
-}
-
-impl From<KeyError> for DeskError {
-    fn from(error: KeyError) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-/// How a token is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewToken {
-    /// For Opni's agents. Its secret then stays with the gateway, sealed.
-    pub for_opni: bool,
-    /// What machines join as.
-    pub role: Role,
-    /// How long it lives; from now.
-    pub lifetime: Duration,
-    /// How often it can be used, 1 to [`MAX_USES`].
-    pub uses: u32,
-    /// Labels of the agents that join with it.
-    pub labels: BTreeMap<String, String>,
-    /// The only client that may join with it.
-    pub client_id: Option<String>,
-    /// From where; empty: from everywhere.
-    pub from: Vec<IpNet>,
-    /// v1 alone: see [`TokenRecord::may_extend`].
-    pub may_extend: bool,
-}
-
-impl NewToken {
-    /// A token for v3: one use, one hour, from everywhere.
-    pub fn new(role: Role) -> Self {
-        Self {
-            for_opni: false,
-            role,
-            lifetime: DEFAULT_LIFETIME,
-            uses: 1,
-            labels: BTreeMap::new(),
-            client_id: None,
-            from: Vec::new(),
-            may_extend: false,
-        }
-    }
-
-    fn check(&self) -> Result<(), DeskError> {
-        let bad = |reason| Err(DeskError::BadToken(reason));
-        if self.uses == 0 || self.uses > MAX_USES {
-            return bad("it has 1 to 10,000 uses");
-        }
-        if self.lifetime.as_secs() == 0 {
-            return bad("it has to live for a second at least");
-        }
-        if !self.labels.iter().all(|(name, value)| names::is_label_name(name) && names::is_label_value(value)) {
-            return bad("label names and values are up to 64 letters, digits, '-', '_' and '.'");
-        }
-        let id = |id: &String| if self.for_opni { names::is_client_id(id) } else { id.parse::<AgentId>().is_ok() };
-        if !self.client_id.as_ref().is_none_or(id) {
-            return bad("the client id is none (a v3 client's id follows from its key)");
-        }
-        if self.may_extend && !self.for_opni {
-            return bad("only a token for Opni's agents may extend one");
-        }
-        Ok(())
-    }
-}
 
 /// How often a token was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,12 +12,16 @@
 
 mod decide;
 mod desk;
+mod error;
+mod new_token;
 mod opni;
 mod record;
 mod sweep;
 
 pub use decide::{Check, Refusal, Request, Verdict, admit, check_agent, first_slot};
-pub use desk::{Admitted, AgentKeys, DEFAULT_LIFETIME, Desk, DeskError, MAX_OPNI_TOKENS, MAX_USES, NewToken, Uses, Vault};
+pub use desk::{Admitted, AgentKeys, Desk, MAX_OPNI_TOKENS, Uses};
+pub use error::{DeskError, Vault};
+pub use new_token::{DEFAULT_LIFETIME, MAX_USES, NewToken};
 pub use opni::{LABEL_NAME, LABEL_VERSION, OpniJoin, OpniRequest};
 pub use record::{AgentRecord, AgentState, Held, Holder, Protocol, Role, RoleError, TokenRecord, UseRecord};
 pub use sweep::SWEEP_MARGIN;

@@ -8,7 +8,8 @@ use subtle::ConstantTimeEq as _;
 use toehold_core::{Clock, Key, Store, Stored};
 
 use super::decide::{Check, Refusal, Request, check_agent};
-use super::desk::{Admitted, Desk, DeskError, Vault, agent_key, token_key};
+use super::desk::{Admitted, Desk, agent_key, token_key};
+use super::error::{DeskError, Vault};
 use super::record::{AgentRecord, AgentState, Holder, Protocol, TokenRecord, UseRecord};
 use crate::agreement::{Ephemeral, Side};
 use crate::encoding;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use toehold_core::{Clock, Key, Store, StoreError, Stored};
 
-use super::desk::{Desk, DeskError, Vault, token_key};
+use super::desk::{Desk, token_key};
+use super::error::{DeskError, Vault};
 use super::record::{AgentRecord, AgentState, TokenRecord};
 
 /// How long after its end a token is kept, with its uses: far more than the clocks of gateways differ.
