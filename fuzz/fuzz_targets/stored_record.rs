@@ -3,8 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use toehold_core::{
-    AuditEntry, CurrentMasterKey, Entry, HostRecord, Key, KnownHost, MasterKeyRecord, Record, Revision, Stored, Timestamp,
+    AuditEntry, CurrentMasterKey, Entry, HostProgress, HostRecord, Key, KnownHost, MasterKeyRecord, Record, RetiredKey, Revision,
+    RotationRecord, SessionGlance, Stored, Timestamp,
 };
+use toehold_masterkey::grant::GrantRecord;
 use toehold_session::{AccountClaim, SessionRecord};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -15,6 +17,11 @@ fuzz_target!(|bytes: &[u8]| {
     read::<AccountClaim>(bytes);
     read::<MasterKeyRecord>(bytes);
     read::<CurrentMasterKey>(bytes);
+    read::<RetiredKey>(bytes);
+    read::<RotationRecord>(bytes);
+    read::<HostProgress>(bytes);
+    read::<SessionGlance>(bytes);
+    read::<GrantRecord>(bytes);
 });
 
 fn read<T: Record + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
