@@ -1,0 +1,367 @@
+//! Archives: gzip around a subset of tar that has one meaning, hashed, unpacked and checked in one pass.
+//!
+//! Taken are regular files and directories below one top directory with the machine's name, in POSIX (`ustar`, `pax`) or GNU
+//! headers; long names of both; a global comment, as git writes one. Refused is what two programs could read in two ways:
+//! links, devices, sparse files, sizes that are said twice and differ, entries that come twice or differ in case only, paths
+//! that climb, anything after the end, a second gzip member.
+
+mod gzip;
+mod tar;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::Sha256Digest;
+use crate::machine::MachineName;
+use crate::path::TreePath;
+use crate::sums::{self, FILE_NAME, MAX_SUMS, SumsError};
+
+/// Where an archive goes: a fresh directory that nobody sees yet. Paths are below the machine's directory, parents come
+/// first, and no path comes twice.
+pub trait UnpackSink {
+    /// Makes a directory, mode 0755.
+    ///
+    /// # Errors
+    /// Whatever is in the way; unpacking ends with it.
+    fn directory(&mut self, path: &TreePath) -> io::Result<()>;
+
+    /// Makes a file, mode 0755 where `executable`, else 0644. Until [`UnpackSink::end_file`] all content is its.
+    ///
+    /// # Errors
+    /// As [`UnpackSink::directory`].
+    fn begin_file(&mut self, path: &TreePath, executable: bool) -> io::Result<()>;
+
+    /// Appends to the file.
+    ///
+    /// # Errors
+    /// As [`UnpackSink::directory`].
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// The file is complete.
+    ///
+    /// # Errors
+    /// As [`UnpackSink::directory`].
+    fn end_file(&mut self) -> io::Result<()>;
+}
+
+/// How much an archive may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes as fetched (default 512 MiB).
+    pub archive_bytes: u64,
+    /// Files and directories (default 20,000).
+    pub entries: usize,
+    /// Bytes of all paths together, which are kept in memory until the end (default 2 MiB).
+    pub path_bytes: usize,
+    /// Bytes unpacked, tar's own included (default 2 GiB).
+    pub unpacked_bytes: u64,
+    /// Unpacked bytes for each fetched one, from 16 MiB on (default 100: text seldom reaches 20).
+    pub expansion: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { archive_bytes: 512 << 20, entries: 20_000, path_bytes: 2 << 20, unpacked_bytes: 2 << 30, expansion: 100 }
+    }
+}
+
+/// Unpacked bytes that are not held against an archive's expansion.
+const FREE_EXPANSION: u64 = 16 << 20;
+
+/// Why an archive is refused. Whatever went into the sink is to be thrown away.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// Not the archive that the list names.
+    #[error("the archive's checksum is {got}, not {expected}")]
+    Checksum {
+        /// As listed.
+        expected: Sha256Digest,
+        /// As fetched.
+        got: Sha256Digest,
+    },
+    /// Not gzip, damaged, cut short, or with something behind it.
+    #[error("the archive is no single gzip stream: {0}")]
+    Gzip(&'static str),
+    /// Not tar, or not in the subset with one meaning.
+    #[error("entry {entry} of the archive: {reason}")]
+    Tar {
+        /// Which entry, from 1.
+        entry: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Larger than [`Limits`] allow.
+    #[error("the archive is over the limit of {limit} {what}")]
+    TooMuch {
+        /// Of what.
+        what: &'static str,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// There is no `SHA256SUMS`.
+    #[error("the archive has no SHA256SUMS")]
+    NoSums,
+    /// `SHA256SUMS` is not the one that the list names.
+    #[error("the checksum of SHA256SUMS is {got}, not {expected}")]
+    SumsChecksum {
+        /// As listed.
+        expected: Sha256Digest,
+        /// As found.
+        got: Sha256Digest,
+    },
+    /// `SHA256SUMS` cannot be read.
+    #[error(transparent)]
+    Sums(#[from] SumsError),
+    /// A file is not what `SHA256SUMS` says, is missing, or is not listed.
+    #[error("{path} {reason}")]
+    Content {
+        /// Which file.
+        path: String,
+        /// In what way.
+        reason: &'static str,
+    },
+    /// The sink failed.
+    #[error("unpacking failed")]
+    Sink(#[from] io::Error),
+}
+
+/// What came out of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Regular files, `SHA256SUMS` among them.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Takes an archive piece by piece, as it comes over the network; nothing is proven before [`Unpacker::finish`].
+#[derive(Debug)]
+pub struct Unpacker {
+    expected_archive: Sha256Digest,
+    hash: Sha256,
+    fetched: u64,
+    unpacked: u64,
+    limits: Limits,
+    gzip: gzip::Gunzip,
+    tar: tar::Reader,
+    contents: Contents,
+}
+
+impl Unpacker {
+    /// Expects the archive of a machine.
+    pub fn new(name: &MachineName, archive: Sha256Digest, sums: Sha256Digest, limits: Limits) -> Self {
+        Self {
+            expected_archive: archive,
+            hash: Sha256::new(),
+            fetched: 0,
+            unpacked: 0,
+            limits,
+            gzip: gzip::Gunzip::new(),
+            tar: tar::Reader::new(name.as_str()),
+            contents: Contents {
+                expected_sums: sums,
+                limits,
+                entries: BTreeMap::new(),
+                folded: std::collections::HashSet::new(),
+                path_bytes: 0,
+                open: None,
+                sums: None,
+                unpacked: Unpacked { files: 0, bytes: 0 },
+            },
+        }
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]; the archive is refused, and no further piece may come.
+    pub fn push<S: UnpackSink + ?Sized>(&mut self, piece: &[u8], sink: &mut S) -> Result<(), ArchiveError> {
+        self.fetched += piece.len() as u64;
+        if self.fetched > self.limits.archive_bytes {
+            return Err(ArchiveError::TooMuch { what: "bytes", limit: self.limits.archive_bytes });
+        }
+        self.hash.update(piece);
+        let Self { gzip, tar, contents, unpacked, fetched, limits, .. } = self;
+        gzip.push(piece, &mut |bytes| {
+            *unpacked += bytes.len() as u64;
+            if *unpacked > limits.unpacked_bytes {
+                return Err(ArchiveError::TooMuch { what: "unpacked bytes", limit: limits.unpacked_bytes });
+            }
+            if unpacked.saturating_sub(FREE_EXPANSION) > fetched.saturating_mul(limits.expansion) {
+                return Err(ArchiveError::TooMuch { what: "unpacked bytes for each fetched one", limit: limits.expansion });
+            }
+            tar.push(bytes, contents, sink)
+        })
+    }
+
+    /// Nothing more comes: the archive is whole, the one that was listed, and its files are those of its list.
+    ///
+    /// # Errors
+    /// [`ArchiveError`]. A wrong checksum is told before anything that follows from it.
+    pub fn finish(self) -> Result<Unpacked, ArchiveError> {
+        let got = Sha256Digest(self.hash.finalize().into());
+        if got != self.expected_archive {
+            return Err(ArchiveError::Checksum { expected: self.expected_archive, got });
+        }
+        self.gzip.finish()?;
+        self.tar.finish()?;
+        self.contents.finish()
+    }
+}
+
+/// What has come out so far, and what is known of it.
+#[derive(Debug)]
+struct Contents {
+    expected_sums: Sha256Digest,
+    limits: Limits,
+    /// Every path with its file's sum; `None` for a directory that an entry named, and for one that a path implies.
+    entries: BTreeMap<TreePath, Entry>,
+    /// The same without regard to case, as hashes: half the memory, and a collision refuses an archive, no more.
+    folded: std::collections::HashSet<u64>,
+    path_bytes: usize,
+    open: Option<(TreePath, Sha256)>,
+    sums: Option<Vec<u8>>,
+    unpacked: Unpacked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Implied,
+    Directory,
+    File(Sha256Digest),
+}
+
+impl Contents {
+    fn insert(&mut self, path: TreePath, entry: Entry) -> Result<(), Refusal> {
+        use std::hash::{Hash as _, Hasher as _};
+        if self.entries.len() >= self.limits.entries {
+            return Err(Refusal::TooMuch { what: "entries", limit: self.limits.entries as u64 });
+        }
+        self.path_bytes += path.as_str().len();
+        if self.path_bytes > self.limits.path_bytes {
+            return Err(Refusal::TooMuch { what: "bytes of paths", limit: self.limits.path_bytes as u64 });
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        crate::document::folded(path.as_str()).hash(&mut hasher);
+        if !self.folded.insert(hasher.finish()) {
+            return Err(Refusal::Entry("comes twice, perhaps in other case".to_owned()));
+        }
+        self.entries.insert(path, entry);
+        Ok(())
+    }
+
+    /// Makes the directories that a path needs and no entry has named.
+    fn parents<S: UnpackSink + ?Sized>(&mut self, path: &TreePath, sink: &mut S) -> Result<(), Refusal> {
+        let text = path.as_str();
+        for (end, _) in text.match_indices('/') {
+            let parent = text.get(..end).unwrap_or_default();
+            match self.entries.get(parent) {
+                Some(Entry::File(_)) => return Err(Refusal::Entry("lies below a file".to_owned())),
+                Some(_) => {}
+                None => {
+                    let parent: TreePath = parent.parse().map_err(|error| Refusal::Entry(format!("{error}")))?;
+                    sink.directory(&parent).map_err(Refusal::Sink)?;
+                    self.insert(parent, Entry::Implied)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn directory<S: UnpackSink + ?Sized>(&mut self, path: TreePath, sink: &mut S) -> Result<(), Refusal> {
+        if let Some(entry) = self.entries.get_mut(&path) {
+            if *entry != Entry::Implied {
+                return Err(Refusal::Entry("comes twice".to_owned()));
+            }
+            *entry = Entry::Directory;
+            return Ok(());
+        }
+        self.parents(&path, sink)?;
+        sink.directory(&path).map_err(Refusal::Sink)?;
+        self.insert(path, Entry::Directory)
+    }
+
+    fn begin_file<S: UnpackSink + ?Sized>(
+        &mut self,
+        path: TreePath,
+        executable: bool,
+        size: u64,
+        sink: &mut S,
+    ) -> Result<(), Refusal> {
+        if self.entries.contains_key(&path) {
+            return Err(Refusal::Entry("comes twice".to_owned()));
+        }
+        self.parents(&path, sink)?;
+        if path.as_str() == FILE_NAME {
+            if size > MAX_SUMS as u64 {
+                return Err(Refusal::TooMuch { what: "bytes of SHA256SUMS", limit: MAX_SUMS as u64 });
+            }
+            self.sums = Some(Vec::with_capacity(usize::try_from(size).unwrap_or_default()));
+        }
+        sink.begin_file(&path, executable).map_err(Refusal::Sink)?;
+        // In its place at once, so that nothing can come below it.
+        self.insert(path.clone(), Entry::File(Sha256Digest([0; 32])))?;
+        self.open = Some((path, Sha256::new()));
+        Ok(())
+    }
+
+    fn write<S: UnpackSink + ?Sized>(&mut self, bytes: &[u8], sink: &mut S) -> Result<(), Refusal> {
+        if let Some((path, hash)) = &mut self.open {
+            hash.update(bytes);
+            if path.as_str() == FILE_NAME
+                && let Some(sums) = &mut self.sums
+            {
+                sums.extend_from_slice(bytes);
+            }
+            self.unpacked.bytes += bytes.len() as u64;
+        }
+        sink.write(bytes).map_err(Refusal::Sink)
+    }
+
+    fn end_file<S: UnpackSink + ?Sized>(&mut self, sink: &mut S) -> Result<(), Refusal> {
+        if let Some((path, hash)) = self.open.take() {
+            self.entries.insert(path, Entry::File(Sha256Digest(hash.finalize().into())));
+            self.unpacked.files += 1;
+        }
+        sink.end_file().map_err(Refusal::Sink)
+    }
+
+    fn finish(mut self) -> Result<Unpacked, ArchiveError> {
+        let content = |path: &TreePath, reason| ArchiveError::Content { path: path.to_string(), reason };
+        let sums = self.sums.take().ok_or(ArchiveError::NoSums)?;
+        let got = Sha256Digest::of(&sums);
+        if got != self.expected_sums {
+            return Err(ArchiveError::SumsChecksum { expected: self.expected_sums, got });
+        }
+        let mut listed = 0;
+        for line in sums::lines(&sums)? {
+            let (line, path, digest) = line?;
+            if path.as_str() == FILE_NAME {
+                return Err(SumsError::Twice { line }.into());
+            }
+            // What was found once is taken out, so that a second line for it finds nothing.
+            match self.entries.remove(&path) {
+                Some(Entry::File(got)) if got == digest => listed += 1,
+                Some(Entry::File(_)) => return Err(content(&path, "is not what SHA256SUMS says")),
+                _ => return Err(content(&path, "is listed in SHA256SUMS, and is no file of the archive or is listed twice")),
+            }
+        }
+        self.entries.remove(FILE_NAME);
+        if let Some((path, _)) = self.entries.iter().find(|(_, entry)| matches!(entry, Entry::File(_))) {
+            return Err(content(path, "is not listed in SHA256SUMS"));
+        }
+        debug_assert_eq!(listed + 1, self.unpacked.files);
+        Ok(self.unpacked)
+    }
+}
+
+/// Why the contents refuse an entry; the reader knows which one it is.
+#[derive(Debug)]
+enum Refusal {
+    Entry(String),
+    TooMuch { what: &'static str, limit: u64 },
+    Sink(io::Error),
+}
