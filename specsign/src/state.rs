@@ -101,7 +101,7 @@ pub struct RootState {
     v: u32,
     readable_from: u32,
     /// Grows with every write.
-    pub(crate) sequence: u64,
+    sequence: u64,
     /// The specification that the root is bound to, from its first envelope on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<SpecName>,
@@ -176,6 +176,12 @@ pub struct Loaded {
 }
 
 impl RootState {
+    /// The same as the next version to be written.
+    #[must_use]
+    pub fn next_version(&self) -> Self {
+        Self { sequence: self.sequence + 1, ..self.clone() }
+    }
+
     /// The bytes of a copy: a line with their checksum and length, and JSON.
     ///
     /// # Errors
