@@ -52,6 +52,12 @@ impl FromStr for MachineName {
     }
 }
 
+impl std::borrow::Borrow<str> for MachineName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<String> for MachineName {
     type Error = MachineNameError;
 

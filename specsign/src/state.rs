@@ -72,9 +72,30 @@ pub struct Placing {
     /// Which.
     #[serde(flatten)]
     pub version: Placed,
-    /// Its health command failed, and the version before is on its way back.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub failed: bool,
+    /// How far it has come.
+    #[serde(default, skip_serializing_if = "Phase::is_arriving")]
+    pub phase: Phase,
+}
+
+/// How far a version on its way in has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Phase {
+    /// It is unpacked and proven, and goes into place.
+    #[default]
+    Arriving,
+    /// It is in place, its health command failed, and the version before goes back.
+    Failed,
+    /// The version before is back.
+    Restored,
+}
+
+impl Phase {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_arriving(&self) -> bool {
+        *self == Self::Arriving
+    }
 }
 
 /// How often in a row a machine's matcher said no.
@@ -180,6 +201,12 @@ impl RootState {
     #[must_use]
     pub fn next_version(&self) -> Self {
         Self { sequence: self.sequence + 1, ..self.clone() }
+    }
+
+    /// The same without the number of its writes, for comparing what two roots remember.
+    #[must_use]
+    pub fn without_sequence(&self) -> Self {
+        Self { sequence: 0, ..self.clone() }
     }
 
     /// The bytes of a copy: a line with their checksum and length, and JSON.

@@ -330,32 +330,46 @@ impl Contents {
     }
 
     fn finish(mut self) -> Result<Unpacked, ArchiveError> {
-        let content = |path: &TreePath, reason| ArchiveError::Content { path: path.to_string(), reason };
-        let sums = self.sums.take().ok_or(ArchiveError::NoSums)?;
-        let got = Sha256Digest::of(&sums);
-        if got != self.expected_sums {
-            return Err(ArchiveError::SumsChecksum { expected: self.expected_sums, got });
-        }
-        let mut listed = 0;
-        for line in sums::lines(&sums)? {
-            let (line, path, digest) = line?;
-            if path.as_str() == FILE_NAME {
-                return Err(SumsError::Twice { line }.into());
-            }
-            // What was found once is taken out, so that a second line for it finds nothing.
-            match self.entries.remove(&path) {
-                Some(Entry::File(got)) if got == digest => listed += 1,
-                Some(Entry::File(_)) => return Err(content(&path, "is not what SHA256SUMS says")),
-                _ => return Err(content(&path, "is listed in SHA256SUMS, and is no file of the archive or is listed twice")),
+        let list = self.sums.take().ok_or(ArchiveError::NoSums)?;
+        let mut files: BTreeMap<TreePath, Sha256Digest> = BTreeMap::new();
+        for (path, entry) in self.entries {
+            if let Entry::File(digest) = entry {
+                files.insert(path, digest);
             }
         }
-        self.entries.remove(FILE_NAME);
-        if let Some((path, _)) = self.entries.iter().find(|(_, entry)| matches!(entry, Entry::File(_))) {
-            return Err(content(path, "is not listed in SHA256SUMS"));
+        files.remove(FILE_NAME);
+        check_listed(&list, self.expected_sums, &mut files)?;
+        match files.keys().next() {
+            Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
+            None => Ok(self.unpacked),
         }
-        debug_assert_eq!(listed + 1, self.unpacked.files);
-        Ok(self.unpacked)
     }
+}
+
+/// Holds files to their list, which is the one with the sum `expected`. Each that is as listed is taken out; what is left is
+/// not listed.
+pub(crate) fn check_listed(
+    list: &[u8],
+    expected: Sha256Digest,
+    files: &mut BTreeMap<TreePath, Sha256Digest>,
+) -> Result<(), ArchiveError> {
+    let got = Sha256Digest::of(list);
+    if got != expected {
+        return Err(ArchiveError::SumsChecksum { expected, got });
+    }
+    for line in sums::lines(list)? {
+        let (line, path, digest) = line?;
+        if path.as_str() == FILE_NAME {
+            return Err(SumsError::Twice { line }.into());
+        }
+        let reason = match files.remove(&path) {
+            Some(found) if found == digest => continue,
+            Some(_) => "is not what SHA256SUMS says",
+            None => "is listed in SHA256SUMS and is no file here, or is listed twice",
+        };
+        return Err(ArchiveError::Content { path: path.to_string(), reason });
+    }
+    Ok(())
 }
 
 /// Why the contents refuse an entry; the reader knows which one it is.

@@ -201,3 +201,11 @@ pub(crate) fn unpack_as(
     let end = unpacker.finish();
     (tree, end)
 }
+
+pub(crate) fn digest_of(text: &str) -> Sha256Digest {
+    Sha256Digest::of(text.as_bytes())
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> Sha256Digest {
+    Sha256Digest::of(bytes)
+}

@@ -1,0 +1,220 @@
+//! A machine's root directory, as the reconciler needs it; and whether what lies there is what was placed.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::archive::{ArchiveError, UnpackSink, check_listed};
+use crate::digest::Sha256Digest;
+use crate::machine::MachineName;
+use crate::path::TreePath;
+use crate::state::StateCopy;
+use crate::sums::{FILE_NAME, MAX_SUMS};
+
+/// Where a machine's directory can be. Only [`Place::Live`] is seen by others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "a root must have each")]
+pub enum Place {
+    /// Below the root, by its name.
+    Live,
+    /// On its way in.
+    Staged,
+    /// The version before.
+    Previous,
+}
+
+/// Something in a machine's directory.
+pub enum TreeEntry<'a> {
+    /// A directory.
+    Directory,
+    /// A regular file with one name, and its content.
+    File(&'a mut dyn Read),
+    /// A link, a device, a file with several names: nothing that was placed.
+    Other,
+}
+
+impl std::fmt::Debug for TreeEntry<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "Directory",
+            Self::File(_) => "File",
+            Self::Other => "Other",
+        })
+    }
+}
+
+/// Takes what lies in a machine's directory.
+pub trait TreeVisitor {
+    /// One entry, with its path below the machine's directory as the system has it, and its mode (`st_mode & 0o7777`).
+    ///
+    /// # Errors
+    /// What reading the content came to; looking ends with it.
+    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, mode: u32) -> io::Result<()>;
+}
+
+/// A root directory with machines, and a private directory of ours in it or beside it.
+///
+/// The hands of the reconciler: files are reached by directory handles, and nothing outside is ever touched (S5: `openat2`
+/// with `BENEATH` and `NO_SYMLINKS`, or component by component). What has returned is durable. An implementation that cannot
+/// exchange two directories in one step returns an error; it never does so in two.
+pub trait MachineRoot: Send {
+    /// What a machine is unpacked into.
+    type Stage: UnpackSink + Send;
+
+    /// Whether nothing of ours is there: no state, no machine, no private directory that was used.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being told; then nothing is done.
+    fn is_fresh(&mut self) -> io::Result<bool>;
+
+    /// Reads a copy of the state; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// As [`MachineRoot::is_fresh`].
+    fn read_state(&mut self, copy: StateCopy) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes a copy of the state.
+    ///
+    /// # Errors
+    /// Whatever is in the way; the copy may then be anything.
+    fn write_state(&mut self, copy: StateCopy, bytes: &[u8]) -> io::Result<()>;
+
+    /// Whether there is anything at a place, directory or not.
+    ///
+    /// # Errors
+    /// Where that cannot be told: never "no" for want of a permission.
+    fn exists(&mut self, place: Place, name: &MachineName) -> io::Result<bool>;
+
+    /// Shows everything in a machine's directory, parents first; `false` where there is nothing at that place. What is no
+    /// directory shows as one [`TreeEntry::Other`] with an empty path.
+    ///
+    /// # Errors
+    /// Whatever keeps any of it from being read.
+    fn inspect(&mut self, place: Place, name: &MachineName, visitor: &mut dyn TreeVisitor) -> io::Result<bool>;
+
+    /// Makes an empty directory at [`Place::Staged`], where there is none.
+    ///
+    /// # Errors
+    /// Whatever is in the way.
+    fn stage(&mut self, name: &MachineName) -> io::Result<Self::Stage>;
+
+    /// What was staged is complete: make it durable.
+    ///
+    /// # Errors
+    /// Whatever is in the way.
+    fn seal(&mut self, name: &MachineName, stage: Self::Stage) -> io::Result<()>;
+
+    /// Exchanges what is at two places, in one step.
+    ///
+    /// # Errors
+    /// Whatever is in the way; nothing has changed then.
+    fn exchange(&mut self, name: &MachineName, one: Place, other: Place) -> io::Result<()>;
+
+    /// Moves from one place to another, where nothing is, in one step.
+    ///
+    /// # Errors
+    /// Whatever is in the way; nothing has changed then.
+    fn rename(&mut self, name: &MachineName, from: Place, to: Place) -> io::Result<()>;
+
+    /// Moves what is at a place into the trash, in one step. Nothing there is no error.
+    ///
+    /// # Errors
+    /// Whatever is in the way; nothing has changed then.
+    fn discard(&mut self, name: &MachineName, place: Place) -> io::Result<()>;
+
+    /// Removes what is in the trash, as far as possible.
+    ///
+    /// # Errors
+    /// Whatever is in the way; the rest stays for the next time.
+    fn empty_trash(&mut self) -> io::Result<()>;
+}
+
+/// Compares a machine's directory with the list in it, which is the one with a given sum.
+#[derive(Debug)]
+pub struct TreeCheck {
+    sums: Sha256Digest,
+    files: BTreeMap<TreePath, Sha256Digest>,
+    list: Option<Vec<u8>>,
+    drift: Option<String>,
+}
+
+impl TreeCheck {
+    /// Expects the machine whose `SHA256SUMS` has this sum.
+    pub fn new(sums: Sha256Digest) -> Self {
+        Self { sums, files: BTreeMap::new(), list: None, drift: None }
+    }
+
+    /// In what way the directory is not that machine; `None` if it is.
+    pub fn finish(mut self) -> Option<String> {
+        if self.drift.is_some() {
+            return self.drift;
+        }
+        let list = self.list.take().unwrap_or_default();
+        let result = check_listed(&list, self.sums, &mut self.files).and_then(|()| match self.files.keys().next() {
+            Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
+            None => Ok(()),
+        });
+        result.err().map(|error| error.to_string())
+    }
+
+    fn look(&mut self, path: &[u8], entry: TreeEntry<'_>, mode: u32) -> io::Result<Result<(), String>> {
+        let shown = String::from_utf8_lossy(path).escape_debug().to_string();
+        if mode & 0o7022 != 0 {
+            return Ok(Err(format!("{shown} has the mode {mode:04o}, which was not placed")));
+        }
+        let Ok(path) = String::from_utf8_lossy(path).parse::<TreePath>() else {
+            return Ok(Err(format!("{shown} is nothing that was placed")));
+        };
+        let content = match entry {
+            TreeEntry::Directory => return Ok(Ok(())),
+            TreeEntry::Other => return Ok(Err(format!("{shown} is no file or directory of its own"))),
+            TreeEntry::File(content) => content,
+        };
+        if path.as_str() == FILE_NAME {
+            let mut list = Vec::new();
+            content.take(MAX_SUMS as u64 + 1).read_to_end(&mut list)?;
+            self.list = Some(list);
+            return Ok(Ok(()));
+        }
+        let mut hash = Sha256::new();
+        let mut buffer = [0; 16 * 1024];
+        loop {
+            match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => hash.update(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.files.insert(path, Sha256Digest(hash.finalize().into()));
+        Ok(Ok(()))
+    }
+}
+
+impl TreeVisitor for TreeCheck {
+    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, mode: u32) -> io::Result<()> {
+        // One difference is enough; the rest need not be read.
+        if self.drift.is_none() {
+            self.drift = self.look(path, entry, mode)?.err();
+        }
+        Ok(())
+    }
+}
+
+/// The sum of a machine's list, which says what version it is without reading all of it.
+#[derive(Debug, Default)]
+pub(crate) struct ListDigest(pub(crate) Option<Sha256Digest>);
+
+impl TreeVisitor for ListDigest {
+    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, _: u32) -> io::Result<()> {
+        if let TreeEntry::File(content) = entry
+            && path == FILE_NAME.as_bytes()
+        {
+            let mut list = Vec::new();
+            content.take(MAX_SUMS as u64 + 1).read_to_end(&mut list)?;
+            self.0 = Some(Sha256Digest::of(&list));
+        }
+        Ok(())
+    }
+}
