@@ -26,8 +26,8 @@ type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Resu
 
 const USAGE: &str = "\
 cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
-    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, openssh, root, shells,
-    strace.
+    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, openssh, python, root,
+    shells, strace.
     --only runs the named steps alone (a step's name as the table at the end prints it).
     --fuzz-seconds is for each fuzz target (default 5).
 

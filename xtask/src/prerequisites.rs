@@ -41,6 +41,8 @@ pub(crate) enum Part {
     Fuzz,
     /// Tests against real OpenSSH.
     Openssh,
+    /// Archives as Python reads and writes them.
+    Python,
     /// Tests that mount something or give files to other users.
     Root,
     /// The commands to paste, in every shell.
@@ -49,7 +51,8 @@ pub(crate) enum Part {
     Strace,
 }
 
-const PARTS: [Part; 7] = [Part::Acl, Part::Dropbear, Part::Fuzz, Part::Openssh, Part::Root, Part::Shells, Part::Strace];
+const PARTS: [Part; 8] =
+    [Part::Acl, Part::Dropbear, Part::Fuzz, Part::Openssh, Part::Python, Part::Root, Part::Shells, Part::Strace];
 
 /// A program that must be there.
 struct Tool {
@@ -74,7 +77,7 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 27] = [
+const TOOLS: [Tool; 28] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -88,6 +91,7 @@ const TOOLS: [Tool; 27] = [
     Tool { program: "ssh-keyscan", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
     Tool { program: "dropbear", from: Origin::Apt("dropbear-bin"), part: Some(Part::Dropbear) },
     Tool { program: "dropbearkey", from: Origin::Apt("dropbear-bin"), part: Some(Part::Dropbear) },
+    Tool { program: "python3", from: Origin::Apt("python3"), part: Some(Part::Python) },
     Tool { program: "unshare", from: Origin::Apt("util-linux"), part: Some(Part::Root) },
     Tool { program: "mounting", from: Origin::Root, part: Some(Part::Root) },
     Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Shells) },
@@ -115,6 +119,7 @@ impl Part {
             Self::Dropbear => "dropbear",
             Self::Fuzz => "fuzz",
             Self::Openssh => "openssh",
+            Self::Python => "python",
             Self::Root => "root",
             Self::Shells => "shells",
             Self::Strace => "strace",
@@ -128,6 +133,7 @@ impl Part {
             Self::Dropbear => "hosts that run dropbear",
             Self::Fuzz => "the fuzz targets",
             Self::Openssh => "everything against a real OpenSSH server",
+            Self::Python => "whether Python reads archives as we do",
             Self::Root => "full disks, other users' files and hosts with an /etc of their own",
             Self::Shells => "the install command in real shells",
             Self::Strace => "what is read off system calls",

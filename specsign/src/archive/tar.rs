@@ -278,7 +278,7 @@ impl Reader {
                 return Err(self.refuse(format!("says {key} twice")));
             }
             seen.push(key);
-            let number = || !value.is_empty() && value.iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-'));
+            let number = |text: &[u8]| !text.is_empty() && text.len() <= 20 && text.iter().all(u8::is_ascii_digit);
             let text = |value: &[u8]| !value.is_empty() && !value.contains(&0) && std::str::from_utf8(value).is_ok();
             let fits = match key {
                 "comment" => true,
@@ -292,7 +292,13 @@ impl Reader {
                     self.size = std::str::from_utf8(value).ok().filter(|_| digits).and_then(|text| text.parse().ok());
                     self.size.is_some()
                 }
-                "mtime" | "atime" | "ctime" | "uid" | "gid" => number(),
+                "mtime" | "atime" | "ctime" => {
+                    let value = value.strip_prefix(b"-").unwrap_or(value);
+                    let mut parts = value.splitn(2, |byte| *byte == b'.');
+                    parts.all(number)
+                }
+                // GNU tar fails on an owner that the system cannot have.
+                "uid" | "gid" => number(value) && std::str::from_utf8(value).is_ok_and(|text| text.parse::<u32>().is_ok()),
                 "uname" | "gname" => text(value),
                 // Attributes that nobody restores unasked.
                 _ => key.starts_with("SCHILY.xattr.") || key.starts_with("LIBARCHIVE."),
@@ -356,7 +362,12 @@ impl Header {
             [(108, 8, "owner"), (116, 8, "group"), (136, 12, "time"), (329, 8, "device"), (337, 8, "device")]
         {
             let value = field(block, start, length);
-            let binary = value.first().is_some_and(|byte| matches!(byte, 0x80 | 0xff));
+            // GNU's binary form, as far as every reader can hold the value: 32 bits for an owner, 40 for a time.
+            let zeros = length - if length == 8 { 4 } else { 5 };
+            let binary = what != "device"
+                && value.split_at_checked(zeros).is_some_and(|(high, _)| {
+                    high.split_first().is_some_and(|(mark, rest)| *mark == 0x80 && rest.iter().all(|byte| *byte == 0))
+                });
             if !binary && octal(value).is_none() && !value.iter().all(|byte| matches!(byte, 0 | b' ')) {
                 return Err(format!("has a bad {what}"));
             }
