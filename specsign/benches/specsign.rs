@@ -33,7 +33,7 @@ const EXPRESSIONS: [&str; 5] = [
     "identity('^web')",
     "identity('^db') || has_command('facter')",
     "identity(`^web\\\\d+\\\\.`) && has_file('/etc/passwd')",
-    "!has_directory('/opt/x') && identity('\\\\.example\\\\.net$')",
+    "!has_directory('/opt/x') && identity(`\\\\.example\\\\.net$`)",
     "has_command('facter') and not has_file('/etc/no') and identity('^(web|app)[0-9]+')",
 ];
 

@@ -352,3 +352,15 @@ fn one_entry_too_bad_refuses_the_list() {
         assert!(parse(format!("[{}]", good.replacen("\"a\"", &format!("\"{name}\""), 1))).is_err(), "{name}");
     }
 }
+
+#[test]
+fn a_small_order_key_is_no_key() {
+    use toehold_specsign::KeyError;
+    let key = |first: &str, middle: &str, last: &str| format!("{first}{}{last}", middle.repeat(30)).parse::<VerifyingKey>();
+    assert_eq!(key("01", "00", "00"), Err(KeyError::SmallOrder));
+    assert_eq!(key("ec", "ff", "7f"), Err(KeyError::SmallOrder));
+    assert_eq!(key("00", "00", "00"), Err(KeyError::SmallOrder));
+    // The same points, encoded otherwise.
+    assert!(key("ee", "ff", "7f").is_err());
+    assert!(key("ed", "ff", "7f").is_err());
+}
