@@ -1,6 +1,7 @@
 //! The list inside a document: what should run, from where, and on which nodes.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -196,7 +197,6 @@ impl MachineList {
             line: error.line(),
             column: error.column(),
         })?;
-        let mut names = BTreeSet::new();
         let mut unknown_members = Vec::new();
         let mut machines = Vec::with_capacity(entries.len());
         for (place, entry) in entries.into_iter().enumerate() {
@@ -205,11 +205,11 @@ impl MachineList {
                     unknown_members.push(name.clone());
                 }
             }
-            let machine = entry.check(place + 1, policy)?;
-            if !names.insert(machine.name.clone()) {
-                return Err(ListError::Twice(machine.name));
-            }
-            machines.push(machine);
+            machines.push(entry.check(place + 1, policy)?);
+        }
+        let mut names = HashSet::with_capacity(machines.len());
+        if let Some(twice) = machines.iter().find(|machine| !names.insert(machine.name.as_str())) {
+            return Err(ListError::Twice(twice.name.clone()));
         }
         Ok(Self { machines, unknown_members })
     }
@@ -226,33 +226,32 @@ impl MachineList {
 }
 
 #[derive(Default)]
-struct Entry {
-    name: Option<String>,
-    source: Option<String>,
-    username: Option<String>,
+struct Entry<'a> {
+    name: Option<Cow<'a, str>>,
+    source: Option<Cow<'a, str>>,
+    username: Option<Cow<'a, str>>,
     password: Option<SecretBytes>,
-    verify: Option<String>,
-    verify_checksum: Option<String>,
-    checksum: Option<String>,
-    matcher: Option<String>,
-    governor: Option<String>,
+    verify: Option<Cow<'a, str>>,
+    verify_checksum: Option<Cow<'a, str>>,
+    checksum: Option<Cow<'a, str>>,
+    matcher: Option<Cow<'a, str>>,
+    governor: Option<Cow<'a, str>>,
     unknown: Vec<String>,
 }
 
 const NAMES: &[&str] = &["name", "source", "username", "password", "verify", "verify_checksum", "checksum", "match", "governor"];
 
-impl Entry {
+impl Entry<'_> {
     fn check(self, number: usize, policy: SourcePolicy) -> Result<ManagedMachine, ListError> {
         let name = given(self.name, "name", || format!("entry {number}"))?;
         let name: MachineName = name.parse().map_err(|error| ListError::Name { entry: number, error })?;
-        let required = |value: Option<String>, member| given(value, member, || name.to_string());
         let value = |member, reason: &str| ListError::Value { member, machine: name.clone(), reason: reason.to_owned() };
 
-        let source = required(self.source, "source")?;
+        let source = given(self.source, "source", || name.to_string())?;
         let source = Source::parse(&source, policy).map_err(|error| ListError::Source { machine: name.clone(), error })?;
-        let digest = |text: Option<String>, member| -> Result<Sha256Digest, ListError> {
+        let digest = |text: Option<Cow<'_, str>>, member| -> Result<Sha256Digest, ListError> {
             // Choria compares lower-case texts; an upper-case one names the same file.
-            required(text, member)?.parse().map_err(|_| value(member, "is not 64 hex digits"))
+            given(text, member, || name.to_string())?.parse().map_err(|_| value(member, "is not 64 hex digits"))
         };
         let archive = digest(self.checksum, "checksum")?;
         let sums = digest(self.verify_checksum, "verify_checksum")?;
@@ -267,7 +266,7 @@ impl Entry {
                 if username.contains(|c: char| c == ':' || c.is_control()) {
                     return Err(value("username", "has a colon or a control character"));
                 }
-                Some(Credentials { username, password })
+                Some(Credentials { username: username.into_owned(), password })
             }
             (Some(_), None) => return Err(ListError::Missing { member: "password", machine: name.to_string() }),
             (None, Some(_)) => return Err(ListError::Missing { member: "username", machine: name.to_string() }),
@@ -276,25 +275,30 @@ impl Entry {
             return Err(value("username", "is of no use for a file"));
         }
         let governor = self.governor.filter(|text| !text.is_empty());
-        if governor.as_ref().is_some_and(|text| toehold_core::Key::new([text]).is_err()) {
+        if governor.as_ref().is_some_and(|text| toehold_core::Key::new([text.as_ref()]).is_err()) {
             return Err(value("governor", "has \"/\" or a control character, or is over 512 bytes"));
         }
-        let matcher = self.matcher.filter(|text| !text.is_empty());
+        let governor = governor.map(Cow::into_owned);
+        let matcher = self.matcher.filter(|text| !text.is_empty()).map(Cow::into_owned);
         Ok(ManagedMachine { name, source, credentials, sums, archive, matcher, governor })
     }
 }
 
-fn given(value: Option<String>, member: &'static str, machine: impl FnOnce() -> String) -> Result<String, ListError> {
+fn given<'a>(
+    value: Option<Cow<'a, str>>,
+    member: &'static str,
+    machine: impl FnOnce() -> String,
+) -> Result<Cow<'a, str>, ListError> {
     value.filter(|text| !text.is_empty()).ok_or_else(|| ListError::Missing { member, machine: machine() })
 }
 
-struct Entries(Vec<Entry>);
+struct Entries<'a>(Vec<Entry<'a>>);
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de> Deserialize<'de> for Entries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntriesVisitor;
         impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries;
+            type Value = Entries<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of machines")
@@ -315,11 +319,11 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-impl<'de> Deserialize<'de> for Entry {
+impl<'de> Deserialize<'de> for Entry<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntryVisitor;
         impl<'de> Visitor<'de> for EntryVisitor {
-            type Value = Entry;
+            type Value = Entry<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a machine")
@@ -333,12 +337,12 @@ impl<'de> Deserialize<'de> for Entry {
                         entry.unknown.push(name.chars().take(64).collect());
                         continue;
                     };
-                    let text = map.next_value::<Text<'de>>()?.0.into_owned();
+                    let text = map.next_value::<Text<'de>>()?.0;
                     match name {
                         "name" => set(&mut entry.name, text, name)?,
                         "source" => set(&mut entry.source, text, name)?,
                         "username" => set(&mut entry.username, text, name)?,
-                        "password" => set(&mut entry.password, SecretBytes::new(text.into_bytes()), name)?,
+                        "password" => set(&mut entry.password, SecretBytes::new(text.into_owned().into_bytes()), name)?,
                         "verify" => set(&mut entry.verify, text, name)?,
                         "verify_checksum" => set(&mut entry.verify_checksum, text, name)?,
                         "checksum" => set(&mut entry.checksum, text, name)?,
