@@ -76,5 +76,7 @@ fuzz_target!(|bytes: &[u8]| {
         // No list is empty, so none of them can be good.
         (unpacker.finish().expect_err("no archive has an empty list").to_string(), sink.files.len(), sink.bytes)
     });
-    assert!(ends.windows(2).all(|two| two[0].0 == two[1].0 && two[0].1 == two[1].1), "{ends:?}");
+    // A damaged archive may be noticed sooner or later. One that was read to its end was so in all cases, and alike.
+    let whole = |end: &(String, usize, usize)| end.0.contains("SHA256SUMS");
+    assert!(!ends.iter().any(whole) || ends.windows(2).all(|two| two[0] == two[1]), "{ends:?}");
 });

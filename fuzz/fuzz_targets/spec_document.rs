@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use toehold_core::Timestamp;
 use toehold_specsign::{
-    Admission, Document, MachineList, PlainPolicy, RootState, SigningKey, SourcePolicy, TrustedKeys, VerifyingKey, pack_signed, sshsig,
+    Admission, Document, MachineList, PlainPolicy, RootState, SigningKey, SourcePolicy, TrustedKeys, VerifyingKey, pack_signed,
+    sshsig,
 };
 
 /// The fuzzer does not know its private half.
@@ -40,6 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
     let unsigned = document.dangerous_without_verification();
     let _ = MachineList::parse(unsigned.payload(), policy);
     let signature = SigningKey::from_seed_hex(&"07".repeat(32)).expect("a valid seed").sign(b"");
-    let again = Document::parse(pack_signed(format, unsigned.payload(), &signature).as_bytes()).expect("what we write we can read");
+    let again =
+        Document::parse(pack_signed(format, unsigned.payload(), &signature).as_bytes()).expect("what we write we can read");
     assert_eq!(again.dangerous_without_verification(), unsigned);
 });

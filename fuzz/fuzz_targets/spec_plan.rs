@@ -25,7 +25,8 @@ fuzz_target!(|bytes: &[u8]| {
     let back = |minutes: u8| now.saturating_sub(Duration::from_secs(u64::from(minutes) * 900));
     let mut state = RootState::default();
     let (flags, machines) = (next(), next() % 12);
-    let settings = Settings { purge: flags & 1 != 0, guard_percent: next() % 101, noes: u32::from(next() % 4), ..Settings::default() };
+    let settings =
+        Settings { purge: flags & 1 != 0, guard_percent: next() % 101, noes: u32::from(next() % 4), ..Settings::default() };
     let mut gone = BTreeSet::new();
     let mut wanted = Vec::new();
     for number in 0..machines {
