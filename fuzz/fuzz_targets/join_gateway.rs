@@ -40,7 +40,8 @@ fuzz_target!(|frames: Vec<(bool, u16, u8, Vec<u8>)>| {
         let channel = Channel { exporter, gateway_key: *gateway_identity.pin().digest(), source: [127, 0, 0, 1].into() };
         let gateway = Gateway { cookies: CookieKeys::generate(&mut rng), endpoints: Vec::new() };
         let mut conversation = Conversation::new(channel);
-        let config = ClientConfig { endpoint: &endpoint, identity: &identity, token: &token, gateway: &gateway_identity, exporter };
+        let config =
+            ClientConfig { endpoint: &endpoint, identity: &identity, token: &token, gateway: &gateway_identity, exporter };
         let (waiting, mut good) = config.start(&mut rng);
         let (mut await_retry, mut await_answer) = (Some(waiting), None);
         for (change, place, with, other) in frames {

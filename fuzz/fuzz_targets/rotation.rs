@@ -20,7 +20,9 @@ static KEYS: LazyLock<Vec<PublicKey>> = LazyLock::new(|| {
     ["ViwA", "ViwB", "ViwC"]
         .into_iter()
         .map(|end| {
-            format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUJRSZ8v0MTV4WDCCOeKnIDG3mTjTq3sSPsqEO2{end}").parse().expect("a valid key")
+            format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUJRSZ8v0MTV4WDCCOeKnIDG3mTjTq3sSPsqEO2{end}")
+                .parse()
+                .expect("a valid key")
         })
         .collect()
 });

@@ -40,7 +40,7 @@ use crate::request::{DEFAULT_PROVISIONAL, Pace};
 /// let renewal = renewal.allow_both(&mut rng).await?;
 /// // State: servers allow both keys; the old key is in the store.
 /// store.save(&new).await?;
-/// let renewal = renewal.saved_in(&store).await?;
+/// let renewal = renewal.saved_in(&store).await.map_err(|not_saved| not_saved.to_string())?;
 /// // State: servers allow both keys; the new key is in the store.
 /// renewal.retire_old(&mut rng).await?;
 /// // State: servers allow only the new key; the new key is in the store.
