@@ -451,4 +451,6 @@ fn values_that_nobody_can_paste_are_refused() {
     }
     let long = format!("/{}", "x".repeat(4000));
     assert!(matches!(host.install().home(&long).command_line().unwrap_err(), InstallError::TooLong { got } if got > 4000));
+    // A shell that reads it from a pipe takes any length.
+    assert!(host.install().home(&long).script().unwrap().expose().len() > 4000);
 }

@@ -40,6 +40,9 @@ pub struct Request {
     pub host_key_files: Vec<String>,
     /// Whether the temporary private half is kept, sealed, so that a recovery can log in with it.
     pub seal_temporary_key: bool,
+    /// Whether somebody pastes the installation command into a terminal, which takes only so long a line (the default). One that a
+    /// program feeds to a shell may have any length.
+    pub pasted: bool,
 }
 
 impl Request {
@@ -58,6 +61,7 @@ impl Request {
             expiry: ExpiryForm::Detect,
             host_key_files: Vec::new(),
             seal_temporary_key: false,
+            pasted: true,
         }
     }
 }
@@ -67,6 +71,7 @@ pub(crate) struct Installation {
     pub(crate) from: Option<FromPatterns>,
     pub(crate) expiry: ExpiryForm,
     pub(crate) host_key_files: Vec<String>,
+    pub(crate) pasted: bool,
 }
 
 impl Installation {

@@ -318,3 +318,17 @@ async fn a_host_that_is_managed_is_not_told_as_failed_for_what_others_left() {
         done.stdout
     );
 }
+
+/// A terminal takes only so long a line; a shell that reads it from a pipe takes any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_too_long_to_paste_is_fed_to_a_shell_all_the_same() {
+    let (toehold, host) = (Toehold::new(), Inside::start().await);
+    let file = host.host_key_file();
+    let many = ["--host-key-file", file.to_str().unwrap()].repeat(40);
+    let account = host.account();
+    let done = toehold.run([&["host", "add", &account, "--home", host.home()], many.as_slice()].concat()).ends(1);
+    assert!(done.stderr.contains("over the limit of 4000"), "{}", done.stderr);
+    assert!(toehold.sessions(true).is_empty(), "a session was begun for a line that nobody can paste");
+    host.add(&toehold, &many).ends(0);
+    host.is_managed(&toehold);
+}

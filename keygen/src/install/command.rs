@@ -158,6 +158,16 @@ impl<'a> InstallCommand<'a> {
     /// # Errors
     /// [`InstallError`].
     pub fn command_line(&self) -> Result<CommandLine, InstallError> {
+        let line = self.script()?;
+        check_length(line.expose())?;
+        Ok(line)
+    }
+
+    /// The same line, whatever its length: for a shell that reads it from a file or a pipe and not from a terminal.
+    ///
+    /// # Errors
+    /// [`InstallError`], but never [`InstallError::TooLong`].
+    pub fn script(&self) -> Result<CommandLine, InstallError> {
         let user = self.account.user();
         check_pastable("user", user)?;
         for file in &self.host_key_files {
@@ -177,7 +187,6 @@ impl<'a> InstallCommand<'a> {
         for part in parts {
             line.push_str(part);
         }
-        check_length(&line)?;
         Ok(CommandLine::new(line))
     }
 
@@ -190,7 +199,7 @@ impl<'a> InstallCommand<'a> {
     /// # Errors
     /// [`InstallError`].
     pub fn cloud_init(&self) -> Result<CommandLine, InstallError> {
-        Ok(cloud_init::user_data(self.account.user(), &self.command_line()?))
+        Ok(cloud_init::user_data(self.account.user(), &self.script()?))
     }
 
     /// What the script finds in its environment.

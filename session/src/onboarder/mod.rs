@@ -78,7 +78,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         } else {
             (None, None)
         };
-        let installation = Installation { from: request.from, expiry: request.expiry, host_key_files: request.host_key_files };
+        let Request { from, expiry, host_key_files, pasted, .. } = request;
+        let installation = Installation { from, expiry, host_key_files, pasted };
         let record = SessionRecord {
             id,
             route: request.route,
@@ -103,10 +104,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             reason: None,
             closed: None,
         };
-        installation
-            .command(&record, &secret)
-            .command_line()
-            .map_err(|source| SessionError::Making { what: "the installation command", source: Box::new(source) })?;
+        let command = installation.command(&record, &secret);
+        let made = if installation.pasted { command.command_line() } else { command.script() };
+        made.map(drop).map_err(|source| SessionError::Making { what: "the installation command", source: Box::new(source) })?;
         operator.opening(&record).map_err(SessionError::NotOpened)?;
         let (mut machine, action) = Onboarding::open(record, secret, self.pace);
         let run = Run::new(rng, None, master, Some(temporary), Some(installation));

@@ -73,7 +73,8 @@ pub(super) async fn add_one(
     check_jumps(context, &account, &how.jumps).await?;
     let master = context.master_key().await?;
     let home = home(context, &account, how).await?;
-    let request = request(account, how, home, &master, keys)?;
+    let mut request = request(account, how, home, &master, keys)?;
+    request.pasted = matches!(delivery, Delivery::Paste);
     let mut console =
         Console::new(context.output, context.signals.clone(), context.state.directory().to_owned(), delivery.clone());
     let result = onboard(context, request, &master, &mut console).await;
@@ -457,7 +458,8 @@ async fn add_of_list(
     let result = async {
         let master = context.master_key().await?;
         let home = home(context, &account, how).await?;
-        let request = request(account.clone(), how, home, &master, keys)?;
+        let mut request = request(account.clone(), how, home, &master, keys)?;
+        request.pasted = false;
         onboard(context, request, &master, &mut console).await
     }
     .await;

@@ -196,7 +196,7 @@ impl Operator for Console {
             Delivery::Via(via) => {
                 self.event("installing", &json!({ "session": record.id, "expires_at": record.expires_at }));
                 self.bar.set_message(format!("{}: installing the temporary key", self.account));
-                let line = command.command_line().map_err(|error| error.to_string())?;
+                let line = command.script().map_err(|error| error.to_string())?;
                 // A command that hangs must not outlive the key that it is about.
                 let end = record.expires_at;
                 let stop = async {

@@ -166,6 +166,7 @@ async fn onboard(context: &Context, host: &DemoHost, foreign: &str, output: Outp
         comment: MASTER_COMMENT.to_owned(),
     };
     let mut request = Request::new(host.account().clone(), line);
+    request.pasted = false;
     request.home = Some(path(host.home())?);
     request.host_key_files = vec![path(host.host_key_file())?];
     // This process, or the sshd of this machine, is the server: it is known to read UTC.

@@ -34,7 +34,7 @@ impl DemoOperator {
 
 impl Operator for DemoOperator {
     async fn install(&mut self, record: &SessionRecord, command: &InstallCommand<'_>) -> Result<Installed, String> {
-        let line = command.command_line().map_err(|error| error.to_string())?;
+        let line = command.script().map_err(|error| error.to_string())?;
         let shell = Via::parse("sh").map_err(|failure| failure.message)?;
         let stop = async {
             self.signals.wait().await;
