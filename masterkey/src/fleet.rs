@@ -103,7 +103,11 @@ impl View {
         match self.phase {
             RotationPhase::Planned => FleetStep::Enter(RotationPhase::Installing),
             RotationPhase::Installing | RotationPhase::Proving => self.before_the_barrier(),
-            RotationPhase::Switching if !self.current_is_new => FleetStep::Switch,
+            // A host that came in meanwhile counts as well (R4).
+            RotationPhase::Switching if !self.current_is_new => match self.before_the_barrier() {
+                FleetStep::Enter(RotationPhase::Switching) => FleetStep::Switch,
+                step => step,
+            },
             RotationPhase::Switching => FleetStep::Enter(RotationPhase::Retiring),
             RotationPhase::Retiring => self.after_the_barrier(),
             RotationPhase::RollingBack => self.on_the_way_back(),

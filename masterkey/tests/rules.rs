@@ -10,15 +10,15 @@
 mod support;
 
 use support::{FOREIGN, Lab, Standing, Watch, account, rng, stepped, taking_over, watched};
-use toehold_core::testing::{CallKind, ExpiryTime, Moment, block_on, sample_public_key};
+use toehold_core::testing::{Call, CallKind, ExpiryTime, Moment, block_on, sample_public_key};
 use toehold_core::{
-    Clock as _, HostPhase, MasterKeyRecord, OnUnreachable, PublicKey, RotationRecord, Settled, Store as _, Stored,
+    Clock as _, HostPhase, MasterKeyRecord, OnUnreachable, PublicKey, RotationPhase, RotationRecord, Settled, Store as _, Stored,
 };
 use toehold_keygen::AuthorizedKeys;
 use toehold_keygen::authorized_keys::Digest;
 use toehold_masterkey::guard::{Violation, Write};
 use toehold_masterkey::observe::Files;
-use toehold_masterkey::{End, NoObserver, RotationError, TakeUp};
+use toehold_masterkey::{End, NoObserver, Observer, Progress, RotationError, TakeUp};
 
 fn files(text: &str) -> Files {
     Files { first: AuthorizedKeys::parse(text.as_bytes().to_vec()), second: None }
@@ -149,6 +149,38 @@ fn r4_the_current_key_changes_only_when_the_new_line_is_permanent_on_every_host(
 }
 
 #[test]
+fn r4_a_host_that_comes_in_before_the_current_key_changes_counts_as_well() {
+    let changes = |calls: &[Call]| {
+        let is_change = |call: &&Call| call.kind == CallKind::StorePut && call.subject == "masterkey/current";
+        calls.iter().find(is_change).map(|call| call.number)
+    };
+    let good = Lab::new(2);
+    good.rotate_well();
+    let at = changes(&good.world.faults().log()).unwrap();
+
+    let lab = Lab::new(2);
+    lab.world.faults().crash_at(at, Moment::Before);
+    let rotator = lab.rotator();
+    assert!(lab.world.run(rotator.rotate(lab.request(), &mut rng(1), &NoObserver)).is_none());
+    let phase = lab.rotation().unwrap().phase;
+    assert_eq!((phase, lab.current()), (RotationPhase::Switching, lab.first.clone()));
+    let lab = lab.with_host("deploy@late.example.net");
+    let next = lab.restart();
+    let rotator = next.rotator();
+    let (mut switched, mut resuming) = (false, rng(2));
+    let outcome = stepped(&next.world, rotator.resume(taking_over(), &mut resuming, &NoObserver), |_| {
+        if !switched && lab.current() != lab.first {
+            switched = true;
+            for account in &lab.accounts {
+                assert!(lab.holds(account, &lab.current()), "{account} has not got the key that is current now");
+            }
+        }
+    });
+    assert_eq!(outcome.unwrap().unwrap().end, End::Done);
+    assert!(switched);
+}
+
+#[test]
 fn r5_the_guard_weakens_a_line_only_over_another_proven_permanent_one() {
     let (a, b) = (old().to_string(), new().to_string());
     let both = format!("{a}\n{b}\n");
@@ -219,6 +251,34 @@ fn r7_a_private_half_stays_until_no_host_can_need_it() {
     assert_eq!(healed.dropped.len(), 2);
     lab.assert_settled_on(&keys[2], "healed two rotations later");
     assert_eq!(lab.keys().len(), 1);
+}
+
+/// Wants out from the start.
+struct Leaving;
+
+impl Observer for Leaving {
+    fn progress(&self, _: Progress) {}
+
+    fn is_leaving(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn an_interrupted_settling_names_the_hosts_that_it_did_not_begin() {
+    let mut lab = Lab::new(2);
+    lab.pace.attempts = 1;
+    let away = lab.accounts[1].clone();
+    lab.world.fleet().switch_off(&away);
+    let mut request = lab.request();
+    request.policy.on_unreachable = OnUnreachable::Defer;
+    assert_eq!(lab.rotate(request).unwrap().end, End::Done);
+    let next = lab.restart();
+    let rotator = next.rotator();
+    let outcome = next.world.run(rotator.settle(&mut rng(9), &Leaving)).unwrap().unwrap();
+    let owed: Vec<_> = outcome.hosts.iter().map(|host| (host.account.clone(), host.phase)).collect();
+    assert_eq!(owed, [(away, HostPhase::Quarantined)]);
+    assert_eq!((outcome.dropped.len(), lab.keys().len()), (0, 2));
 }
 
 #[test]

@@ -10,7 +10,9 @@ mod support;
 
 use support::{Home, Lab, master_key};
 use toehold_core::testing::{block_on, sample_public_key};
-use toehold_core::{CurrentMasterKey, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, Settled, Stored, Timestamp};
+use toehold_core::{
+    CurrentMasterKey, HostRecord, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, Settled, Stored, Timestamp,
+};
 
 fn rotation(phase: RotationPhase) -> RotationRecord {
     RotationRecord {
@@ -70,6 +72,28 @@ fn r11_a_host_that_got_a_key_that_is_current_no_more_is_not_settled() {
     let key = RotationRecord::key(8).unwrap();
     let joined = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
     assert_eq!(joined.body.joined, std::slice::from_ref(&lab.account));
+}
+
+/// Onboards the same host again, under a key that is `current` or not, after it was settled on `settled`.
+fn again(settled: Settled, current: Settled) -> Option<Settled> {
+    let lab = lab(None, current);
+    lab.onboard_well();
+    let key = HostRecord::key(&lab.account).unwrap();
+    let mut host = block_on(Stored::<HostRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
+    host.body.settled = Some(settled);
+    block_on(host.save(lab.world.memory())).unwrap();
+    lab.onboard_well();
+    lab.host().unwrap().settled
+}
+
+#[test]
+fn r7_a_host_that_is_added_again_is_settled_on_no_other_key_than_it_got() {
+    let ours = Settled { generation: 7, fingerprint: master_key().fingerprint() };
+    let other = Settled { generation: 8, fingerprint: rotation(RotationPhase::Planned).new.fingerprint() };
+    assert_eq!(again(ours, ours), Some(ours));
+    // The rotation to the other key ended while the session waited, or long before: what the host has now is its former key.
+    assert_eq!(again(other, other), None);
+    assert_eq!(again(other, ours), None);
 }
 
 #[test]

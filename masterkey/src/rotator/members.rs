@@ -31,6 +31,21 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// One of which nothing is known in this run.
+    pub(super) fn waiting(host: HostRecord, journal: HostJournal) -> Self {
+        Self {
+            host,
+            journal,
+            machine: None,
+            reached: None,
+            failed: None,
+            canary: false,
+            litter: false,
+            quiet: false,
+            took: Duration::ZERO,
+        }
+    }
+
     pub(super) fn outcome(&self) -> HostOutcome {
         HostOutcome {
             account: self.host.route.account.clone(),

@@ -64,18 +64,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             while running.len() < self.pace.concurrency.max(1) && !observer.is_leaving() {
                 let Some(host) = waiting.next() else { break };
                 let journal = HostJournal::healing(number, host.route.account.clone(), arriving.clone());
-                let member = Member {
-                    host,
-                    journal,
-                    machine: None,
-                    reached: None,
-                    failed: None,
-                    canary: false,
-                    litter: false,
-                    quiet: false,
-                    took: Duration::ZERO,
-                };
-                running.push(self.heal(&errand, member));
+                running.push(self.heal(&errand, Member::waiting(host, journal)));
             }
             let Some(member) = running.next().await else { break };
             let event = AuditEvent::new(self.timer.now(), "rotation.host_healed", member.host.route.account.to_string())
@@ -85,6 +74,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 observer.progress(Progress::Warning(format!("not on the audit record: {}", describe(&error))));
             }
             hosts.push(member.outcome());
+        }
+        // The operator wanted out before their turn came.
+        for host in waiting.by_ref() {
+            let journal = HostJournal::healing(number, host.route.account.clone(), arriving.clone());
+            hosts.push(Member { failed: Some("not begun: interrupted".to_owned()), ..Member::waiting(host, journal) }.outcome());
         }
         hosts.sort_by(|one, other| one.account.cmp(&other.account));
         // A rotation that began meanwhile names the current key and a new one, which is not retired.

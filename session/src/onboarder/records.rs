@@ -198,8 +198,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
 fn merged(known: &HostRecord, wanted: &HostRecord) -> HostRecord {
     let mut merged = wanted.clone();
     merged.managed_since = known.managed_since;
-    // It may still have the master key that it had before.
-    merged.settled = known.settled;
+    // It may still have the master key that it had before, and where it was settled on another key than it got now, it has that
+    // one beside it, or instead.
+    merged.settled = known.settled.filter(|known| wanted.settled.is_some_and(|got| got.fingerprint == known.fingerprint));
     merged.label = wanted.label.clone().or_else(|| known.label.clone());
     for (name, value) in &known.tags {
         merged.tags.entry(name.clone()).or_insert_with(|| value.clone());

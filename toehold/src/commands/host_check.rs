@@ -129,7 +129,7 @@ impl Known {
         let mut retired = retired_keys(context).await?;
         retired.retain(|key| keys.first().is_none_or(|current| current.public_key() != key));
         let mut grants = Vec::new();
-        for listed in super::grant::grants(context).await?.list().await? {
+        for listed in super::grant::listed(context).await? {
             grants.push(listed?);
         }
         Ok(Self { keys, retired, rotation: open_rotation(context).await?, grants })
