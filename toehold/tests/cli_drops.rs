@@ -47,7 +47,8 @@ async fn breaks(toehold: &Toehold, fault: Fault, cleans_up: bool) -> i32 {
         3 => assert_eq!(toehold.sessions(false).len(), 1, "{fault:?}: {}", done.stderr),
         code => panic!("{fault:?}: {code}: {}", done.stderr),
     }
-    assert!(done.stderr.starts_with("toehold: "), "{fault:?}: {}", done.stderr);
+    // On a busy machine a note that the host's clock is behind may come first.
+    assert!(done.stderr.lines().any(|line| line.starts_with("toehold: ")), "{fault:?}: {}", done.stderr);
     host.heal();
     host.comes_to_an_end(toehold);
     done.code
