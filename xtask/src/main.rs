@@ -29,7 +29,7 @@ cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
     All that CI checks. Parts that can be left out: acl, dropbear, fuzz, openssh, python, root,
     shells, strace.
     --only runs the named steps alone (a step's name as the table at the end prints it).
-    --fuzz-seconds is for each fuzz target (default 5).
+    --fuzz-seconds is for each fuzz target (default 3).
 
 cargo xtask bench [NAME]...
     The measured bars: temporary-key, authorized-keys, host-add, key-rotate (all of them by default).
