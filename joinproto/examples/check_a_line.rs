@@ -15,6 +15,10 @@ fn main() -> ExitCode {
         eprintln!("standard input cannot be read: {error}");
         return ExitCode::FAILURE;
     }
+    if text.is_empty() {
+        println!("no line came on standard input");
+        return ExitCode::SUCCESS;
+    }
     let line: Result<JoinLine, LineError> = text.trim_end_matches('\n').parse();
     match line {
         Ok(line) => {

@@ -134,6 +134,7 @@ mod tests {
                   "targets": [], "publish": null },
             ],
             "workspace_members": ["k"],
+            "workspace_default_members": ["k"],
             "target_directory": "",
             "resolve": { "nodes": [
                 { "id": "k", "deps": [{ "pkg": "m", "dep_kinds": [{ "kind": null }] }] },

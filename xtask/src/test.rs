@@ -90,7 +90,8 @@ fn examples(metadata: &Metadata) -> Result<()> {
     for package in metadata.members() {
         for example in package.targets_of("example") {
             let program = metadata.target_directory.join("debug/examples").join(example);
-            process::run(std::process::Command::new(program).current_dir(crate::workspace::root()))?;
+            let mut example = std::process::Command::new(program);
+            process::run(example.current_dir(crate::workspace::root()).stdin(std::process::Stdio::null()))?;
         }
     }
     Ok(())
