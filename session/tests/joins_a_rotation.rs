@@ -8,11 +8,12 @@
 
 mod support;
 
-use support::{Home, Lab, master_key};
+use support::{Home, Lab, Paste, master, master_key, rng};
 use toehold_core::testing::{block_on, sample_public_key};
 use toehold_core::{
     CurrentMasterKey, HostRecord, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, Settled, Stored, Timestamp,
 };
+use toehold_session::End;
 
 fn rotation(phase: RotationPhase) -> RotationRecord {
     RotationRecord {
@@ -82,7 +83,10 @@ fn again(settled: Settled, current: Settled) -> Option<Settled> {
     let mut host = block_on(Stored::<HostRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
     host.body.settled = Some(settled);
     block_on(host.save(lab.world.memory())).unwrap();
-    lab.onboard_well();
+    let lab = lab.restart();
+    let (onboarder, mut hands) = (lab.onboarder(), lab.hands(Paste::AtOnce));
+    let outcome = lab.world.run(onboarder.onboard(lab.request(), &master(), &mut rng(2), &mut hands)).unwrap().unwrap();
+    assert_eq!(outcome.end, End::Completed, "{:?}", outcome.reason);
     lab.host().unwrap().settled
 }
 
