@@ -4,6 +4,7 @@ mod architecture;
 mod bench;
 mod chaos;
 mod cli_document;
+mod codegen;
 mod features;
 mod fuzz;
 mod hygiene;
@@ -38,6 +39,9 @@ cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate]
     SIGKILL at random moments of `host add` and of `key rotate`, then what leads it on, then every invariant read off the real
     files: for N minutes (default 10), in rounds of N kills each (default 50), of both commands or of one.
 
+cargo xtask codegen
+    Renews the Rust code of the gRPC services from toehold/proto.
+
 cargo xtask invariants
     Which tests carry which invariant of docs/invariants.md.
 ";
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         "test" => test::Options::parse(rest).map(|options| test::run(&options)),
         "bench" => bench::Options::parse(rest).map(|options| bench::run(&options)),
         "chaos" => chaos::Options::parse(rest).map(|options| chaos::run(&options)),
+        "codegen" if rest.is_empty() => Ok(codegen::run()),
         "invariants" if rest.is_empty() => Ok(invariants::print()),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -4,7 +4,7 @@ use crate::prerequisites::Part;
 use crate::report::Report;
 use crate::workspace::Metadata;
 use crate::{
-    Result, architecture, cli_document, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process, readme,
+    Result, architecture, cli_document, codegen, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process, readme,
     test_targets,
 };
 
@@ -54,6 +54,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report.step("hygiene", hygiene::check);
     report.step("invariants", |_| invariants::check());
     report.step("architecture", |_| architecture::check(&metadata));
+    report.step("codegen", |_| codegen::check());
     report.step("readme", |_| readme::check(&metadata));
     report.step("clippy", |_| {
         process::run(process::cargo().args([

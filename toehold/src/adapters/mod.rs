@@ -1,5 +1,6 @@
 //! The hands: one file for each outside system.
 
+pub mod grpc;
 pub mod identity;
 pub mod local_host;
 pub mod russh_connector;
