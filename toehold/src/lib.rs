@@ -3,6 +3,7 @@
 pub mod adapters;
 pub mod cli;
 pub mod commands;
+pub mod gateway;
 pub mod master_key;
 pub mod private;
 pub mod recovery;

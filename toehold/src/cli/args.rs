@@ -11,6 +11,8 @@ use toehold_core::{Account, Fingerprint, SessionId};
 use toehold_keygen::{FromPatterns, FromPatternsError, KeyAlgorithm};
 use toehold_masterkey::grant::GrantId;
 
+pub use super::gateway_args::{Create, Gateway, Serve, Token};
+
 /// Take machines from first contact to managed.
 ///
 /// Exit codes: 0 done; 1 failed, nothing half done; 2 wrong usage; 3 done in part, or found otherwise than it should be.
@@ -69,6 +71,12 @@ pub enum Command {
     /// The master key
     #[command(subcommand)]
     Key(Key),
+    /// The gateway, where machines join from one pasted line
+    #[command(subcommand)]
+    Gateway(Gateway),
+    /// Tokens: what lets a new machine join
+    #[command(subcommand)]
+    Token(Token),
     /// Let somebody's key in for a limited time, which the host's own sshd ends
     Grant(Grant),
     /// Print a completion script for a shell
@@ -463,7 +471,7 @@ pub struct Demo {
     pub sshd: bool,
 }
 
-fn parse_tag(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write name=value".to_owned()),
@@ -504,13 +512,13 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 /// How long something is waited for.
-fn parse_limit(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if (1..=3_600).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 1s and 1h")) }
 }
 
 /// `90s`, `30m`, `2h`, `1d`, or seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("\"{text}\" is not a time such as 90s, 30m or 2h");
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod context;
+mod gateway_args;
 mod output;
 mod signals;
 pub mod usage;

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod demo;
+mod gateway;
 mod grant;
 mod host_add;
 mod host_check;
@@ -15,11 +16,12 @@ mod renew;
 mod rotate;
 mod rotation_display;
 mod session;
+mod token;
 mod via;
 
 use clap::CommandFactory as _;
 
-use crate::cli::args::{Cli, Command, Host, Key, Session};
+use crate::cli::args::{Cli, Command, Gateway, Host, Key, Session, Token};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, Output, Signals};
 
@@ -51,6 +53,12 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Key(Key::Unload) => key::unload(&context()?).await,
         Command::Key(Key::Export(options)) => recovery_copy::export(&context()?, &options).await,
         Command::Key(Key::VerifyCopy { copy, identity }) => recovery_copy::verify(&context()?, &global, &copy, &identity).await,
+        Command::Gateway(Gateway::Serve(options)) => gateway::serve(&context()?, *options).await,
+        Command::Gateway(Gateway::Pin) => gateway::pin(&context()?).await,
+        Command::Gateway(Gateway::RenewKey { force }) => gateway::renew_key(&context()?, force).await,
+        Command::Token(Token::Create(options)) => token::create(&context()?, options).await,
+        Command::Token(Token::Ls) => token::list(&context()?).await,
+        Command::Token(Token::Revoke { id }) => token::revoke(&context()?, id).await,
         Command::Grant(options) => grant::run(&context()?, options).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -97,6 +97,8 @@ pub enum Purpose {
     TemporaryKey(SessionId),
     /// The secret under which a session's host proves its keys.
     ProofSecret(SessionId),
+    /// The key under which gateways seal what they have to have in clear.
+    GatewayKey,
 }
 
 impl fmt::Display for Purpose {
@@ -106,6 +108,7 @@ impl fmt::Display for Purpose {
             Self::MasterKey(fingerprint) => write!(f, "masterkey {fingerprint}"),
             Self::TemporaryKey(session) => write!(f, "temporarykey {session}"),
             Self::ProofSecret(session) => write!(f, "proofsecret {session}"),
+            Self::GatewayKey => f.write_str("gatewaykey"),
         }
     }
 }

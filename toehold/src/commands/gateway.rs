@@ -1,0 +1,160 @@
+//! `toehold gateway serve`, `gateway pin` and `gateway renew-key`.
+
+use serde_json::json;
+use toehold_joinproto::Endpoint;
+
+use crate::cli::args::Serve;
+use crate::cli::context::Context;
+use crate::cli::{Exit, Failure};
+use crate::gateway::keys::{AgentPins, GatewayRecord};
+use crate::gateway::{self, Announcement, GatewayError, GatewayVault, LimitOptions, ServeOptions, Serving};
+
+/// Runs a gateway until it is told to stop.
+///
+/// # Errors
+/// Where it cannot listen, or its key cannot be had.
+pub(super) async fn serve(context: &Context, options: Serve) -> Result<Exit, Failure> {
+    raise_file_limit();
+    let vault = GatewayVault::load(&context.state).await?;
+    let (serving, record) = match (&options.cert, &options.key) {
+        (Some(certificate), Some(key)) => {
+            let serving = Serving::from_files(certificate, key, &options.capabilities)?;
+            let supplied: Vec<_> = std::iter::once(serving.pin()).chain(options.next_pins.iter().copied()).collect();
+            let record = GatewayRecord::ensure(context.store(), &vault, options.endpoint.as_ref(), &supplied).await?;
+            (serving, record.body)
+        }
+        _ => {
+            let record = GatewayRecord::ensure(context.store(), &vault, options.endpoint.as_ref(), &[]).await?.body;
+            let generated = record.generated.as_ref().ok_or(GatewayError::NoKey)?;
+            let endpoint = record.endpoint.as_deref().and_then(|text| text.parse::<Endpoint>().ok());
+            let seed = generated.current.open(&vault)?;
+            (Serving::generated(&seed, endpoint.as_ref().map(Endpoint::host), &options.capabilities)?, record)
+        }
+    };
+    let serves_opni = serving.serves_opni();
+    let (pins, endpoint) = (record.pins(), record.endpoint.clone());
+    let output = context.output;
+    let announce = move |announcement: Announcement| {
+        output.document(&json!({
+            "event": "listening",
+            "address": announcement.listening.to_string(),
+            "metrics": announcement.metrics.map(|address| address.to_string()),
+            "endpoint": endpoint,
+            "pins": announcement.pins,
+            "serves_opni": serves_opni,
+        }));
+        output.text(format_args!("Listening on {}.", announcement.listening));
+        if let Some(metrics) = announcement.metrics {
+            output.text(format_args!("Metrics and health: http://{metrics}/metrics, /healthz, /readyz"));
+        }
+        if let Some(pin) = announcement.pins.first() {
+            output.text(format_args!("Its key's pin: {pin}"));
+        }
+        match &endpoint {
+            Some(endpoint) => output.text(format_args!("Let a machine in at {endpoint}: toehold token create")),
+            None => output.text("Let a machine in: toehold token create --endpoint HOST:PORT"),
+        }
+        if !serves_opni {
+            output.text("Opni's agents cannot join here: the key is not an Ed25519 key.");
+        }
+    };
+    let store = context.store().clone();
+    gateway::serve(serve_options(options), store, vault, serving, pins, announce, context.signals.clone()).await?;
+    context.output.document(&json!({ "event": "stopped" }));
+    context.output.text("Stopped.");
+    Ok(Exit::Done)
+}
+
+fn serve_options(options: Serve) -> ServeOptions {
+    let many = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    ServeOptions {
+        listen: options.listen,
+        metrics: options.metrics,
+        proxy_from: options.proxy_from,
+        capabilities: options.capabilities,
+        limits: LimitOptions {
+            agents: many(options.max_agents),
+            strangers: many(options.max_strangers),
+            strangers_per_source: many(options.max_strangers_per_source),
+            handshakes_per_minute: options.handshakes_per_minute,
+            calls_per_minute: options.calls_per_minute,
+            stranger_lifetime: options.stranger_lifetime,
+            handshake: options.handshake_timeout,
+        },
+        drain: options.drain,
+    }
+}
+
+/// A connection is a file descriptor: as many as the system lets us have.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, it stays as it was.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// Prints the pins.
+///
+/// # Errors
+/// Where there is no gateway key yet.
+pub(super) async fn pin(context: &Context) -> Result<Exit, Failure> {
+    let record = record(context).await?;
+    let pins = record.pins();
+    context.output.document(&json!({
+        "pins": pins,
+        "endpoint": record.endpoint,
+        "generated": record.supplied.is_empty(),
+    }));
+    for (place, pin) in pins.iter().enumerate() {
+        context.output.text(format_args!("{pin}{}", if place == 0 { "" } else { "  (next)" }));
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn record(context: &Context) -> Result<GatewayRecord, Failure> {
+    let stored = GatewayRecord::read(context.store()).await?.ok_or_else(no_key)?;
+    Ok(stored.body)
+}
+
+fn no_key() -> Failure {
+    Failure::new("there is no gateway key yet").hint("the first start makes one: toehold gateway serve --endpoint HOST:PORT")
+}
+
+/// Switches to the next key.
+///
+/// # Errors
+/// Where agents do not know it yet, unless that is to be so.
+pub(super) async fn renew_key(context: &Context, force: bool) -> Result<Exit, Failure> {
+    let stored = GatewayRecord::read(context.store()).await?.ok_or_else(no_key)?;
+    if !stored.body.supplied.is_empty() {
+        return Err(Failure::from(GatewayError::Supplied)
+            .hint("start it with the next --cert and --key, and the pin of the one after as --next-pin"));
+    }
+    let next = stored.body.generated.as_ref().ok_or_else(no_key)?.next.pin;
+    let missing = AgentPins::missing(context.store(), &next).await?;
+    if !missing.is_empty() && !force {
+        let shown: Vec<&str> = missing.iter().take(10).map(String::as_str).collect();
+        let more = if missing.len() > shown.len() { ", …" } else { "" };
+        return Err(Failure::new(format!(
+            "{} of the agents have not said that they know the next key {next}: {}{more}",
+            missing.len(),
+            shown.join(", ")
+        ))
+        .hint("they learn it when they come back (agent ping); switch all the same: toehold gateway renew-key --force")
+        .with(json!({ "next": next, "missing": missing }))
+        .partly());
+    }
+    let vault = GatewayVault::load(&context.state).await?;
+    let renewed = GatewayRecord::renew(context.store(), &vault, stored).await?.body;
+    let pins = renewed.pins();
+    context.output.document(&json!({ "pins": pins, "left_behind": missing }));
+    context.output.text(format_args!("The gateway's key is {next} from now on; running gateways follow."));
+    if let Some(pin) = pins.get(1) {
+        context.output.text(format_args!("The next will be {pin}: new lines have it, and agents that come back learn it."));
+    }
+    if !missing.is_empty() {
+        context.output.text(format_args!("Left behind, to join again: {}", missing.join(", ")));
+    }
+    Ok(Exit::Done)
+}

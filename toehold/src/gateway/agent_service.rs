@@ -1,0 +1,198 @@
+//! Sessions of agents that have joined.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use toehold_core::Clock as _;
+use toehold_joinproto::admission::{AgentKeys, DeskError};
+use toehold_joinproto::challenge::{Assertion, AwaitResponse, METADATA_CLIENT_ID, METADATA_CLIENT_RANDOM, METADATA_VERSION};
+use toehold_joinproto::line::MAX_PINS;
+use toehold_joinproto::pin;
+use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::hub::{Hub, Peer};
+use super::keys::AgentPins;
+use super::metrics::Counter;
+use super::system_rng;
+use crate::adapters::grpc::agent_v1::agent_server::Agent;
+use crate::adapters::grpc::agent_v1::{self as wire, Answer, Identity, Pins, PinsNoted, Pong, answer, request};
+
+/// The largest message.
+pub(super) const MAX_MESSAGE: usize = 4_096;
+/// The most bytes that a ping carries.
+const MAX_PAYLOAD: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct AgentService(pub(super) Arc<Hub>);
+
+struct Session {
+    hub: Arc<Hub>,
+    peer: Arc<Peer>,
+    id: String,
+    incoming: Streaming<wire::Request>,
+    pins: watch::Receiver<Arc<Vec<pin::Pin>>>,
+    stopping: watch::Receiver<bool>,
+    state: State,
+}
+
+enum State {
+    Begun(AwaitResponse, Vec<u8>),
+    Challenged(AwaitResponse),
+    Proven(AgentKeys),
+    Open(AgentKeys),
+    Over,
+}
+
+#[tonic::async_trait]
+impl Agent for AgentService {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+
+    async fn session(&self, request: Request<Streaming<wire::Request>>) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = Peer::of(&request)?;
+        let assertion = assertion(request.metadata())?;
+        let id = assertion.client_id().to_owned();
+        let (waiting, challenge) = AwaitResponse::challenge(assertion, &mut system_rng());
+        let session = Session {
+            hub: Arc::clone(&self.0),
+            peer,
+            id,
+            incoming: request.into_inner(),
+            pins: self.0.pins.clone(),
+            stopping: self.0.stopping.clone(),
+            state: State::Begun(waiting, challenge),
+        };
+        Ok(Response::new(Box::pin(unfold(session, Session::next))))
+    }
+}
+
+fn assertion(metadata: &MetadataMap) -> Result<Assertion, Status> {
+    let one = |name: &str| {
+        let mut values = metadata.get_all(name).iter();
+        match (values.next().and_then(|value| value.to_str().ok()), values.next()) {
+            (Some(value), None) => Ok(value),
+            _ => Err(Status::invalid_argument(format!("{name} is to be given once"))),
+        }
+    };
+    if one(METADATA_VERSION)? != "v2" {
+        return Err(Status::invalid_argument("only the second version of the challenge is spoken here"));
+    }
+    Assertion::from_metadata(one(METADATA_CLIENT_ID)?, one(METADATA_CLIENT_RANDOM)?)
+        .map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+impl Session {
+    async fn next(mut self) -> Option<(Result<Answer, Status>, Self)> {
+        let answer = match std::mem::replace(&mut self.state, State::Over) {
+            State::Begun(waiting, challenge) => {
+                self.state = State::Challenged(waiting);
+                Ok(Some(answer::Answer::Challenge(challenge)))
+            }
+            State::Challenged(waiting) => self.authenticate(waiting).await,
+            State::Proven(keys) => {
+                self.state = State::Open(keys);
+                Ok(Some(self.pins()))
+            }
+            State::Open(keys) => self.serve(keys).await,
+            State::Over => Ok(None),
+        };
+        let answer = answer.transpose()?.map(|answer| Answer { answer: Some(answer) });
+        Some((answer, self))
+    }
+
+    fn pins(&mut self) -> answer::Answer {
+        let pins = self.pins.borrow_and_update().iter().map(pin::Pin::to_string).collect();
+        answer::Answer::Pins(Pins { pins })
+    }
+
+    async fn authenticate(&mut self, waiting: AwaitResponse) -> Result<Option<answer::Answer>, Status> {
+        let Some(message) = self.incoming.message().await? else { return Ok(None) };
+        let Some(request::Request::Response(response)) = message.request else {
+            return Err(Status::failed_precondition("the challenge is to be answered first"));
+        };
+        let outcome = self.check(waiting, &response).await;
+        let counter = if outcome.is_ok() { Counter::Authenticated } else { Counter::NotAuthenticated };
+        self.hub.metrics.count(counter);
+        outcome.map(Some)
+    }
+
+    async fn check(&mut self, waiting: AwaitResponse, response: &[u8]) -> Result<answer::Answer, Status> {
+        let hub = Arc::clone(&self.hub);
+        // The same words for an agent that is not there, one that was removed, and a wrong answer.
+        let unauthenticated = || Status::unauthenticated("not authenticated");
+        let keys = hub.desk.keys(&self.id).await.map_err(|error| self.failed(&error))?;
+        let authenticated = waiting.verify(response, keys.keys()).map_err(|_| unauthenticated())?;
+        hub.desk.confirm(&keys).await.map_err(|error| match error {
+            DeskError::Superseded | DeskError::Unknown => unauthenticated(),
+            error => self.failed(&error),
+        })?;
+        self.peer.authenticated()?;
+        tracing::debug!("agent {} is there, from {}", self.id, self.peer.source);
+        self.state = State::Proven(keys);
+        Ok(answer::Answer::Proof(authenticated.proof_message))
+    }
+
+    fn failed(&self, error: &DeskError) -> Status {
+        self.hub.failed("an agent's authentication", self.peer.source, error);
+        Status::unavailable("the gateway's store does not answer; try again")
+    }
+
+    async fn serve(&mut self, keys: AgentKeys) -> Result<Option<answer::Answer>, Status> {
+        enum Event {
+            Message(Option<wire::Request>),
+            Pins,
+            Stop,
+        }
+        let event = tokio::select! {
+            message = self.incoming.message() => Event::Message(message?),
+            changed = self.pins.changed() => if changed.is_ok() { Event::Pins } else { Event::Stop },
+            _ = self.stopping.wait_for(|stopping| *stopping) => Event::Stop,
+        };
+        let message = match event {
+            Event::Message(message) => message,
+            Event::Pins => {
+                self.state = State::Open(keys);
+                return Ok(Some(self.pins()));
+            }
+            Event::Stop => return Err(Status::unavailable("the gateway is being stopped; come back")),
+        };
+        let Some(message) = message else { return Ok(None) };
+        // An agent that was removed, or has joined anew, since it authenticated is not this one any more.
+        let agent = self.hub.desk.agent(&self.id).await.map_err(|error| self.failed(&error))?;
+        let sealed = keys.agent().and_then(|agent| agent.sealed_keyring.as_ref());
+        let agent = agent
+            .filter(|agent| agent.sealed_keyring.as_ref() == sealed)
+            .ok_or_else(|| Status::unauthenticated("not authenticated"))?;
+        let answer = match message.request {
+            Some(request::Request::Whoami(_)) => answer::Answer::Identity(Identity {
+                id: self.id.clone(),
+                role: agent.role.to_string(),
+                labels: agent.labels.into_iter().collect(),
+                joined_at: agent.since.unix_seconds(),
+            }),
+            Some(request::Request::Ping(ping)) if ping.payload.len() <= MAX_PAYLOAD => {
+                answer::Answer::Pong(Pong { payload: ping.payload, time: self.hub.desk.clock.now().unix_seconds() })
+            }
+            Some(request::Request::Ping(_)) => return Err(Status::invalid_argument("a ping carries at most 64 bytes")),
+            Some(request::Request::PinsSaved(pins)) => self.note(&pins).await?,
+            Some(request::Request::Response(_)) | None => {
+                return Err(Status::invalid_argument("nothing that could be answered was asked"));
+            }
+        };
+        self.state = State::Open(keys);
+        Ok(Some(answer))
+    }
+
+    async fn note(&self, pins: &Pins) -> Result<answer::Answer, Status> {
+        let read = pins.pins.iter().take(MAX_PINS + 1).map(|pin| pin.parse()).collect::<Result<Vec<pin::Pin>, _>>();
+        let pins = read.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if pins.len() > MAX_PINS {
+            return Err(Status::invalid_argument("at most 8 pins are kept"));
+        }
+        AgentPins::note(&self.hub.desk.store, &self.id, &pins).await.map_err(|error| self.failed(&error.into()))?;
+        Ok(answer::Answer::PinsNoted(PinsNoted {}))
+    }
+}

@@ -1,0 +1,104 @@
+//! What all connections share, and what is known of each.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use toehold_core::StoreError;
+use toehold_joinproto::admission::DeskError;
+use toehold_joinproto::pin::Pin;
+use toehold_joinproto::v3::{self, Channel, Exporter};
+use tokio::sync::{RwLock, watch};
+use tonic::Status;
+
+use super::GatewayDesk;
+use super::limits::{Limits, Place};
+use super::metrics::{Counter, Metrics};
+use super::serving::Serving;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub(super) desk: GatewayDesk,
+    /// For writing only while its cookie keys change.
+    pub(super) v3: RwLock<v3::Gateway>,
+    pub(super) serving: watch::Receiver<Arc<Serving>>,
+    /// The pins of the present key and of the next.
+    pub(super) pins: watch::Receiver<Arc<Vec<Pin>>>,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) limits: Limits,
+    pub(super) metrics: Metrics,
+    /// Whether the store answered when it was asked last.
+    pub(super) store_answers: AtomicBool,
+}
+
+impl Hub {
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        !self.is_stopping() && self.store_answers.load(Ordering::Relaxed)
+    }
+
+    /// Says why a request failed in the gateway's own log; the peer is told what `joinproto` says may be told.
+    pub(super) fn failed(&self, doing: &str, source: IpAddr, error: &DeskError) {
+        match error {
+            DeskError::Store(StoreError::Unavailable { .. } | StoreError::Corrupt { .. } | StoreError::Newer { .. })
+            | DeskError::Vault { .. }
+            | DeskError::Keyring { .. } => {
+                self.metrics.count(Counter::StoreFailed);
+                tracing::error!("{doing} from {source} failed: {}", crate::cli::chain(error));
+            }
+            error => tracing::info!("{doing} from {source} was refused: {error}"),
+        }
+    }
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) source: IpAddr,
+    pub(super) exporter: Exporter,
+    /// The key that was presented in this connection.
+    pub(super) serving: Arc<Serving>,
+    has_conversed: AtomicBool,
+    is_authenticated: AtomicBool,
+    place: Mutex<Place>,
+}
+
+impl Peer {
+    pub(super) fn new(source: IpAddr, exporter: Exporter, serving: Arc<Serving>, place: Place) -> Self {
+        Self {
+            source,
+            exporter,
+            serving,
+            has_conversed: AtomicBool::new(false),
+            is_authenticated: AtomicBool::new(false),
+            place: Mutex::new(place),
+        }
+    }
+
+    /// The peer of a request.
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Arc<Self>, Status> {
+        request.extensions().get::<Arc<Self>>().cloned().ok_or_else(|| Status::internal("internal error"))
+    }
+
+    /// A conversation's channel; `None` where there was one before on this connection.
+    pub(super) fn converse(&self) -> Option<Channel> {
+        let is_first = !self.has_conversed.swap(true, Ordering::Relaxed);
+        is_first.then(|| Channel { exporter: self.exporter, gateway_key: *self.serving.pin().digest(), source: self.source })
+    }
+
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.is_authenticated.load(Ordering::Relaxed)
+    }
+
+    /// An agent has authenticated: it is no stranger any more.
+    pub(super) fn authenticated(&self) -> Result<(), Status> {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        place.authenticated().map_err(|refused| Status::resource_exhausted(refused.to_string()))?;
+        self.is_authenticated.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}

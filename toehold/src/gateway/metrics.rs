@@ -1,0 +1,115 @@
+//! What a gateway counts, and how it is told to Prometheus.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::limits::Count;
+
+macro_rules! counters {
+    ($($variant:ident $name:literal $labels:literal $help:literal,)*) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each has its help text")]
+        pub enum Counter { $($variant,)* }
+
+        const COUNTERS: &[(&str, &str, &str)] = &[$(($name, $labels, $help),)*];
+    };
+}
+
+counters! {
+    AcceptFailed "toehold_gateway_accept_failures_total" "" "Connections that the system did not hand over.",
+    ConnectionAccepted "toehold_gateway_connections_total" "outcome=\"accepted\"" "TCP connections.",
+    ConnectionRefused "toehold_gateway_connections_total" "outcome=\"refused\"" "TCP connections.",
+    HandshakeDone "toehold_gateway_handshakes_total" "outcome=\"done\"" "TLS handshakes.",
+    HandshakeFailed "toehold_gateway_handshakes_total" "outcome=\"failed\"" "TLS handshakes.",
+    ProxyHeaderBad "toehold_gateway_proxy_headers_bad_total" "" "Load balancers' headers that could not be read.",
+    StrangerTimedOut "toehold_gateway_strangers_timed_out_total" "" "Connections closed since nobody authenticated in time.",
+    CallRefused "toehold_gateway_calls_refused_total" "" "Calls over their source's allowance.",
+    Panic "toehold_gateway_panics_total" "" "Connections that a fault of the program ended.",
+    JoinedV1 "toehold_gateway_joins_total" "protocol=\"v1\",outcome=\"joined\"" "Joins.",
+    RefusedV1 "toehold_gateway_joins_total" "protocol=\"v1\",outcome=\"refused\"" "Joins.",
+    JoinedV2 "toehold_gateway_joins_total" "protocol=\"v2\",outcome=\"joined\"" "Joins.",
+    RefusedV2 "toehold_gateway_joins_total" "protocol=\"v2\",outcome=\"refused\"" "Joins.",
+    JoinedV3 "toehold_gateway_joins_total" "protocol=\"v3\",outcome=\"joined\"" "Joins.",
+    FailedV3 "toehold_gateway_joins_total" "protocol=\"v3\",outcome=\"unproven\"" "Joins.",
+    RefusedV3 "toehold_gateway_joins_total" "protocol=\"v3\",outcome=\"refused\"" "Joins.",
+    Authenticated "toehold_gateway_authentications_total" "outcome=\"done\"" "Agents that came back.",
+    NotAuthenticated "toehold_gateway_authentications_total" "outcome=\"failed\"" "Agents that came back.",
+    SignaturesMade "toehold_gateway_signatures_total" "" "Signatures over tokens for Opni's agents.",
+    StoreFailed "toehold_gateway_store_failures_total" "" "Requests that the store did not answer.",
+    TokensSwept "toehold_gateway_tokens_swept_total" "" "Tokens cleared away after their end.",
+}
+
+/// Counts.
+#[derive(Debug)]
+pub struct Metrics {
+    values: Vec<AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { values: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Metrics {
+    /// One more.
+    pub fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Several more.
+    pub fn add(&self, counter: Counter, many: u64) {
+        if let Some(value) = self.values.get(counter as usize) {
+            value.fetch_add(many, Ordering::Relaxed);
+        }
+    }
+
+    /// How many so far.
+    pub fn value(&self, counter: Counter) -> u64 {
+        self.values.get(counter as usize).map_or(0, |value| value.load(Ordering::Relaxed))
+    }
+
+    /// Prometheus' text format.
+    pub fn text(&self, count: Count, is_ready: bool) -> String {
+        let mut text = String::new();
+        let mut last = "";
+        for ((name, labels, help), value) in COUNTERS.iter().zip(&self.values) {
+            if *name != last {
+                // Writing to a text does not fail.
+                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+                last = name;
+            }
+            let value = value.load(Ordering::Relaxed);
+            let _ =
+                if labels.is_empty() { writeln!(text, "{name} {value}") } else { writeln!(text, "{name}{{{labels}}} {value}") };
+        }
+        let _ = writeln!(
+            text,
+            "# HELP toehold_gateway_open_connections Connections that are open.\n# TYPE toehold_gateway_open_connections gauge\n\
+             toehold_gateway_open_connections{{of=\"agents\"}} {}\ntoehold_gateway_open_connections{{of=\"strangers\"}} {}\n\
+             # HELP toehold_gateway_ready Whether it takes connections and its store answers.\n# TYPE toehold_gateway_ready gauge\n\
+             toehold_gateway_ready {}",
+            count.agents,
+            count.strangers,
+            u8::from(is_ready)
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_one_name_stand_together() {
+        let metrics = Metrics::default();
+        metrics.count(Counter::JoinedV3);
+        metrics.add(Counter::TokensSwept, 2);
+        let text = metrics.text(Count { agents: 3, strangers: 4 }, true);
+        assert!(text.contains("toehold_gateway_joins_total{protocol=\"v3\",outcome=\"joined\"} 1\n"), "{text}");
+        assert!(text.contains("toehold_gateway_tokens_swept_total 2\n") && text.contains("{of=\"agents\"} 3\n"), "{text}");
+        assert_eq!(text.matches("# TYPE toehold_gateway_joins_total").count(), 1);
+    }
+}

@@ -1,0 +1,62 @@
+//! A gateway: where machines join, and where agents come back to.
+//!
+//! `serve` accepts connections and awaits no client; each connection is a task of its own with limits, TLS 1.3 and HTTP/2, and a
+//! panic ends one of them. What is decided is decided in `toehold_joinproto`, over the store.
+
+mod agent_service;
+mod connection;
+mod error;
+mod health_service;
+mod hub;
+mod join_service;
+pub mod keys;
+pub mod limits;
+pub mod metrics;
+mod opni_service;
+pub mod proxy_protocol;
+mod serve;
+mod serving;
+mod upkeep;
+pub mod vault;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use getrandom::SysRng;
+use getrandom::rand_core::UnwrapErr;
+use ipnet::IpNet;
+use toehold_joinproto::admission::Desk;
+
+pub use error::GatewayError;
+pub use limits::LimitOptions;
+pub use serve::{Announcement, serve};
+pub use serving::Serving;
+pub use vault::{GatewayVault, NoVault};
+
+use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::system_clock::SystemClock;
+
+/// Admission over the embedded store.
+pub type GatewayDesk<V = GatewayVault> = Desk<SqliteStore, SystemClock, V>;
+
+/// How a gateway is to run.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where its metrics and health are told; loopback alone.
+    pub metrics: Option<SocketAddr>,
+    /// Load balancers, which say with the PROXY protocol who is behind them.
+    pub proxy_from: Vec<IpNet>,
+    /// What the first version of Opni's protocol may join for; empty: anything.
+    pub capabilities: Vec<String>,
+    /// How much of everything.
+    pub limits: LimitOptions,
+    /// How long open calls may take to end when it is told to stop.
+    pub drain: Duration,
+}
+
+/// The system's randomness.
+pub(crate) fn system_rng() -> UnwrapErr<SysRng> {
+    UnwrapErr(SysRng)
+}

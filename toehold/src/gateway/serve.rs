@@ -1,0 +1,139 @@
+//! The accept loop: awaits connections, and no client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use toehold_joinproto::Endpoint;
+use toehold_joinproto::admission::Desk;
+use toehold_joinproto::pin::Pin;
+use toehold_joinproto::v3::{self, CookieKeys};
+use tokio::net::TcpListener;
+use tokio::sync::{RwLock, watch};
+use tokio::task::JoinSet;
+
+use super::connection::{self, Services};
+use super::hub::Hub;
+use super::limits::Limits;
+use super::metrics::{Counter, Metrics};
+use super::serving::Serving;
+use super::vault::GatewayVault;
+use super::{GatewayError, ServeOptions, system_rng, upkeep};
+use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::Signals;
+
+/// How long to wait where the system has no connection to hand over (no file descriptors left, say).
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is said once a gateway listens.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    /// Where it listens.
+    pub listening: SocketAddr,
+    /// Where its metrics are told.
+    pub metrics: Option<SocketAddr>,
+    /// The pins of its key and of the next.
+    pub pins: Vec<Pin>,
+}
+
+/// Runs a gateway until a signal comes, then lets open calls end. `announce` is called once it listens.
+///
+/// # Errors
+/// [`GatewayError::Listen`].
+pub async fn serve(
+    options: ServeOptions,
+    store: SqliteStore,
+    vault: GatewayVault,
+    serving: Serving,
+    pins: Vec<Pin>,
+    announce: impl FnOnce(Announcement),
+    mut signals: Signals,
+) -> Result<(), GatewayError> {
+    let listener = listen(options.listen).await?;
+    let metrics = match options.metrics {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let local = |listener: &TcpListener| {
+        let named = |source| GatewayError::Listen { address: options.listen.to_string(), source };
+        listener.local_addr().map_err(named)
+    };
+    let announcement =
+        Announcement { listening: local(&listener)?, metrics: metrics.as_ref().map(local).transpose()?, pins: pins.clone() };
+    let (serving_sender, serving) = watch::channel(Arc::new(serving));
+    let (pins_sender, pins) = watch::channel(Arc::new(pins));
+    let (stop, stopping) = watch::channel(false);
+    let hub = Arc::new(Hub {
+        desk: Desk { store, clock: SystemClock, vault },
+        v3: RwLock::new(v3::Gateway { cookies: CookieKeys::generate(&mut system_rng()), endpoints: Vec::<Endpoint>::new() }),
+        serving,
+        pins,
+        stopping,
+        limits: Limits::new(options.limits),
+        metrics: Metrics::default(),
+        store_answers: AtomicBool::new(true),
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(upkeep::sign(Arc::clone(&hub)));
+    tasks.spawn(upkeep::follow_keys(Arc::clone(&hub), pins_sender, serving_sender, options.capabilities.clone()));
+    tasks.spawn(upkeep::tidy(Arc::clone(&hub)));
+    if let Some(listener) = metrics {
+        tasks.spawn(upkeep::tell(Arc::clone(&hub), listener));
+    }
+    announce(announcement);
+
+    let mut connections = JoinSet::new();
+    let services = Services::new(&hub);
+    let proxy_from: Arc<[ipnet::IpNet]> = options.proxy_from.into();
+    loop {
+        tokio::select! {
+            () = signals.wait() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, address)) => {
+                    let Ok(place) = hub.limits.enter() else {
+                        hub.metrics.count(Counter::ConnectionRefused);
+                        continue;
+                    };
+                    hub.metrics.count(Counter::ConnectionAccepted);
+                    // Each answer is small and awaited.
+                    let _ = tcp.set_nodelay(true);
+                    let handled = connection::handle(services.clone(), tcp, address, place, Arc::clone(&proxy_from));
+                    connections.spawn(handled);
+                }
+                Err(error) => {
+                    hub.metrics.count(Counter::AcceptFailed);
+                    if !is_of_one_connection(&error) {
+                        tracing::error!("accepting connections failed: {error}");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            },
+            ended = connections.join_next(), if !connections.is_empty() => {
+                if ended.is_some_and(|ended| ended.is_err()) {
+                    hub.metrics.count(Counter::Panic);
+                }
+            }
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    let drained = tokio::time::timeout(options.drain, async { while connections.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("{} connections were cut", connections.len());
+    }
+    connections.shutdown().await;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {
+    TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address: address.to_string(), source })
+}
+
+/// The peer went before it was accepted: no reason to wait.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+}
