@@ -1,12 +1,18 @@
 //! Files and directories that only their owner may touch, and files that appear whole or not at all.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use crate::adapters::identity::read_wiped;
+
+/// What stands behind a file's name while it is being written.
+const STAGED: &str = ".new-";
 
 /// Why a file or directory is not one that may hold secrets.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +122,7 @@ pub(crate) fn create_beside(path: &Path) -> Result<(File, PathBuf), PrivateError
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| io_error("choosing a name beside", path)(io::Error::other(error)))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{:016x}", u64::from_le_bytes(random)));
+    name.push(format!("{STAGED}{:016x}", u64::from_le_bytes(random)));
     let staged = path.with_file_name(name);
     let file =
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged).map_err(io_error("creating", &staged))?;
@@ -147,7 +153,112 @@ pub(crate) fn publish(staged: &Path, path: &Path) -> Result<bool, PrivateError> 
     }
 }
 
+/// Writes a file of ours with mode 0600, over what has that name: whole or not at all, and durable on return. A link, or somebody
+/// else's file, is left alone and refused.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
+    match check_file(path) {
+        Err(error) if !error.is_absent() => return Err(error),
+        _ => {}
+    }
+    let (mut file, staged) = create_beside(path)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all()).map_err(io_error("writing", &staged));
+    let renamed = written.and_then(|()| fs::rename(&staged, path).map_err(io_error("replacing", path)));
+    if renamed.is_err() {
+        // The error to report is the first one.
+        drop(fs::remove_file(&staged));
+    }
+    renamed?;
+    sync_directory(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Reads a file of ours into a buffer that is wiped; a link, somebody else's file, or one that others may use is refused, and so is
+/// one of over `limit` bytes. `None`: there is none.
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Zeroizing<Vec<u8>>>, PrivateError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP) => return Err(PrivateError::Kind { path: path.to_owned(), wanted: "regular file" }),
+        Err(error) => return Err(io_error("reading", path)(error.into())),
+    };
+    // Of the file that is open, not of whatever has its name by now.
+    let metadata = file.metadata().map_err(io_error("looking at", path))?;
+    if !metadata.is_file() {
+        return Err(PrivateError::Kind { path: path.to_owned(), wanted: "regular file" });
+    }
+    check(path, &metadata, 0o600)?;
+    let content = read_wiped(file, limit.saturating_add(1)).map_err(io_error("reading", path))?;
+    if content.len() > limit {
+        return Err(io_error("reading", path)(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has over {limit} bytes"))));
+    }
+    Ok(Some(content))
+}
+
+/// Removes a file, if it is there, durably.
+pub(crate) fn remove(path: &Path) -> Result<(), PrivateError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("/"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error("removing", path)(error)),
+    }
+}
+
+/// Removes what writers that died have left beside `path` ([`create_beside`]); to be called by whoever alone writes there.
+pub(crate) fn sweep_beside(path: &Path) -> Result<(), PrivateError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(STAGED);
+    for entry in fs::read_dir(directory).map_err(io_error("listing", directory))? {
+        let entry = entry.map_err(io_error("listing", directory))?;
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<(), PrivateError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error("syncing", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn what_is_replaced_is_whole_and_private_and_no_link_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keyring");
+        assert_eq!(read(&path, 16).unwrap(), None);
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(read(&path, 16).unwrap().unwrap().as_slice(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert!(matches!(read(&path, 2), Err(PrivateError::Io { .. })));
+
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(read(&path, 16), Err(PrivateError::Loose { mode: 0o640, .. })));
+        assert!(matches!(replace(&path, b"three"), Err(PrivateError::Loose { .. })));
+
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, "theirs").unwrap();
+        let link = directory.path().join("link");
+        symlink(&elsewhere, &link).unwrap();
+        assert!(matches!(read(&link, 16), Err(PrivateError::Kind { .. })));
+        assert!(matches!(replace(&link, b"ours"), Err(PrivateError::Kind { .. })));
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
+        assert!(matches!(read(directory.path(), 16), Err(PrivateError::Kind { .. })));
+    }
+
+    #[test]
+    fn what_a_writer_that_died_has_left_is_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keyring");
+        let (_, staged) = create_beside(&path).unwrap();
+        let (_, other) = create_beside(&directory.path().join("other")).unwrap();
+        sweep_beside(&path).unwrap();
+        assert!(!staged.exists() && other.exists());
+    }
 }

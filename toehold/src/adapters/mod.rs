@@ -1,11 +1,14 @@
 //! The hands: one file for each outside system.
 
+pub(crate) mod dial;
+pub mod file_lock;
+pub mod gateway_connection;
+pub(crate) mod gateway_verifier;
 pub mod grpc;
 pub mod identity;
 pub mod local_host;
 pub mod russh_connector;
 pub mod russh_files;
-pub mod session_lock;
 pub mod sqlite;
 pub mod ssh_agent;
 pub mod system_clock;

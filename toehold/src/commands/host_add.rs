@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::operator::{Console, Delivery};
 use super::recovery_copy;
 use super::via::Via;
-use crate::adapters::session_lock::SessionLock;
+use crate::adapters::file_lock::FileLock;
 use crate::cli::args::{Add, Onboarding};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain, table};
@@ -161,7 +161,7 @@ async fn settle_others(
         if record.route.account != *account || !which(record.status) || context.signals.came() {
             continue;
         }
-        if let Some(lock) = SessionLock::take(context.state.directory(), record.id)? {
+        if let Some(lock) = FileLock::of_session(context.state.directory(), record.id)? {
             console.resume(lock, account);
             drop(onboarder.recover(record.id, master, &mut UnwrapErr(SysRng), console).await);
         }

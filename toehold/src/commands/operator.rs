@@ -13,7 +13,7 @@ use toehold_keygen::install::InstallCommand;
 use toehold_session::{Installed, Operator, Progress, SessionRecord};
 
 use super::via::Via;
-use crate::adapters::session_lock::SessionLock;
+use crate::adapters::file_lock::FileLock;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::{Output, Signals};
 
@@ -57,7 +57,7 @@ pub(super) struct Console {
     bar: ProgressBar,
     account: Subject,
     /// Held while this process works on the session.
-    lock: Option<SessionLock>,
+    lock: Option<FileLock>,
     last_step: &'static str,
     /// Why the last try to log in found nobody.
     unreachable: Option<String>,
@@ -97,7 +97,7 @@ impl Console {
     }
 
     /// Works on a session that is there already, whose lock is given.
-    pub(super) fn resume(&mut self, lock: SessionLock, account: &Account) {
+    pub(super) fn resume(&mut self, lock: FileLock, account: &Account) {
         self.lock = Some(lock);
         self.account.set(account);
     }
@@ -180,7 +180,7 @@ impl Console {
 impl Operator for Console {
     fn opening(&mut self, record: &SessionRecord) -> Result<(), String> {
         self.account.set(&record.route.account);
-        match SessionLock::take(&self.state_directory, record.id) {
+        match FileLock::of_session(&self.state_directory, record.id) {
             Ok(Some(lock)) => {
                 self.lock = Some(lock);
                 Ok(())

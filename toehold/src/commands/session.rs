@@ -11,7 +11,7 @@ use toehold_session::{End, Recovered, SessionError, SessionRecord, Status, is_se
 
 use super::host_add::removal_line;
 use super::operator::{Console, Delivery, Subject};
-use crate::adapters::session_lock::SessionLock;
+use crate::adapters::file_lock::FileLock;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain, printable, table};
@@ -168,7 +168,7 @@ pub(super) async fn cancel(context: &Context, id: Option<SessionId>, forget: boo
         return cancel_all(context).await;
     };
     if forget {
-        let Some(_lock) = SessionLock::take(context.state.directory(), id)? else {
+        let Some(_lock) = FileLock::of_session(context.state.directory(), id)? else {
             return Err(Failure::new(format!("another process is working on session {id}")));
         };
         let record = onboarder.forget(id).await.map_err(explained)?;
@@ -177,7 +177,7 @@ pub(super) async fn cancel(context: &Context, id: Option<SessionId>, forget: boo
         return Ok(Exit::Done);
     }
     let record = onboarder.mark_cancelled(id).await.map_err(explained)?;
-    let Some(lock) = SessionLock::take(context.state.directory(), id)? else {
+    let Some(lock) = FileLock::of_session(context.state.directory(), id)? else {
         return wait_for_other(context, id).await;
     };
     let master = context.master_key().await?;
@@ -207,7 +207,7 @@ async fn wait_for_other(context: &Context, id: SessionId) -> Result<Exit, Failur
     for _ in 0..600 {
         let record = read(context, id).await?;
         if record.status.is_open() {
-            if let Some(lock) = SessionLock::take(context.state.directory(), id)? {
+            if let Some(lock) = FileLock::of_session(context.state.directory(), id)? {
                 // It has let go; what it left is on the record.
                 drop(lock);
                 let found = json!({ "session": id, "status": record.status, "reason": record.reason });
@@ -265,7 +265,7 @@ pub(super) async fn recover(context: &Context, id: Option<SessionId>) -> Result<
     let results = match id {
         Some(id) => {
             let record = read(context, id).await?;
-            let Some(lock) = SessionLock::take(context.state.directory(), id)? else {
+            let Some(lock) = FileLock::of_session(context.state.directory(), id)? else {
                 return Err(Failure::new(format!("another process is working on session {id}")));
             };
             console.resume(lock, &record.route.account);
@@ -317,7 +317,7 @@ struct Locks {
 
 #[derive(Default)]
 struct Taken {
-    held: Vec<SessionLock>,
+    held: Vec<FileLock>,
     /// Others are working on these.
     busy: Vec<String>,
     failed: Vec<Told>,
@@ -333,7 +333,7 @@ impl Locks {
     }
 
     fn take(&self, context: &Context, record: &SessionRecord) -> bool {
-        let lock = SessionLock::take(context.state.directory(), record.id);
+        let lock = FileLock::of_session(context.state.directory(), record.id);
         let is_ours = matches!(lock, Ok(Some(_)));
         match lock {
             Ok(Some(lock)) => {

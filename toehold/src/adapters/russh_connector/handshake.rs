@@ -8,8 +8,9 @@ use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{AlgorithmKind, ChannelOpenFailure, Preferred, SshId, cipher, compression};
 use toehold_core::{ConnectError, HostKeyPolicy, PublicKey, Route, Source};
 
-use super::dial::{Greeting, Lifeline, Stream, Tethered, dial};
+use super::dial::{Greeting, Lifeline, Stream, Tethered};
 use super::{Deadline, Limits};
+use crate::adapters::dial::dial;
 
 /// Host key algorithms, most wanted first. No `ssh-rsa`: its signatures are SHA-1.
 const HOST_KEYS: [Algorithm; 6] = [

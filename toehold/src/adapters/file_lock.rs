@@ -1,4 +1,4 @@
-//! Who on this machine is working on which session: a lock on a file that the kernel lets go of when its holder dies.
+//! Who on this machine is working on what: a lock on a file that the kernel lets go of when its holder dies.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,20 +8,27 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use toehold_core::SessionId;
 
-/// A session that this process works on. Dropping it, or dying, lets go.
+/// Something that this process alone works on. Dropping it, or dying, lets go.
 #[derive(Debug)]
-pub struct SessionLock {
+pub struct FileLock {
     path: PathBuf,
     _file: File,
 }
 
-impl SessionLock {
-    /// Takes the session; `None` where another process has it.
+impl FileLock {
+    /// Takes a session; `None` where another process has it.
     ///
     /// # Errors
     /// Where the lock file cannot be made.
-    pub fn take(state_directory: &Path, session: SessionId) -> io::Result<Option<Self>> {
-        let path = state_directory.join(format!("session-{session}.lock"));
+    pub fn of_session(state_directory: &Path, session: SessionId) -> io::Result<Option<Self>> {
+        Self::take(state_directory.join(format!("session-{session}.lock")))
+    }
+
+    /// Takes whatever this file stands for; `None` where another process has it. The file is there only while it is taken.
+    ///
+    /// # Errors
+    /// Where the file cannot be made.
+    pub fn take(path: PathBuf) -> io::Result<Option<Self>> {
         loop {
             let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -47,7 +54,7 @@ fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-impl Drop for SessionLock {
+impl Drop for FileLock {
     fn drop(&mut self) {
         // While the lock is still held, so that nobody else's file goes.
         drop(std::fs::remove_file(&self.path));
@@ -62,9 +69,9 @@ mod tests {
     fn one_holder_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let id = "000102030405060708090a0b0c0d0e0f".parse().unwrap();
-        let lock = SessionLock::take(directory.path(), id).unwrap().unwrap();
-        assert!(SessionLock::take(directory.path(), id).unwrap().is_none());
+        let lock = FileLock::of_session(directory.path(), id).unwrap().unwrap();
+        assert!(FileLock::of_session(directory.path(), id).unwrap().is_none());
         drop(lock);
-        assert!(SessionLock::take(directory.path(), id).unwrap().is_some());
+        assert!(FileLock::of_session(directory.path(), id).unwrap().is_some());
     }
 }
