@@ -1,6 +1,7 @@
 //! Toehold's adapters and commands: what its binary is made of.
 
 pub mod adapters;
+pub mod agent;
 pub mod cli;
 pub mod commands;
 pub mod gateway;

@@ -154,6 +154,11 @@ impl Accepted {
         Keyring { pinned_keys: vec![self.pins.clone()], ..Keyring::of(self.keys.duplicate()) }
     }
 
+    /// What the client joins as, by the gateway's word.
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
     /// The frame to send once the keyring is saved.
     pub fn confirm(&self) -> &[u8] {
         &self.confirm

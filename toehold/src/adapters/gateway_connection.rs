@@ -19,7 +19,6 @@ use tokio_rustls::TlsConnector;
 use toehold_joinproto::v3::{EXPORTER_LABEL, Exporter};
 use toehold_joinproto::{Endpoint, GatewayIdentity, JoinError, Trust};
 use tonic::body::Body;
-use tonic::client::Grpc;
 use tonic::codegen::{Service, http};
 
 use super::dial::dial;
@@ -150,9 +149,14 @@ impl GatewayConnection {
         self.exporter
     }
 
-    /// A client for calls over this connection.
-    pub fn grpc(&self) -> Grpc<OneConnection> {
-        Grpc::with_origin(self.channel.clone(), self.origin.clone())
+    /// What a client makes its calls through.
+    pub fn channel(&self) -> OneConnection {
+        self.channel.clone()
+    }
+
+    /// The scheme and authority that calls name.
+    pub fn origin(&self) -> http::Uri {
+        self.origin.clone()
     }
 }
 

@@ -1,0 +1,171 @@
+//! Joining, from the first file to the last.
+
+use rand_core::CryptoRng;
+use toehold_core::Clock as _;
+use toehold_joinproto::line::{JoinLine, Protocol};
+use toehold_joinproto::mac::{NONCE_LENGTH, uuid, uuid_v4};
+use toehold_joinproto::opni::Version;
+use toehold_joinproto::{Endpoint, JoinError, Trust};
+
+use super::directory::{AgentDirectory, AgentLock, Attempt, JoinedAs, Membership, TrustKind};
+use super::error::{AgentError, JoinFailure, Stage};
+use super::resume::finish_half_done;
+use super::session::AgentSession;
+use super::{opni, v3};
+use crate::adapters::gateway_connection::{GatewayConnection, GatewayLimits};
+use crate::adapters::system_clock::SystemClock;
+
+/// What only Opni's versions have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpniOptions {
+    /// The id to join under; a random UUID where none is named.
+    pub client_id: Option<String>,
+    /// v2: a name for people.
+    pub name: Option<String>,
+    /// v1: what to join for.
+    pub capability: Option<String>,
+}
+
+/// What to join, and how.
+#[derive(Debug)]
+pub struct JoinRequest {
+    /// The line.
+    pub line: JoinLine,
+    /// By what the gateway is known; [`Trust::Pinned`] with the line's pins for the third version.
+    pub trust: Trust,
+    /// What only Opni's versions have.
+    pub opni: OpniOptions,
+    /// Also where the machine has joined already.
+    pub rejoin: bool,
+}
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinOutcome {
+    /// What the machine has joined.
+    pub membership: Membership,
+    /// It had before; nothing was done.
+    pub already: bool,
+    /// An earlier try had gone through, and was brought to its end.
+    pub resumed: bool,
+    /// v1 and v2: the gateway has sessions of ours, in which the machine has shown its keys.
+    pub authenticated: bool,
+}
+
+/// What all steps share.
+#[derive(Clone, Copy)]
+pub(super) struct Joining<'a> {
+    pub(super) line: &'a JoinLine,
+    pub(super) directory: &'a AgentDirectory,
+    pub(super) lock: &'a AgentLock,
+    pub(super) limits: GatewayLimits,
+}
+
+/// Joins. Interrupted at any point and called again with the same line, it completes: the same admission, no further use.
+///
+/// # Errors
+/// [`JoinFailure`], which says how far it was.
+pub async fn join<R: CryptoRng>(
+    directory: &AgentDirectory,
+    request: JoinRequest,
+    limits: GatewayLimits,
+    rng: &mut R,
+) -> Result<JoinOutcome, JoinFailure> {
+    let begun = |error| JoinFailure { error, stage: Stage::Begun };
+    let lock = directory.lock().map_err(begun)?;
+    let line = &request.line;
+    let outcome = |membership| JoinOutcome { membership, already: false, resumed: false, authenticated: false };
+    let before = directory.attempt().map_err(begun)?;
+    let is_half_done = before.is_some();
+    let before = before.filter(|attempt| attempt.joined.is_of(line));
+    if let Some(membership) = directory.membership().map_err(begun)?
+        && !request.rejoin
+    {
+        if !membership.joined.is_of(line) && before.is_none() {
+            let endpoint = membership.joined.endpoint().map_err(begun)?.to_string();
+            return Err(begun(AgentError::OtherJoined { endpoint, id: membership.joined.id }));
+        }
+        if !is_half_done && directory.keyring().map_err(begun)?.is_some() {
+            return Ok(JoinOutcome { already: true, ..outcome(membership) });
+        }
+    }
+    if before.is_some()
+        && let Some(membership) = finish_half_done(directory, &lock, limits, rng).await.map_err(begun)?
+    {
+        return Ok(JoinOutcome { resumed: true, ..outcome(membership) });
+    }
+    let joining = Joining { line, directory, lock: &lock, limits };
+    match line.protocol {
+        Protocol::V3 => join_v3(&joining, &request.trust, rng).await.map(outcome),
+        Protocol::V1 | Protocol::V2 => {
+            let before = before.map(|attempt| attempt.joined.id);
+            let membership = join_opni(&joining, &request, before, rng).await?;
+            let authenticated = authenticate(directory, &membership, limits, rng).await;
+            let authenticated = authenticated.map_err(|error| JoinFailure { error, stage: Stage::Confirmed })?;
+            Ok(JoinOutcome { authenticated, ..outcome(membership) })
+        }
+    }
+}
+
+async fn join_v3<R: CryptoRng>(joining: &Joining<'_>, trust: &Trust, rng: &mut R) -> Result<Membership, JoinFailure> {
+    let begun = |error| JoinFailure { error, stage: Stage::Begun };
+    // Durable before the first message: a retry is the same admission for this key alone (J1).
+    let identity = joining.directory.identity(joining.lock, rng).map_err(begun)?;
+    let attempt = begin(joining, identity.id().to_string(), trust).map_err(begun)?;
+    let connection = connect(joining, trust).await.map_err(begun)?;
+    v3::converse(&connection, joining, &identity, attempt, rng).await
+}
+
+async fn join_opni<R: CryptoRng>(
+    joining: &Joining<'_>,
+    request: &JoinRequest,
+    before: Option<String>,
+    rng: &mut R,
+) -> Result<Membership, JoinFailure> {
+    let begun = |error| JoinFailure { error, stage: Stage::Begun };
+    let version = match joining.line.protocol {
+        Protocol::V1 => Version::V1 { capability: request.opni.capability.clone().unwrap_or_default() },
+        _ => Version::V2 { friendly_name: request.opni.name.clone() },
+    };
+    // Durable as well: a token is kept for the id that came with it first.
+    let id = request.opni.client_id.clone().or(before).unwrap_or_else(|| random_id(rng));
+    let attempt = begin(joining, id, &request.trust).map_err(begun)?;
+    let connection = connect(joining, &request.trust).await.map_err(begun)?;
+    opni::call(&connection, joining, version, &request.trust, attempt, rng).await
+}
+
+fn begin(joining: &Joining<'_>, id: String, trust: &Trust) -> Result<Attempt, AgentError> {
+    let joined = JoinedAs::new(id, joining.line, TrustKind::of(trust));
+    let attempt = Attempt { joined, pins: joining.line.pins.clone(), role: None, begun_at: SystemClock.now() };
+    joining.directory.begin(joining.lock, &attempt)?;
+    Ok(attempt)
+}
+
+async fn connect(joining: &Joining<'_>, trust: &Trust) -> Result<GatewayConnection, AgentError> {
+    Ok(GatewayConnection::open(&joining.line.endpoint, trust.clone(), joining.limits).await?)
+}
+
+/// Shows the keys once, by which the gateway knows that the join is over. `false`: it has no such sessions, as Opni's gateways do.
+async fn authenticate<R: CryptoRng>(
+    directory: &AgentDirectory,
+    membership: &Membership,
+    limits: GatewayLimits,
+    rng: &mut R,
+) -> Result<bool, AgentError> {
+    let endpoint: Endpoint = membership.joined.endpoint()?;
+    let keyring = directory.keyring()?.unwrap_or_default();
+    let no_keys = || AgentError::Join { endpoint: endpoint.clone(), source: JoinError::NotConfirmed };
+    let keys = keyring.shared_keys.first().ok_or_else(no_keys)?;
+    let connection = GatewayConnection::open(&endpoint, membership.joined.trust.with(&keyring), limits).await?;
+    match AgentSession::open(&connection, &endpoint, &membership.joined.id, keys, limits.answer, rng).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_unimplemented() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn random_id<R: CryptoRng>(rng: &mut R) -> String {
+    let mut random = [0; NONCE_LENGTH];
+    rng.fill_bytes(&mut random);
+    uuid(&uuid_v4(random))
+}

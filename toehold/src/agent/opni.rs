@@ -1,0 +1,87 @@
+//! Versions 1 and 2: Opni's two calls, at a gateway of Opni's or one of ours.
+
+use std::time::Duration;
+
+use rand_core::CryptoRng;
+use toehold_core::Clock as _;
+use toehold_joinproto::JoinError;
+use toehold_joinproto::Trust;
+use toehold_joinproto::line::JoinLine;
+use toehold_joinproto::opni::{OpniClient, Version};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
+
+use super::directory::{Attempt, Membership, one_of};
+use super::error::{AgentError, JoinFailure, Stage};
+use super::join::Joining;
+use super::session::within;
+use crate::adapters::gateway_connection::GatewayConnection;
+use crate::adapters::grpc::raw::{Raw, RawCodec};
+use crate::adapters::system_clock::SystemClock;
+
+/// Joins over this connection; the attempt, with the id in it, is durable already. What is left to be done is to authenticate once.
+pub(super) async fn call<R: CryptoRng>(
+    connection: &GatewayConnection,
+    joining: &Joining<'_>,
+    version: Version,
+    trust: &Trust,
+    attempt: Attempt,
+    rng: &mut R,
+) -> Result<Membership, JoinFailure> {
+    let &Joining { line, directory, lock, limits } = joining;
+    let at = |stage| move |error| JoinFailure { error, stage };
+    let refused = |stage| {
+        let endpoint = line.endpoint.clone();
+        move |source: JoinError| JoinFailure { error: AgentError::Join { endpoint, source }, stage }
+    };
+    let (join_method, auth_method) = (version.join_method(), version.auth_method());
+    let client = OpniClient { version, client_id: attempt.joined.id.clone(), token: Some(&line.token) };
+    let awaiting = client.start().map_err(refused(Stage::Begun))?;
+    let call = Call { connection, line, limit: limits.answer };
+    let answer = call.unary(join_method, "to be asked", None, Vec::new()).await.map_err(at(Stage::Begun))?;
+    let (awaiting, auth) = awaiting.receive(&answer, connection.identity(), rng).map_err(refused(Stage::Begun))?;
+    let authorization = Some(auth.authorization.as_str());
+    let answer = call.unary(auth_method, "this machine", authorization, auth.message).await.map_err(at(Stage::Proven))?;
+    let keyring = awaiting.receive(&answer, trust).map_err(refused(Stage::Proven))?;
+    // Beside what was there, until all of it is in its place.
+    directory.add_unconfirmed(lock, &attempt, keyring).map_err(at(Stage::Confirmed))?;
+    let keyring = directory.unconfirmed().map_err(at(Stage::Confirmed))?.and_then(|tries| one_of(&tries, 0)).unwrap_or_default();
+    let membership = Membership { joined: attempt.joined, role: None, joined_at: SystemClock.now() };
+    directory.finish(lock, &membership, &keyring).map_err(at(Stage::Confirmed))?;
+    Ok(membership)
+}
+
+struct Call<'a> {
+    connection: &'a GatewayConnection,
+    line: &'a JoinLine,
+    limit: Duration,
+}
+
+impl Call<'_> {
+    async fn unary(
+        &self,
+        path: &'static str,
+        doing: &'static str,
+        authorization: Option<&str>,
+        message: Vec<u8>,
+    ) -> Result<Vec<u8>, AgentError> {
+        let endpoint = &self.line.endpoint;
+        let unexpected = |what| AgentError::Unexpected { endpoint: endpoint.clone(), what };
+        let mut request = tonic::Request::new(Raw::from(message));
+        if let Some(authorization) = authorization {
+            let mut value: MetadataValue<_> =
+                authorization.parse().map_err(|_| unexpected("has signed something that cannot be sent back"))?;
+            // It holds the token's secret.
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
+        }
+        let mut client = Grpc::with_origin(self.connection.channel(), self.connection.origin());
+        let answered = within(endpoint, self.limit, doing, async {
+            client.ready().await.map_err(|error| tonic::Status::from_error(error.into()))?;
+            client.unary(request, PathAndQuery::from_static(path), RawCodec).await
+        });
+        let answered = answered.await?.map_err(|status| AgentError::of_status(status, endpoint, doing))?;
+        Ok(answered.into_inner().0.to_vec())
+    }
+}
