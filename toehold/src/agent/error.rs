@@ -1,6 +1,7 @@
 //! Why a machine does not join, or does not authenticate.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use toehold_joinproto::keyring::KeyringError;
@@ -141,24 +142,32 @@ impl AgentError {
     }
 }
 
-/// How far a join was when it failed.
+/// How far a join is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Nothing that the gateway would keep had been sent.
+    /// Nothing that the gateway would keep was sent.
     Begun,
-    /// The proof had been sent: a use of the token may be this machine's by now.
+    /// The proof was sent: a use of the token may be this machine's by now.
     Proven,
-    /// The keys had been confirmed: the gateway may have this machine as joined.
+    /// The keys were confirmed: the gateway may have this machine as joined.
     Confirmed,
 }
 
-/// Why a join failed, and how far it was.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct JoinFailure {
-    /// Why.
-    #[source]
-    pub error: AgentError,
-    /// How far it was.
-    pub stage: Stage,
+/// How far a join has come, also for whoever gave it up in the middle.
+#[derive(Debug, Default)]
+pub struct Reached(AtomicU8);
+
+impl Reached {
+    pub(super) fn set(&self, stage: Stage) {
+        self.0.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// How far.
+    pub fn stage(&self) -> Stage {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Stage::Begun,
+            1 => Stage::Proven,
+            _ => Stage::Confirmed,
+        }
+    }
 }

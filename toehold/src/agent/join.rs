@@ -8,7 +8,7 @@ use toehold_joinproto::opni::Version;
 use toehold_joinproto::{Endpoint, JoinError, Trust};
 
 use super::directory::{AgentDirectory, AgentLock, Attempt, JoinedAs, Membership, TrustKind};
-use super::error::{AgentError, JoinFailure, Stage};
+use super::error::{AgentError, Reached};
 use super::resume::finish_half_done;
 use super::session::AgentSession;
 use super::{opni, v3};
@@ -59,60 +59,59 @@ pub(super) struct Joining<'a> {
     pub(super) directory: &'a AgentDirectory,
     pub(super) lock: &'a AgentLock,
     pub(super) limits: GatewayLimits,
+    pub(super) reached: &'a Reached,
 }
 
 /// Joins. Interrupted at any point and called again with the same line, it completes: the same admission, no further use.
 ///
 /// # Errors
-/// [`JoinFailure`], which says how far it was.
+/// [`AgentError`]; `reached` says how far it was.
 pub async fn join<R: CryptoRng>(
     directory: &AgentDirectory,
     request: JoinRequest,
     limits: GatewayLimits,
+    reached: &Reached,
     rng: &mut R,
-) -> Result<JoinOutcome, JoinFailure> {
-    let begun = |error| JoinFailure { error, stage: Stage::Begun };
-    let lock = directory.lock().map_err(begun)?;
+) -> Result<JoinOutcome, AgentError> {
+    let lock = directory.lock()?;
     let line = &request.line;
     let outcome = |membership| JoinOutcome { membership, already: false, resumed: false, authenticated: false };
-    let before = directory.attempt().map_err(begun)?;
+    let before = directory.attempt()?;
     let is_half_done = before.is_some();
     let before = before.filter(|attempt| attempt.joined.is_of(line));
-    if let Some(membership) = directory.membership().map_err(begun)?
+    if let Some(membership) = directory.membership()?
         && !request.rejoin
     {
         if !membership.joined.is_of(line) && before.is_none() {
-            let endpoint = membership.joined.endpoint().map_err(begun)?.to_string();
-            return Err(begun(AgentError::OtherJoined { endpoint, id: membership.joined.id }));
+            let endpoint = membership.joined.endpoint()?.to_string();
+            return Err(AgentError::OtherJoined { endpoint, id: membership.joined.id });
         }
-        if !is_half_done && directory.keyring().map_err(begun)?.is_some() {
+        if !is_half_done && directory.keyring()?.is_some() {
             return Ok(JoinOutcome { already: true, ..outcome(membership) });
         }
     }
     if before.is_some()
-        && let Some(membership) = finish_half_done(directory, &lock, limits, rng).await.map_err(begun)?
+        && let Some(membership) = finish_half_done(directory, &lock, limits, rng).await?
     {
         return Ok(JoinOutcome { resumed: true, ..outcome(membership) });
     }
-    let joining = Joining { line, directory, lock: &lock, limits };
+    let joining = Joining { line, directory, lock: &lock, limits, reached };
     match line.protocol {
         Protocol::V3 => join_v3(&joining, &request.trust, rng).await.map(outcome),
         Protocol::V1 | Protocol::V2 => {
             let before = before.map(|attempt| attempt.joined.id);
             let membership = join_opni(&joining, &request, before, rng).await?;
-            let authenticated = authenticate(directory, &membership, limits, rng).await;
-            let authenticated = authenticated.map_err(|error| JoinFailure { error, stage: Stage::Confirmed })?;
+            let authenticated = authenticate(directory, &membership, limits, rng).await?;
             Ok(JoinOutcome { authenticated, ..outcome(membership) })
         }
     }
 }
 
-async fn join_v3<R: CryptoRng>(joining: &Joining<'_>, trust: &Trust, rng: &mut R) -> Result<Membership, JoinFailure> {
-    let begun = |error| JoinFailure { error, stage: Stage::Begun };
+async fn join_v3<R: CryptoRng>(joining: &Joining<'_>, trust: &Trust, rng: &mut R) -> Result<Membership, AgentError> {
     // Durable before the first message: a retry is the same admission for this key alone (J1).
-    let identity = joining.directory.identity(joining.lock, rng).map_err(begun)?;
-    let attempt = begin(joining, identity.id().to_string(), trust).map_err(begun)?;
-    let connection = connect(joining, trust).await.map_err(begun)?;
+    let identity = joining.directory.identity(joining.lock, rng)?;
+    let attempt = begin(joining, identity.id().to_string(), trust)?;
+    let connection = connect(joining, trust).await?;
     v3::converse(&connection, joining, &identity, attempt, rng).await
 }
 
@@ -121,16 +120,15 @@ async fn join_opni<R: CryptoRng>(
     request: &JoinRequest,
     before: Option<String>,
     rng: &mut R,
-) -> Result<Membership, JoinFailure> {
-    let begun = |error| JoinFailure { error, stage: Stage::Begun };
+) -> Result<Membership, AgentError> {
     let version = match joining.line.protocol {
         Protocol::V1 => Version::V1 { capability: request.opni.capability.clone().unwrap_or_default() },
         _ => Version::V2 { friendly_name: request.opni.name.clone() },
     };
     // Durable as well: a token is kept for the id that came with it first.
     let id = request.opni.client_id.clone().or(before).unwrap_or_else(|| random_id(rng));
-    let attempt = begin(joining, id, &request.trust).map_err(begun)?;
-    let connection = connect(joining, &request.trust).await.map_err(begun)?;
+    let attempt = begin(joining, id, &request.trust)?;
+    let connection = connect(joining, &request.trust).await?;
     opni::call(&connection, joining, version, &request.trust, attempt, rng).await
 }
 

@@ -17,7 +17,7 @@ mod session;
 mod v3;
 
 pub use directory::{AgentDirectory, AgentLock, Attempt, JoinedAs, Membership, TrustKind};
-pub use error::{AgentError, JoinFailure, Stage};
+pub use error::{AgentError, Reached, Stage};
 pub use join::{JoinOutcome, JoinRequest, OpniOptions, join};
 pub use resume::finish_half_done;
 pub use session::{AgentSession, Whoami};

@@ -13,7 +13,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 
 use super::directory::{Attempt, Membership, one_of};
-use super::error::{AgentError, JoinFailure, Stage};
+use super::error::{AgentError, Stage};
 use super::join::Joining;
 use super::session::within;
 use crate::adapters::gateway_connection::GatewayConnection;
@@ -28,27 +28,25 @@ pub(super) async fn call<R: CryptoRng>(
     trust: &Trust,
     attempt: Attempt,
     rng: &mut R,
-) -> Result<Membership, JoinFailure> {
-    let &Joining { line, directory, lock, limits } = joining;
-    let at = |stage| move |error| JoinFailure { error, stage };
-    let refused = |stage| {
-        let endpoint = line.endpoint.clone();
-        move |source: JoinError| JoinFailure { error: AgentError::Join { endpoint, source }, stage }
-    };
+) -> Result<Membership, AgentError> {
+    let &Joining { line, directory, lock, limits, reached } = joining;
+    let refused = |source: JoinError| AgentError::Join { endpoint: line.endpoint.clone(), source };
     let (join_method, auth_method) = (version.join_method(), version.auth_method());
     let client = OpniClient { version, client_id: attempt.joined.id.clone(), token: Some(&line.token) };
-    let awaiting = client.start().map_err(refused(Stage::Begun))?;
+    let awaiting = client.start().map_err(refused)?;
     let call = Call { connection, line, limit: limits.answer };
-    let answer = call.unary(join_method, "to be asked", None, Vec::new()).await.map_err(at(Stage::Begun))?;
-    let (awaiting, auth) = awaiting.receive(&answer, connection.identity(), rng).map_err(refused(Stage::Begun))?;
+    let answer = call.unary(join_method, "to be asked", None, Vec::new()).await?;
+    let (awaiting, auth) = awaiting.receive(&answer, connection.identity(), rng).map_err(refused)?;
+    reached.set(Stage::Proven);
     let authorization = Some(auth.authorization.as_str());
-    let answer = call.unary(auth_method, "this machine", authorization, auth.message).await.map_err(at(Stage::Proven))?;
-    let keyring = awaiting.receive(&answer, trust).map_err(refused(Stage::Proven))?;
+    let answer = call.unary(auth_method, "this machine", authorization, auth.message).await?;
+    let keyring = awaiting.receive(&answer, trust).map_err(refused)?;
+    reached.set(Stage::Confirmed);
     // Beside what was there, until all of it is in its place.
-    directory.add_unconfirmed(lock, &attempt, keyring).map_err(at(Stage::Confirmed))?;
-    let keyring = directory.unconfirmed().map_err(at(Stage::Confirmed))?.and_then(|tries| one_of(&tries, 0)).unwrap_or_default();
+    directory.add_unconfirmed(lock, &attempt, keyring)?;
+    let keyring = directory.unconfirmed()?.and_then(|tries| one_of(&tries, 0)).unwrap_or_default();
     let membership = Membership { joined: attempt.joined, role: None, joined_at: SystemClock.now() };
-    directory.finish(lock, &membership, &keyring).map_err(at(Stage::Confirmed))?;
+    directory.finish(lock, &membership, &keyring)?;
     Ok(membership)
 }
 

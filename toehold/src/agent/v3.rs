@@ -11,7 +11,7 @@ use toehold_joinproto::v3::{AgentIdentity, ClientConfig};
 use tonic::Streaming;
 
 use super::directory::{Attempt, Membership};
-use super::error::{AgentError, JoinFailure, Stage};
+use super::error::{AgentError, Stage};
 use super::join::Joining;
 use super::session::within;
 use crate::adapters::gateway_connection::{GatewayConnection, GatewayLimits};
@@ -29,13 +29,9 @@ pub(super) async fn converse<R: CryptoRng>(
     identity: &AgentIdentity,
     mut attempt: Attempt,
     rng: &mut R,
-) -> Result<Membership, JoinFailure> {
-    let &Joining { line, directory, lock, limits } = joining;
-    let at = |stage| move |error| JoinFailure { error, stage };
-    let join = |stage| {
-        let endpoint = line.endpoint.clone();
-        move |source: JoinError| JoinFailure { error: AgentError::Join { endpoint, source }, stage }
-    };
+) -> Result<Membership, AgentError> {
+    let &Joining { line, directory, lock, limits, reached } = joining;
+    let join = |source: JoinError| AgentError::Join { endpoint: line.endpoint.clone(), source };
     let config = ClientConfig {
         endpoint: &line.endpoint,
         identity,
@@ -44,21 +40,23 @@ pub(super) async fn converse<R: CryptoRng>(
         exporter: connection.exporter(),
     };
     let (awaiting, hello) = config.start(rng);
-    let mut frames = Frames::open(connection, line, limits, hello).await.map_err(at(Stage::Begun))?;
-    let retry = frames.next("to answer the first message").await.map_err(at(Stage::Begun))?;
-    let (awaiting, offer) = awaiting.receive(&retry, rng).map_err(join(Stage::Begun))?;
-    let answer = frames.exchange(offer, "to answer with its key").await.map_err(at(Stage::Begun))?;
-    let (awaiting, proof) = awaiting.receive(&answer).map_err(join(Stage::Begun))?;
-    let accept = frames.exchange(proof, "to answer the proof").await.map_err(at(Stage::Proven))?;
-    let accepted = awaiting.receive(&accept).map_err(join(Stage::Proven))?;
+    let mut frames = Frames::open(connection, line, limits, hello).await?;
+    let retry = frames.next("to answer the first message").await?;
+    let (awaiting, offer) = awaiting.receive(&retry, rng).map_err(join)?;
+    let answer = frames.exchange(offer, "to answer with its key").await?;
+    let (awaiting, proof) = awaiting.receive(&answer).map_err(join)?;
+    reached.set(Stage::Proven);
+    let accept = frames.exchange(proof, "to answer the proof").await?;
+    let accepted = awaiting.receive(&accept).map_err(join)?;
     attempt.role = Some(accepted.role().to_owned());
-    directory.add_unconfirmed(lock, &attempt, accepted.keyring()).map_err(at(Stage::Proven))?;
+    directory.add_unconfirmed(lock, &attempt, accepted.keyring())?;
     let confirm = accepted.confirm().to_vec();
-    let done = frames.exchange(confirm, "to say that it is done").await.map_err(at(Stage::Confirmed))?;
-    let joined = accepted.receive(&done).map_err(join(Stage::Confirmed))?;
+    reached.set(Stage::Confirmed);
+    let done = frames.exchange(confirm, "to say that it is done").await?;
+    let joined = accepted.receive(&done).map_err(join)?;
     let membership =
         Membership { joined: attempt.joined, role: Some(joined.role), joined_at: SystemClock.now() };
-    directory.finish(lock, &membership, &joined.keyring).map_err(at(Stage::Confirmed))?;
+    directory.finish(lock, &membership, &joined.keyring)?;
     Ok(membership)
 }
 

@@ -11,6 +11,7 @@ use toehold_core::{Account, Fingerprint, SessionId};
 use toehold_keygen::{FromPatterns, FromPatternsError, KeyAlgorithm};
 use toehold_masterkey::grant::GrantId;
 
+use super::agent_args::{Agent, Agents};
 pub use super::gateway_args::{Create, Gateway, Serve, Token};
 
 /// Take machines from first contact to managed.
@@ -79,6 +80,12 @@ pub enum Command {
     Token(Token),
     /// Let somebody's key in for a limited time, which the host's own sshd ends
     Grant(Grant),
+    /// This machine as an agent of a gateway: join it, see whether it answers
+    #[command(subcommand)]
+    Agent(Agent),
+    /// The agents that have joined the gateway
+    #[command(subcommand)]
+    Agents(Agents),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

@@ -1,9 +1,11 @@
 //! The command line: its grammar, what it prints, how it ends.
 
+pub mod agent_args;
 pub mod args;
 pub mod context;
 mod gateway_args;
 mod output;
+pub mod secret_argument;
 mod signals;
 pub mod usage;
 

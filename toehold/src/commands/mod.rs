@@ -1,5 +1,8 @@
 //! What each command does.
 
+mod agent;
+mod agent_local;
+mod agents;
 mod demo;
 mod gateway;
 mod grant;
@@ -21,6 +24,7 @@ mod via;
 
 use clap::CommandFactory as _;
 
+use crate::cli::agent_args::{Agent, Agents};
 use crate::cli::args::{Cli, Command, Gateway, Host, Key, Session, Token};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, Output, Signals};
@@ -60,6 +64,12 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Token(Token::Ls) => token::list(&context()?).await,
         Command::Token(Token::Revoke { id }) => token::revoke(&context()?, id).await,
         Command::Grant(options) => grant::run(&context()?, options).await,
+        Command::Agent(Agent::Join(options)) if options.local => agent_local::join(&context()?, &global, &options).await,
+        Command::Agent(Agent::Join(options)) => agent::join_line(&global, &options, output, signals).await,
+        Command::Agent(Agent::Ping(options)) => agent::ping(&global, &options, output, signals).await,
+        Command::Agents(Agents::Ls) => agents::list(&context()?).await,
+        Command::Agents(Agents::Show { id }) => agents::show(&context()?, &id).await,
+        Command::Agents(Agents::Rm { id }) => agents::remove(&context()?, &id).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "toehold", &mut script);

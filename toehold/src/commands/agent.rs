@@ -1,0 +1,377 @@
+//! `toehold agent join` and `toehold agent ping`: the machine's own side.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use getrandom::SysRng;
+use getrandom::rand_core::{Rng as _, UnwrapErr};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::json;
+use toehold_core::{Clock as _, Timestamp};
+use toehold_joinproto::line::{JoinLine, LineError, Protocol};
+use toehold_joinproto::token::Token;
+use toehold_joinproto::{JoinError, Trust};
+use zeroize::Zeroizing;
+
+use crate::adapters::gateway_connection::{GatewayConnection, GatewayConnectionError, GatewayLimits};
+use crate::adapters::identity::read_wiped;
+use crate::adapters::system_clock::SystemClock;
+use crate::agent::{
+    AgentDirectory, AgentError, AgentSession, JoinOutcome, JoinRequest, Membership, OpniOptions, Reached, Stage, Whoami,
+    finish_half_done, join,
+};
+use crate::cli::agent_args::{AgentFiles, AgentJoin, AgentPing, OpniVersion, TrustChoice};
+use crate::cli::args::Global;
+use crate::cli::context::{limits, state_directory};
+use crate::cli::{Exit, Failure, Output, Signals, chain};
+use crate::state::PassphraseFile;
+
+/// The most bytes that a line on standard input has.
+const MAX_LINE: usize = 8192;
+/// How far apart two clocks may be before it is said, in seconds.
+const CLOCK_ERROR: u64 = 30;
+
+/// `toehold agent join`, but for `--local`.
+///
+/// # Errors
+/// Where this machine does not join, with what to do next.
+pub(super) async fn join_line(global: &Global, options: &AgentJoin, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    let request = request(options)?;
+    let directory = AgentDirectory::create(&agent_directory(global, &options.files)?).map_err(files_failure)?;
+    let outcome = run(&directory, request, gateway_limits(global), signals).await?;
+    tell_joined(&directory, &outcome, output);
+    Ok(Exit::Done)
+}
+
+/// Joins, unless a signal comes first.
+///
+/// # Errors
+/// Where this machine does not join, with what to do next.
+pub(super) async fn run(
+    directory: &AgentDirectory,
+    request: JoinRequest,
+    limits: GatewayLimits,
+    mut signals: Signals,
+) -> Result<JoinOutcome, Failure> {
+    let reached = Reached::default();
+    let mut rng = UnwrapErr(SysRng);
+    let joined = tokio::select! {
+        joined = join(directory, request, limits, &reached, &mut rng) => joined,
+        () = signals.wait() => {
+            let failure = Failure::new("interrupted");
+            return Err(if reached.stage() == Stage::Begun { failure } else { unfinished(failure) });
+        }
+    };
+    joined.map_err(|error| failure(&error, reached.stage()))
+}
+
+/// Says that a join went well.
+pub(super) fn tell_joined(directory: &AgentDirectory, outcome: &JoinOutcome, output: Output) {
+    let JoinOutcome { membership, already, resumed, .. } = outcome;
+    let mut document = document(membership);
+    if let Some(object) = document.as_object_mut() {
+        object.insert("already".to_owned(), (*already).into());
+        object.insert("resumed".to_owned(), (*resumed).into());
+        object.insert("keyring".to_owned(), directory.keyring_path().display().to_string().into());
+    }
+    output.document(&document);
+    let joined = &membership.joined;
+    let endpoint = joined.endpoint().map_or_else(|_| String::new(), |endpoint| endpoint.to_string());
+    if *already {
+        output.text(format_args!("This machine joined {endpoint} before, as {}; nothing was changed.", joined.id));
+        return;
+    }
+    if *resumed {
+        output.text("An earlier try had gone through; it has been brought to its end.");
+    }
+    let role = membership.role.as_ref().map(|role| format!(" (role {role})")).unwrap_or_default();
+    output.text(format_args!("Joined {endpoint} as {}{role}.", joined.id));
+    output.text(format_args!("Its keys are in {}.", directory.keyring_path().display()));
+    output.text("Check it: toehold agent ping");
+}
+
+fn document(membership: &Membership) -> serde_json::Value {
+    let joined = &membership.joined;
+    json!({
+        "id": joined.id,
+        "endpoint": joined.endpoint().ok().map(|endpoint| endpoint.to_string()),
+        "protocol": joined.protocol,
+        "role": membership.role,
+        "token": joined.token,
+        "joined_at": membership.joined_at,
+    })
+}
+
+/// Where the agent's files are.
+///
+/// # Errors
+/// Where there is no home directory to keep them in.
+pub(super) fn agent_directory(global: &Global, files: &AgentFiles) -> Result<PathBuf, Failure> {
+    match &files.agent_dir {
+        Some(directory) => Ok(directory.clone()),
+        None => Ok(state_directory(global)?.join("agent")),
+    }
+}
+
+/// How long a gateway may take for what.
+pub(super) fn gateway_limits(global: &Global) -> GatewayLimits {
+    let limits = limits(global);
+    GatewayLimits { connect: limits.connect, handshake: limits.login, answer: limits.request }
+}
+
+fn request(options: &AgentJoin) -> Result<JoinRequest, Failure> {
+    let line = line(options)?;
+    let opni = OpniOptions {
+        client_id: options.client_id.clone(),
+        name: options.name.clone(),
+        capability: options.capability.clone(),
+    };
+    check_options(&line, &opni, options)?;
+    let trust = trust(&line, options)?;
+    Ok(JoinRequest { line, trust, opni, rejoin: options.rejoin })
+}
+
+/// The line: from the command line, standard input or a file, or put together from its parts.
+fn line(options: &AgentJoin) -> Result<JoinLine, Failure> {
+    if let Some(endpoint) = &options.endpoint {
+        let token = options.token.as_ref().ok_or_else(|| Failure::usage("--endpoint needs --token, and --pin"))?;
+        let text = if token.expose() == "-" { from_stdin()? } else { Zeroizing::new(token.expose().to_owned()) };
+        let token = Token::parse(text.trim()).map_err(|error| Failure::usage(format!("--token: {error}")))?;
+        let protocol = match options.opni {
+            None => Protocol::V3,
+            Some(OpniVersion::V1) => Protocol::V1,
+            Some(OpniVersion::V2) => Protocol::V2,
+        };
+        return Ok(JoinLine { protocol, endpoint: endpoint.clone(), token, pins: options.pins.clone() });
+    }
+    let text = match (&options.line, &options.file) {
+        (Some(line), _) if line.expose() == "-" => from_stdin()?,
+        (Some(line), _) => Zeroizing::new(line.expose().to_owned()),
+        (None, Some(file)) => from_file(file)?,
+        (None, None) => return Err(Failure::usage("there is no line to join with")),
+    };
+    text.trim().parse().map_err(|error: LineError| {
+        Failure::usage(error.to_string()).hint("have a new one printed on the gateway's machine: toehold token create")
+    })
+}
+
+fn from_stdin() -> Result<Zeroizing<String>, Failure> {
+    let read = read_wiped(std::io::stdin().lock().take(MAX_LINE as u64), MAX_LINE)?;
+    first_line(&read)
+}
+
+fn from_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let read = PassphraseFile(path.to_owned()).read().map_err(|error| Failure::new(chain(&error)))?;
+    first_line(read.expose())
+}
+
+fn first_line(bytes: &[u8]) -> Result<Zeroizing<String>, Failure> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let text = std::str::from_utf8(line).map_err(|_| Failure::usage("what was read is not a line to join with"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+fn check_options(line: &JoinLine, opni: &OpniOptions, options: &AgentJoin) -> Result<(), Failure> {
+    let (v1, v2) = (line.protocol == Protocol::V1, line.protocol == Protocol::V2);
+    let misplaced = [
+        ("--client-id", opni.client_id.is_some() && !(v1 || v2)),
+        ("--trust", options.trust.is_some() && !(v1 || v2)),
+        ("--ca-cert", !options.ca_certificates.is_empty() && options.trust != Some(TrustChoice::Ca)),
+        ("--name", opni.name.is_some() && !v2),
+        ("--capability", opni.capability.is_some() && !v1),
+    ];
+    if let Some((option, _)) = misplaced.iter().find(|(_, is)| *is) {
+        let fit = if *option == "--ca-cert" { "--trust ca" } else { "another version of the protocol" };
+        return Err(Failure::usage(format!("{option} belongs to {fit}, and this is for {}", line.protocol)));
+    }
+    if v1 && opni.capability.is_none() {
+        return Err(Failure::usage("v1 needs --capability: what this machine joins for"));
+    }
+    Ok(())
+}
+
+fn trust(line: &JoinLine, options: &AgentJoin) -> Result<Trust, Failure> {
+    let pins = || {
+        if line.pins.is_empty() {
+            return Err(Failure::usage("there is no pin to know the gateway by; name one with --pin"));
+        }
+        Ok(line.pins.clone())
+    };
+    match options.trust.unwrap_or(TrustChoice::Pinned) {
+        TrustChoice::Pinned => Ok(Trust::Pinned(pins()?)),
+        TrustChoice::OpniPinned => Ok(Trust::OpniPinned(pins()?)),
+        TrustChoice::Ca => {
+            let mut certificates = Vec::new();
+            for path in &options.ca_certificates {
+                certificates.extend(read_certificates(path)?);
+            }
+            if certificates.is_empty() {
+                return Err(Failure::usage("--trust ca needs --ca-cert"));
+            }
+            Ok(Trust::CaCertificates(certificates))
+        }
+        TrustChoice::DangerousInsecure => Ok(Trust::DangerousInsecure),
+    }
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+    let named = |what: String| Failure::new(format!("{}: {what}", path.display()));
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| named(error.to_string()))?;
+    let certificates = certificates.map(|der| der.map(|der| der.to_vec())).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| named(error.to_string()))?;
+    if certificates.is_empty() { Err(named("it holds no certificate in PEM".to_owned())) } else { Ok(certificates) }
+}
+
+/// A join that may have gone through as far as the gateway is concerned.
+fn unfinished(failure: Failure) -> Failure {
+    failure.partly().hint("run the same command again: it is the same admission, and takes no further use of the token")
+}
+
+fn files_failure(error: AgentError) -> Failure {
+    failure(&error, Stage::Begun)
+}
+
+/// Why it failed, with what to do next.
+pub(super) fn failure(error: &AgentError, stage: Stage) -> Failure {
+    let failure = Failure::new(chain(error));
+    let join = match error {
+        AgentError::Connection(GatewayConnectionError::NotTheGateway { source, .. }) => Some(source),
+        AgentError::Join { source, .. } => Some(source),
+        _ => None,
+    };
+    let hint = match (error, join) {
+        (_, Some(JoinError::RootCAHashMismatch | JoinError::NoRootCA)) => {
+            "somebody else answers there, or the gateway's key was changed: compare the line's pins with those of toehold gateway pin, \
+             and get a new line with toehold token create; nothing was sent but the handshake"
+        }
+        (_, Some(JoinError::KeyExpired)) => "set this machine's clock, or renew the certificate on the gateway",
+        (_, Some(JoinError::WrongName { .. })) => "use the endpoint that the gateway's certificate is for",
+        (_, Some(JoinError::NoValidSignature | JoinError::Refused { .. })) if stage < Stage::Confirmed => {
+            "get a new line on the gateway's machine: toehold token create"
+        }
+        (AgentError::Connection(GatewayConnectionError::Unreachable { .. } | GatewayConnectionError::TimedOut { .. }), _) => {
+            "is toehold gateway serve at work there, and may this machine connect to it?"
+        }
+        (AgentError::OtherJoined { .. }, _) => "to join anew all the same: --rejoin; to be an agent of both: --agent-dir DIR",
+        (AgentError::NotJoined { .. }, _) => "join one: toehold agent join LINE",
+        (AgentError::Busy { .. }, _) => "wait until it has ended, and run this again",
+        _ => "",
+    };
+    let is_no = matches!(error, AgentError::Refused { .. }) || matches!(join, Some(JoinError::Refused { .. }));
+    match stage {
+        Stage::Proven if !is_no => unfinished(failure),
+        Stage::Confirmed => unfinished(failure),
+        _ if hint.is_empty() => failure,
+        _ => failure.hint(hint),
+    }
+}
+
+/// `toehold agent ping`.
+///
+/// # Errors
+/// Where this machine has not joined, or the gateway does not answer as the one that was joined.
+pub(super) async fn ping(global: &Global, options: &AgentPing, output: Output, mut signals: Signals) -> Result<Exit, Failure> {
+    let directory = AgentDirectory::open(&agent_directory(global, &options.files)?).map_err(files_failure)?;
+    let limits = gateway_limits(global);
+    tokio::select! {
+        pinged = ping_once(&directory, limits) => tell_pinged(&pinged.map_err(|error| ping_failure(&error))?, output),
+        () = signals.wait() => return Err(Failure::new("interrupted")),
+    }
+    Ok(Exit::Done)
+}
+
+struct Pinged {
+    membership: Membership,
+    whoami: Whoami,
+    gateway_pin: String,
+    authenticated_in: Duration,
+    answered_in: Duration,
+    gateway_time: Timestamp,
+    our_time: Timestamp,
+    pins_saved: bool,
+}
+
+async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Pinged, AgentError> {
+    let mut rng = UnwrapErr(SysRng);
+    if directory.attempt()?.is_some() {
+        let lock = directory.lock()?;
+        finish_half_done(directory, &lock, limits, &mut rng).await?;
+    }
+    let not_joined = || AgentError::NotJoined { directory: directory.path().to_owned() };
+    let membership = directory.membership()?.ok_or_else(not_joined)?;
+    let mut keyring = directory.keyring()?.ok_or_else(not_joined)?;
+    let endpoint = membership.joined.endpoint()?;
+    let keys = keyring.shared_keys.first().ok_or_else(not_joined)?.duplicate();
+    let connection = GatewayConnection::open(&endpoint, membership.joined.trust.with(&keyring), limits).await?;
+    let since = Instant::now();
+    let mut session =
+        AgentSession::open(&connection, &endpoint, &membership.joined.id, &keys, limits.answer, &mut rng).await?;
+    let authenticated_in = since.elapsed();
+    let mut pins_saved = false;
+    if let Some(pins) = session.new_pins().map(<[_]>::to_vec) {
+        // Durable first, acknowledged then (J4).
+        if keyring.pinned_keys != [pins.clone()] {
+            let lock = directory.lock()?;
+            keyring.pinned_keys = vec![pins.clone()];
+            directory.save_keyring(&lock, &keyring)?;
+            pins_saved = true;
+        }
+        session.pins_saved(&pins).await?;
+    }
+    let mut payload = [0; 16];
+    rng.fill_bytes(&mut payload);
+    let since = Instant::now();
+    let gateway_time = session.ping(&payload).await?;
+    let answered_in = since.elapsed();
+    let our_time = SystemClock.now();
+    let whoami = session.whoami().await?;
+    let gateway_pin = connection.identity().pin().to_string();
+    Ok(Pinged { membership, whoami, gateway_pin, authenticated_in, answered_in, gateway_time, our_time, pins_saved })
+}
+
+fn tell_pinged(pinged: &Pinged, output: Output) {
+    let Pinged { membership, whoami, .. } = pinged;
+    let ahead = pinged.gateway_time.unix_seconds() - pinged.our_time.unix_seconds();
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    output.document(&json!({
+        "id": whoami.id,
+        "role": whoami.role,
+        "labels": whoami.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "joined_at": whoami.joined_at,
+        "endpoint": membership.joined.endpoint().ok().map(|endpoint| endpoint.to_string()),
+        "gateway_pin": pinged.gateway_pin,
+        "gateway_time": pinged.gateway_time,
+        "clock_error": ahead,
+        "authenticated_in_milliseconds": milliseconds(pinged.authenticated_in),
+        "answered_in_milliseconds": milliseconds(pinged.answered_in),
+        "pins_saved": pinged.pins_saved,
+    }));
+    let endpoint = membership.joined.endpoint().map_or_else(|_| String::new(), |endpoint| endpoint.to_string());
+    output.text(format_args!(
+        "{endpoint} knows this machine as {} (role {}), and answered in {:.1} ms.",
+        whoami.id,
+        whoami.role,
+        milliseconds(pinged.answered_in)
+    ));
+    if pinged.pins_saved {
+        output.text("It has a new key, whose pin is saved.");
+    }
+    if ahead.unsigned_abs() > CLOCK_ERROR {
+        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        output.text(format_args!("Its clock is {} s {way} this machine's.", ahead.unsigned_abs()));
+    }
+}
+
+fn ping_failure(error: &AgentError) -> Failure {
+    match error {
+        AgentError::NotKnown { .. } => Failure::new(chain(error)).hint(
+            "it was removed there, or joined anew elsewhere: get a new line with toehold token create, then toehold agent join --rejoin LINE",
+        ),
+        AgentError::Refused { .. } if error.is_unimplemented() => {
+            Failure::new(chain(error)).hint("a gateway of Opni's has no such service; its agents use its own")
+        }
+        error => failure(error, Stage::Begun),
+    }
+}
