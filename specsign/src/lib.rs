@@ -23,7 +23,9 @@ pub mod sums;
 pub use admission::{Admission, AdmissionError, Admitted, Freshness, MAX_SERIAL_JUMP, Payload, PlainPolicy};
 pub use archive::{ArchiveError, Limits, UnpackSink, Unpacked, Unpacker};
 pub use digest::{Sha256Digest, Sha256DigestError};
-pub use document::{Document, DocumentError, Format, MAX_DOCUMENT, Unsigned, Verified, pack, pack_signed, plain_signing_bytes};
+pub use document::{
+    Document, DocumentError, Format, FormatError, MAX_DOCUMENT, Unsigned, Verified, pack, pack_signed, plain_signing_bytes,
+};
 pub use envelope::{Envelope, MAX_KEY_CHANGES, Scheme, SignedStatement, SpecName, Statement, seal};
 pub use events::{Notification, Notifier, Outcome};
 pub use governor::{Governors, NoGovernors, SlotRecord, StoreGovernors};

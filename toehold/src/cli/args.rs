@@ -1,6 +1,9 @@
 //! The command line's grammar.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "these texts are what --help prints")]
 
+mod spec;
+mod spec_apply;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,6 +16,8 @@ use toehold_masterkey::grant::GrantId;
 
 use super::agent_args::{Agent, Agents};
 pub use super::gateway_args::{Create, Gateway, Serve, Token};
+pub use spec::{Expiry, KeyRequest, MatchSpec, PackSpec, PlanSpec, PutSpec, SigningOptions, Spec, VerifySpec};
+pub use spec_apply::ApplySpec;
 
 /// Take machines from first contact to managed.
 ///
@@ -86,6 +91,9 @@ pub enum Command {
     /// The agents that have joined the gateway
     #[command(subcommand)]
     Agents(Agents),
+    /// Signed specifications of what machines should run: pack, verify, match, plan, apply
+    #[command(subcommand)]
+    Spec(Spec),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

@@ -20,6 +20,7 @@ mod rotate;
 mod rotation_display;
 mod session;
 mod token;
+mod spec;
 mod via;
 
 use clap::CommandFactory as _;
@@ -70,6 +71,7 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Agents(Agents::Ls) => agents::list(&context()?).await,
         Command::Agents(Agents::Show { id }) => agents::show(&context()?, &id).await,
         Command::Agents(Agents::Rm { id }) => agents::remove(&context()?, &id).await,
+        Command::Spec(command) => spec::run(&global, command, output, signals).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "toehold", &mut script);
