@@ -16,10 +16,11 @@ use crate::events::Outcome;
 use crate::governor::Governors;
 use crate::machine::{ListError, MachineList, MachineName, ManagedMachine};
 use crate::matcher::{Answer, CachedFacts, Facts, Matcher};
+use crate::memory::Memory;
 use crate::plan::{Action, Belongs, Plan, Presence, Settings, Situation, Verdict, Wanted, plan, recent};
 use crate::root::{ListDigest, MachineRoot, Place, TreeCheck};
 use crate::source::SourcePolicy;
-use crate::state::{Failed, Phase, Placed, Placing, RootState, StateCopy, StateError};
+use crate::state::{Failed, Phase, Placed, Placing, RootState, StateError};
 
 /// How often the highest time is written down when nothing else is.
 const TIME_STEP: Duration = Duration::from_secs(3600);
@@ -93,7 +94,7 @@ impl From<crate::document::DocumentError> for PassError {
     }
 }
 
-fn root(doing: &'static str) -> impl FnOnce(io::Error) -> PassError {
+pub(crate) fn root(doing: &'static str) -> impl FnOnce(io::Error) -> PassError {
     move |source| PassError::Root { doing, source }
 }
 
@@ -161,8 +162,17 @@ where
     /// # Errors
     /// As [`Reconciler::pass`].
     pub fn look<X: Facts + Sync>(&mut self, document: &[u8], facts: &X) -> Result<Plan, PassError> {
-        let (state, _) = self.load()?;
-        self.judge(&state, false, document, facts).map(|looked| looked.plan)
+        let memory = Memory::load(&mut self.root)?;
+        self.judge(&memory.state, false, document, facts).map(|looked| looked.plan)
+    }
+
+    /// The last document that was taken, for a pass while there is no newer one, or only one that is not taken: what is in
+    /// place is held and mended, and once it has expired the report says so. It is judged again like any other.
+    ///
+    /// # Errors
+    /// [`PassError::Root`].
+    pub fn last_good(&mut self) -> Result<Option<Vec<u8>>, PassError> {
+        self.root.read_document().map_err(root("reading the last good document"))
     }
 
     /// One pass.
@@ -170,54 +180,31 @@ where
     /// # Errors
     /// [`PassError`], where it could not begin or the root failed under it; what one machine came to is in the report.
     pub async fn pass<X: Facts + Sync>(&mut self, document: &[u8], facts: &X) -> Result<Report, PassError> {
-        let (mut state, repair) = self.load()?;
-        let mended = !repair.is_empty();
+        let mut memory = Memory::load(&mut self.root)?;
         // What was read counts as accepted from here on; both copies say so before anything else happens.
-        self.write(&state, &repair)?;
-        self.recover(&mut state).await?;
-        let looked = self.judge(&state, mended, document, facts)?;
+        let mended = memory.mend(&mut self.root)?;
+        self.recover(&mut memory).await?;
+        let looked = self.judge(&memory.state, mended, document, facts)?;
         let mut next = looked.admitted.state.clone();
         next.noes.clone_from(&looked.plan.noes);
         let now = self.clock.now();
         next.removals = recent(&next.removals, now, self.settings.window).collect();
+        let kept = next.statement.unwrap_or_else(|| Sha256Digest::of(document));
+        if next.document != Some(kept) {
+            // Before the serial is: a floor whose document is gone would leave nothing to hold on to.
+            self.root.write_document(document).map_err(root("keeping the document"))?;
+            next.document = Some(kept);
+        }
         // Remembered before anything is done on the document's word. The time alone is not worth a write each minute.
         let time = next.highest_time;
-        next.highest_time = state.highest_time;
-        let unchanged = next == state;
+        next.highest_time = memory.state.highest_time;
+        let unchanged = next == memory.state;
         next.highest_time = time;
-        if !unchanged || time.saturating_since(state.highest_time) >= TIME_STEP {
-            state = next;
-            self.save(&mut state)?;
+        if !unchanged || time.saturating_since(memory.state.highest_time) >= TIME_STEP {
+            memory.state = next;
+            memory.save(&mut self.root)?;
         }
-        self.perform(state, looked).await
-    }
-
-    fn load(&mut self) -> Result<(RootState, Vec<StateCopy>), PassError> {
-        let fresh = self.root.is_fresh().map_err(root("looking for an earlier state"))?;
-        let mut read = |copy| self.root.read_state(copy).map_err(root("reading the state"));
-        let (first, second) = (read(StateCopy::First)?, read(StateCopy::Second)?);
-        let Some(loaded) = RootState::load(first.as_deref(), second.as_deref(), fresh)? else {
-            return Ok((RootState::default(), Vec::new()));
-        };
-        Ok((loaded.state, loaded.repair))
-    }
-
-    fn save(&mut self, state: &mut RootState) -> Result<(), PassError> {
-        let next = state.next_version();
-        self.write(&next, &StateCopy::BOTH)?;
-        *state = next;
-        Ok(())
-    }
-
-    fn write(&mut self, state: &RootState, copies: &[StateCopy]) -> Result<(), PassError> {
-        if copies.is_empty() {
-            return Ok(());
-        }
-        let bytes = state.encode().map_err(|error| root("writing the state")(io::Error::other(error)))?;
-        for copy in copies {
-            self.root.write_state(*copy, &bytes).map_err(root("writing the state"))?;
-        }
-        Ok(())
+        self.perform(memory, looked).await
     }
 
     fn judge<X: Facts + Sync>(
@@ -274,7 +261,7 @@ where
         }
     }
 
-    async fn perform(&mut self, mut state: RootState, looked: Looked) -> Result<Report, PassError> {
+    async fn perform(&mut self, mut memory: Memory, looked: Looked) -> Result<Report, PassError> {
         let Looked { admitted, list, plan, mended } = looked;
         let machines: BTreeMap<&MachineName, &ManagedMachine> =
             list.machines().iter().map(|machine| (&machine.name, machine)).collect();
@@ -284,14 +271,14 @@ where
             match action {
                 Action::Adopt(name) => {
                     if let Some(machine) = machines.get(&name) {
-                        state.placed.insert(name, Placed { archive: machine.archive, sums: machine.sums });
-                        self.save(&mut state)?;
+                        memory.state.placed.insert(name.clone(), Placed { archive: machine.archive, sums: machine.sums });
+                        memory.note(&mut self.root, &name, None)?;
                         changed = true;
                     }
                 }
                 Action::Deploy(name, _) => {
                     let Some(machine) = machines.get(&name) else { continue };
-                    match self.deploy(&mut state, machine).await? {
+                    match self.deploy(&mut memory, machine).await? {
                         Ok(()) => changed = true,
                         Err(verdict) => {
                             failed = true;
@@ -305,12 +292,13 @@ where
                 }
                 Action::Purge(name, _) => {
                     self.root.discard(&name, Place::Live).map_err(root("removing a machine"))?;
-                    self.forget(&mut state, &name)?;
+                    self.forget(&mut memory, &name)?;
                     changed = true;
                 }
-                Action::Forget(name) => self.forget(&mut state, &name)?,
+                Action::Forget(name) => self.forget(&mut memory, &name)?,
             }
         }
+        memory.settle(&mut self.root)?;
         // What stays in the trash is in nobody's way.
         let _ = self.root.empty_trash();
         let error = verdicts.values().any(|verdict| matches!(verdict, Verdict::Error(_)));
@@ -329,44 +317,45 @@ where
         })
     }
 
-    fn forget(&mut self, state: &mut RootState, name: &MachineName) -> Result<(), PassError> {
+    fn forget(&mut self, memory: &mut Memory, name: &MachineName) -> Result<(), PassError> {
         self.root.discard(name, Place::Previous).map_err(root("removing a machine"))?;
+        let (state, now) = (&mut memory.state, self.clock.now());
         state.placed.remove(name);
         state.noes.remove(name);
         state.failed.remove(name);
-        state.removals.push(self.clock.now());
-        self.save(state)
+        state.removals.push(now);
+        memory.note(&mut self.root, name, Some(now))
     }
 
-    async fn deploy(&mut self, state: &mut RootState, machine: &ManagedMachine) -> Result<Result<(), Verdict>, PassError> {
-        let Some(governor) = &machine.governor else { return self.deploy_now(state, machine).await };
+    async fn deploy(&mut self, memory: &mut Memory, machine: &ManagedMachine) -> Result<Result<(), Verdict>, PassError> {
+        let Some(governor) = &machine.governor else { return self.deploy_now(memory, machine).await };
         let slot = match self.governors.take(governor).await {
             Ok(Some(slot)) => slot,
             Ok(None) => return Ok(Err(Verdict::Held(format!("all slots of the governor {governor} are taken")))),
             Err(error) => return Ok(Err(Verdict::Error(format!("no slot of the governor {governor}: {error}")))),
         };
-        let result = self.deploy_now(state, machine).await;
+        let result = self.deploy_now(memory, machine).await;
         // It ends by itself if it cannot be given back.
         let _ = self.governors.give_back(slot).await;
         result
     }
 
-    async fn deploy_now(&mut self, state: &mut RootState, machine: &ManagedMachine) -> Result<Result<(), Verdict>, PassError> {
+    async fn deploy_now(&mut self, memory: &mut Memory, machine: &ManagedMachine) -> Result<Result<(), Verdict>, PassError> {
         let name = &machine.name;
         if let Err(reason) = self.fetch(machine).await {
             self.root.discard(name, Place::Staged).map_err(root("clearing up"))?;
             return Ok(Err(Verdict::Error(reason)));
         }
         let version = Placed { archive: machine.archive, sums: machine.sums };
-        state.placing.insert(name.clone(), Placing { version, phase: Phase::Arriving });
-        self.save(state)?;
+        memory.state.placing.insert(name.clone(), Placing { version, phase: Phase::Arriving });
+        memory.note(&mut self.root, name, None)?;
         let moved = if self.root.exists(Place::Live, name).map_err(root("looking for a machine"))? {
             self.root.exchange(name, Place::Staged, Place::Live)
         } else {
             self.root.rename(name, Place::Staged, Place::Live)
         };
         moved.map_err(root("putting a machine into place"))?;
-        self.settle(state, name).await.map(|settled| settled.map_err(Verdict::Error))
+        self.settle(memory, name).await.map(|settled| settled.map_err(Verdict::Error))
     }
 
     /// Fetches, unpacks and checks in one pass; nothing is visible yet.
@@ -390,8 +379,8 @@ where
     }
 
     /// The new version is in place: keep the one before, ask whether the new one works, and remember it or go back.
-    async fn settle(&mut self, state: &mut RootState, name: &MachineName) -> Result<Result<(), String>, PassError> {
-        let Some(placing) = state.placing.get(name).cloned() else { return Ok(Ok(())) };
+    async fn settle(&mut self, memory: &mut Memory, name: &MachineName) -> Result<Result<(), String>, PassError> {
+        let Some(placing) = memory.state.placing.get(name).cloned() else { return Ok(Ok(())) };
         if self.root.exists(Place::Staged, name).map_err(root("looking for a machine"))? {
             self.root.discard(name, Place::Previous).map_err(root("keeping the version before"))?;
             self.root.rename(name, Place::Staged, Place::Previous).map_err(root("keeping the version before"))?;
@@ -401,24 +390,24 @@ where
             _ => Some("an earlier run asked".to_owned()),
         };
         let Some(trouble) = trouble else {
-            state.placing.remove(name);
-            state.failed.remove(name);
-            state.placed.insert(name.clone(), placing.version);
-            self.save(state)?;
+            memory.state.placing.remove(name);
+            memory.state.failed.remove(name);
+            memory.state.placed.insert(name.clone(), placing.version);
+            memory.note(&mut self.root, name, None)?;
             return Ok(Ok(()));
         };
-        self.go_back(state, name, &placing)?;
-        state.placing.remove(name);
-        state.failed.insert(name.clone(), Failed { archive: placing.version.archive, at: self.clock.now() });
-        self.save(state)?;
+        self.go_back(memory, name, &placing)?;
+        memory.state.placing.remove(name);
+        memory.state.failed.insert(name.clone(), Failed { archive: placing.version.archive, at: self.clock.now() });
+        memory.note(&mut self.root, name, None)?;
         Ok(Err(format!("its health command failed: {trouble}")))
     }
 
-    fn go_back(&mut self, state: &mut RootState, name: &MachineName, placing: &Placing) -> Result<(), PassError> {
+    fn go_back(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing) -> Result<(), PassError> {
         let going_back = || root("bringing the version before back");
         let sums = placing.version.sums;
         if placing.phase == Phase::Arriving {
-            self.set_phase(state, name, Phase::Failed)?;
+            self.set_phase(memory, name, Phase::Failed)?;
         }
         if placing.phase != Phase::Restored {
             if !self.root.exists(Place::Previous, name).map_err(going_back())? {
@@ -430,16 +419,16 @@ where
             if !back {
                 self.root.exchange(name, Place::Live, Place::Previous).map_err(going_back())?;
             }
-            self.set_phase(state, name, Phase::Restored)?;
+            self.set_phase(memory, name, Phase::Restored)?;
         }
         self.root.discard(name, Place::Previous).map_err(going_back())
     }
 
-    fn set_phase(&mut self, state: &mut RootState, name: &MachineName, phase: Phase) -> Result<(), PassError> {
-        if let Some(placing) = state.placing.get_mut(name) {
+    fn set_phase(&mut self, memory: &mut Memory, name: &MachineName, phase: Phase) -> Result<(), PassError> {
+        if let Some(placing) = memory.state.placing.get_mut(name) {
             placing.phase = phase;
         }
-        self.save(state)
+        memory.note(&mut self.root, name, None)
     }
 
     /// Which version lies at a place.
@@ -450,20 +439,20 @@ where
     }
 
     /// Goes on where an earlier pass ended.
-    async fn recover(&mut self, state: &mut RootState) -> Result<(), PassError> {
+    async fn recover(&mut self, memory: &mut Memory) -> Result<(), PassError> {
         let names: Vec<(MachineName, Placing)> =
-            state.placing.iter().map(|(name, placing)| (name.clone(), placing.clone())).collect();
+            memory.state.placing.iter().map(|(name, placing)| (name.clone(), placing.clone())).collect();
         for (name, placing) in names {
             let sums = Some(placing.version.sums);
             // Where both have the same list, the one in place is as good as the other: the plan will mend it if it is not.
             let arrived = self.list(Place::Live, &name)? == sums && self.list(Place::Staged, &name)? != sums;
             if arrived || placing.phase != Phase::Arriving {
                 // Its trouble, if it has one, is remembered.
-                let _ = self.settle(state, &name).await?;
+                let _ = self.settle(memory, &name).await?;
             } else {
                 self.root.discard(&name, Place::Staged).map_err(root("clearing up"))?;
-                state.placing.remove(&name);
-                self.save(state)?;
+                memory.state.placing.remove(&name);
+                memory.note(&mut self.root, &name, None)?;
             }
         }
         Ok(())

@@ -62,7 +62,7 @@ pub trait MachineRoot: Send {
     /// What a machine is unpacked into.
     type Stage: UnpackSink + Send;
 
-    /// Whether nothing of ours is there: no state, no machine, no private directory that was used.
+    /// Whether nothing of ours is there: no state, no journal, no document, no machine, no private directory that was used.
     ///
     /// # Errors
     /// Whatever keeps it from being told; then nothing is done.
@@ -79,6 +79,36 @@ pub trait MachineRoot: Send {
     /// # Errors
     /// Whatever is in the way; the copy may then be anything.
     fn write_state(&mut self, copy: StateCopy, bytes: &[u8]) -> io::Result<()>;
+
+    /// Reads the journal behind the copies; `None` or nothing where there is none.
+    ///
+    /// # Errors
+    /// As [`MachineRoot::is_fresh`].
+    fn read_journal(&mut self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Appends to the journal, which comes to be where there is none.
+    ///
+    /// # Errors
+    /// Whatever is in the way; any part of `line` may then be there.
+    fn append_journal(&mut self, line: &[u8]) -> io::Result<()>;
+
+    /// Removes the journal. None there is no error.
+    ///
+    /// # Errors
+    /// Whatever is in the way; it may then be there or not.
+    fn clear_journal(&mut self) -> io::Result<()>;
+
+    /// Reads the last good document; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`MachineRoot::is_fresh`].
+    fn read_document(&mut self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces the last good document, in one step. It can hold passwords: nobody else may read it.
+    ///
+    /// # Errors
+    /// Whatever is in the way; the one before is there then, or the new one.
+    fn write_document(&mut self, bytes: &[u8]) -> io::Result<()>;
 
     /// Whether there is anything at a place, directory or not.
     ///

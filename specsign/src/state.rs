@@ -52,6 +52,12 @@ pub enum StateError {
         /// Of the second copy.
         second: u64,
     },
+    /// The journal behind the copies cannot be believed.
+    #[error(
+        "the journal of the root's state {0}; look what happened to the state directory, then remove the journal there: what was placed \
+         since the copies were written is taken over again where it is whole"
+    )]
+    Journal(&'static str),
     /// A newer release wrote it.
     #[error("the root's state was written by a newer release (format {0}); upgrade this one")]
     Newer(u32),
@@ -138,6 +144,9 @@ pub struct RootState {
     /// The statement that had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statement: Option<Sha256Digest>,
+    /// Which document the root keeps as the last good one: the digest of its statement, or of all of it where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<Sha256Digest>,
     /// Who may sign the next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trusted: Option<TrustedKeys>,
@@ -176,6 +185,7 @@ impl Default for RootState {
             enveloped: false,
             serial: 0,
             statement: None,
+            document: None,
             trusted: None,
             highest_time: epoch(),
             placed: BTreeMap::new(),
@@ -197,6 +207,11 @@ pub struct Loaded {
 }
 
 impl RootState {
+    /// Which version of the copies it is, or goes on from.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
     /// The same as the next version to be written.
     #[must_use]
     pub fn next_version(&self) -> Self {
@@ -248,6 +263,11 @@ impl RootState {
     /// [`StateError`]: fail closed.
     pub fn load(first: Option<&[u8]>, second: Option<&[u8]>, fresh: bool) -> Result<Option<Loaded>, StateError> {
         let decode = |bytes: Option<&[u8]>| bytes.map_or(Ok(None), Self::decode);
+        // They nearly always are the same, and large where there are many machines.
+        if let (Some(bytes), true) = (first, first == second) {
+            let state = Self::decode(bytes)?.ok_or(StateError::Lost)?;
+            return Ok(Some(Loaded { state, repair: Vec::new() }));
+        }
         match (decode(first)?, decode(second)?) {
             (None, None) if fresh && first.is_none() && second.is_none() => Ok(None),
             (None, None) => Err(StateError::Lost),

@@ -39,6 +39,10 @@ type Watch = Box<dyn Fn(&BTreeMap<(Place, String), Dir>) + Send>;
 #[derive(Default)]
 pub struct Disk {
     pub copies: [Option<Vec<u8>>; 2],
+    pub journal: Option<Vec<u8>>,
+    pub document: Option<Vec<u8>>,
+    /// Bytes of state, journal and documents that were written.
+    pub written: usize,
     pub places: BTreeMap<(Place, String), Dir>,
     pub trash: Vec<Dir>,
     pub log: Vec<String>,
@@ -102,13 +106,16 @@ impl SimulatedRoot {
 
     pub fn state(&self) -> RootState {
         let disk = self.0.lock().unwrap();
-        RootState::load(disk.copies[0].as_deref(), disk.copies[1].as_deref(), true).unwrap().unwrap().state
+        let mut state = RootState::load(disk.copies[0].as_deref(), disk.copies[1].as_deref(), true).unwrap().unwrap().state;
+        state.replay(disk.journal.as_deref().unwrap_or_default()).unwrap();
+        state
     }
 
     /// The same disk without what belongs to a run.
     pub fn copy(&self) -> Self {
         let disk = self.0.lock().unwrap();
-        Self(Arc::new(Mutex::new(Disk { copies: disk.copies.clone(), places: disk.places.clone(), ..Disk::default() })))
+        let (copies, journal, document) = (disk.copies.clone(), disk.journal.clone(), disk.document.clone());
+        Self(Arc::new(Mutex::new(Disk { copies, journal, document, places: disk.places.clone(), ..Disk::default() })))
     }
 }
 
@@ -157,7 +164,9 @@ impl MachineRoot for SimulatedRoot {
     type Stage = Stage;
 
     fn is_fresh(&mut self) -> io::Result<bool> {
-        self.step("fresh".to_owned(), |disk, _| Ok(disk.copies == [None, None] && disk.places.is_empty()))
+        self.step("fresh".to_owned(), |disk, _| {
+            Ok(disk.copies == [None, None] && disk.journal.is_none() && disk.document.is_none() && disk.places.is_empty())
+        })
     }
 
     fn read_state(&mut self, copy: StateCopy) -> io::Result<Option<Vec<u8>>> {
@@ -168,6 +177,40 @@ impl MachineRoot for SimulatedRoot {
         self.step(format!("write {copy:?}"), |disk, half| {
             let bytes = if half { &bytes[..bytes.len() / 2] } else { bytes };
             disk.copies[usize::from(copy == StateCopy::Second)] = Some(bytes.to_vec());
+            disk.written += bytes.len();
+            Ok(())
+        })
+    }
+
+    fn read_journal(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.step("read the journal".to_owned(), |disk, _| Ok(disk.journal.clone()))
+    }
+
+    fn append_journal(&mut self, line: &[u8]) -> io::Result<()> {
+        self.step("write the journal".to_owned(), |disk, half| {
+            let line = if half { &line[..line.len() / 2] } else { line };
+            disk.journal.get_or_insert_default().extend_from_slice(line);
+            disk.written += line.len();
+            Ok(())
+        })
+    }
+
+    fn clear_journal(&mut self) -> io::Result<()> {
+        self.step("clear the journal".to_owned(), |disk, _| {
+            disk.journal = None;
+            Ok(())
+        })
+    }
+
+    fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.step("read the document".to_owned(), |disk, _| Ok(disk.document.clone()))
+    }
+
+    fn write_document(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // In one step: half of it is never there.
+        self.step("keep the document".to_owned(), |disk, _| {
+            disk.document = Some(bytes.to_vec());
+            disk.written += bytes.len();
             Ok(())
         })
     }
