@@ -7,6 +7,7 @@ pub(crate) mod gateway_verifier;
 pub mod grpc;
 pub mod identity;
 pub mod local_host;
+pub mod node_facts;
 pub mod russh_connector;
 pub mod russh_files;
 pub mod sqlite;
