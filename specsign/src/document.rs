@@ -233,6 +233,11 @@ impl Document {
         self.signature.is_some()
     }
 
+    /// The plain signature, if it has one; unjudged.
+    pub fn plain_signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
+    }
+
     /// The envelope, if it has one; unjudged.
     pub fn envelope(&self) -> Option<&Envelope> {
         self.envelope.as_ref()

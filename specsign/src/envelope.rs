@@ -248,6 +248,11 @@ impl SignedStatement {
         self.signers(trusted).len() >= trusted.threshold()
     }
 
+    /// Whether there is a signature that is named for this key; nothing is known of whether it is good.
+    pub fn names_signer(&self, key: &VerifyingKey) -> bool {
+        self.signatures.iter().any(|signature| signature.key == *key)
+    }
+
     /// SHA-256 of the statement's bytes: two statements of one serial that differ are a fork.
     pub fn digest(&self) -> Sha256Digest {
         Sha256Digest::of(&self.bytes)
@@ -263,6 +268,22 @@ pub struct Envelope {
     /// Earlier statements whose `next` differed from that of the one before, by serial: nodes that were away walk them.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "few")]
     pub key_changes: Vec<SignedStatement>,
+}
+
+impl Envelope {
+    /// The key changes that the envelope of the next version carries: these, and this version where its keys are not those of
+    /// the last change. The first version with a successor counts as one.
+    #[must_use]
+    pub fn key_changes_of_next(&self) -> Vec<SignedStatement> {
+        let mut changes = self.key_changes.clone();
+        let before = changes.last().map(|change| &change.statement().next);
+        if before != Some(&self.current.statement().next) {
+            changes.push(self.current.clone());
+        }
+        let surplus = changes.len().saturating_sub(MAX_KEY_CHANGES);
+        changes.drain(..surplus);
+        changes
+    }
 }
 
 fn few<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SignedStatement>, D::Error> {

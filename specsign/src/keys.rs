@@ -39,6 +39,9 @@ pub enum KeyError {
     /// The file is in OpenSSH's format, and no Ed25519 key could be read from it.
     #[error("the OpenSSH private key file cannot be used: {0}")]
     OpenSsh(&'static str),
+    /// The OpenSSH private key file is encrypted, and no passphrase was given.
+    #[error("the OpenSSH private key file needs its passphrase")]
+    NeedsPassphrase,
     /// Longer than [`MAX_KEY_FILE`].
     #[error("a key file of {got} bytes is over the limit of {MAX_KEY_FILE}")]
     TooLong {
@@ -261,7 +264,7 @@ impl SigningKey {
     /// it, or OpenSSH's own format, with `passphrase` where it is encrypted.
     ///
     /// # Errors
-    /// As those two; [`KeyError::OpenSsh`] and [`KeyError::TooLong`].
+    /// As those two; [`KeyError::OpenSsh`], [`KeyError::NeedsPassphrase`] and [`KeyError::TooLong`].
     pub fn from_file(bytes: &[u8], passphrase: Option<&[u8]>) -> Result<Self, KeyError> {
         if bytes.len() > MAX_KEY_FILE {
             return Err(KeyError::TooLong { got: bytes.len() });
@@ -278,7 +281,7 @@ impl SigningKey {
     fn from_openssh(text: &str, passphrase: Option<&[u8]>) -> Result<Self, KeyError> {
         let mut key = ssh_key::PrivateKey::from_openssh(text).map_err(|_| KeyError::OpenSsh("it is damaged"))?;
         if key.is_encrypted() {
-            let passphrase = passphrase.ok_or(KeyError::OpenSsh("it needs its passphrase"))?;
+            let passphrase = passphrase.ok_or(KeyError::NeedsPassphrase)?;
             key = key.decrypt(passphrase).map_err(|_| KeyError::OpenSsh("the passphrase does not open it"))?;
         }
         let pair = key.key_data().ed25519().ok_or(KeyError::OpenSsh("it is not an Ed25519 key"))?;

@@ -15,10 +15,11 @@ use crate::document::Document;
 use crate::events::Outcome;
 use crate::governor::Governors;
 use crate::machine::{ListError, MachineList, MachineName, ManagedMachine};
-use crate::matcher::{Answer, CachedFacts, Facts, Matcher};
+use crate::matcher::Facts;
 use crate::memory::Memory;
 use crate::plan::{Action, Belongs, Plan, Presence, Settings, Situation, Verdict, Wanted, plan, recent};
 use crate::root::{ListDigest, MachineRoot, Place, TreeCheck};
+use crate::selector::Selector;
 use crate::source::SourcePolicy;
 use crate::state::{Failed, Phase, Placed, Placing, RootState, StateError};
 
@@ -217,10 +218,10 @@ where
         let now = self.clock.now();
         let admitted = self.admission.admit(state, Document::parse(document)?, now)?;
         let list = MachineList::parse(admitted.payload.bytes(), self.sources)?;
-        let facts = CachedFacts::new(facts);
+        let mut selector = Selector::new(facts);
         let mut wanted = Vec::with_capacity(list.machines().len());
         for machine in list.machines() {
-            let belongs = belongs(machine, &facts);
+            let belongs = selector.belongs(machine);
             let version = Placed { archive: machine.archive, sums: machine.sums };
             let presence = match belongs {
                 Belongs::Yes if state.placed.get(&machine.name).is_some_and(|placed| *placed != version) => {
@@ -456,15 +457,5 @@ where
             }
         }
         Ok(())
-    }
-}
-
-fn belongs<X: Facts>(machine: &ManagedMachine, facts: &X) -> Belongs {
-    let Some(text) = &machine.matcher else { return Belongs::Yes };
-    match Matcher::compile(text).and_then(|matcher| matcher.evaluate(facts)) {
-        Ok(Answer::Yes) => Belongs::Yes,
-        Ok(Answer::No) => Belongs::No,
-        Ok(Answer::Unknown(reason)) => Belongs::Unknown(reason),
-        Err(error) => Belongs::Invalid(error.to_string()),
     }
 }

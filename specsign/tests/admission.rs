@@ -322,3 +322,30 @@ fn a_statement_says_what_its_text_says() {
     assert!(trusting(&[1], 1).admit(&RootState::default(), read, at(0)).unwrap().removals_meant);
     assert_eq!(Timestamp::UNIX_EPOCH, RootState::default().highest_time);
 }
+
+#[test]
+fn s3_a_first_contact_knows_the_keys_of_any_version() {
+    // Serial 1 by key 1; 2 hands over to key 2, 4 to key 3; 5 is the current one.
+    let of = |serial, by: &[u8], next: u8| signed(Statement { next: keys(&[next], 1), ..statement(serial, b"[]") }, by);
+    let versions = [of(1, &[1], 1), of(2, &[1, 2], 2), of(3, &[2], 2), of(4, &[2, 3], 3), of(5, &[3], 3)];
+    let mut envelope = Envelope { current: versions[0].clone(), key_changes: Vec::new() };
+    for version in &versions[1..] {
+        envelope = Envelope { key_changes: envelope.key_changes_of_next(), current: version.clone() };
+    }
+    let serials: Vec<u64> = envelope.key_changes.iter().map(|change| change.statement().serial).collect();
+    assert_eq!(serials, [1, 2, 4], "the first version, and those that changed the keys");
+    let text = seal(b"[]", &envelope, None).unwrap();
+    for generation in 1..=3 {
+        let state = trusting(&[generation], 1).admit(&RootState::default(), document(&text), at(0)).unwrap().state;
+        assert_eq!((state.serial, state.trusted), (5, Some(keys(&[3], 1))), "key {generation}");
+    }
+    assert!(matches!(
+        trusting(&[4], 1).admit(&RootState::default(), document(&text), at(0)),
+        Err(AdmissionError::Signers { serial: 5, got: 0, threshold: 1 })
+    ));
+    // A node that has taken one passes over nothing.
+    let taken = trusting(&[1], 1).admit(&RootState::default(), version(1, b"[]"), at(0)).unwrap().state;
+    let gap = Envelope { key_changes: envelope.key_changes[2..].to_vec(), current: envelope.current.clone() };
+    let refused = trusting(&[3], 1).admit(&taken, document(&seal(b"[]", &gap, None).unwrap()), at(0));
+    assert!(matches!(refused, Err(AdmissionError::Signers { serial: 4, got: 0, threshold: 1 })));
+}

@@ -8,4 +8,5 @@ pub mod gateway;
 pub mod master_key;
 pub mod private;
 pub mod recovery;
+pub mod spec_store;
 pub mod state;

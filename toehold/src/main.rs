@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    // Its debug lines hold all that an agent is asked to sign, and a list of machines can hold passwords.
+    let filter = "russh::keys::agent=info".parse().map_or_else(|_| EnvFilter::new("warn"), |quiet| filter.add_directive(quiet));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     let result = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {

@@ -153,6 +153,12 @@ pub(crate) fn publish(staged: &Path, path: &Path) -> Result<bool, PrivateError> 
     }
 }
 
+/// Writes a file that was not there, for its owner alone. `false`: something has its name, and stays as it is.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, PrivateError> {
+    let staged = write_beside(path, bytes)?;
+    publish(&staged, path)
+}
+
 /// Writes a file of ours with mode 0600, over what has that name: whole or not at all, and durable on return. A link, or somebody
 /// else's file, is left alone and refused.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
@@ -160,15 +166,13 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
         Err(error) if !error.is_absent() => return Err(error),
         _ => {}
     }
-    let (mut file, staged) = create_beside(path)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all()).map_err(io_error("writing", &staged));
-    let renamed = written.and_then(|()| fs::rename(&staged, path).map_err(io_error("replacing", path)));
-    if renamed.is_err() {
-        // The error to report is the first one.
-        drop(fs::remove_file(&staged));
-    }
-    renamed?;
-    sync_directory(path.parent().unwrap_or(Path::new("/")))
+    let staged = write_beside(path, content)?;
+    fs::rename(&staged, path).map_err(|error| {
+        // The error that counts is the first one.
+        let _ = fs::remove_file(&staged);
+        io_error("replacing", path)(error)
+    })?;
+    sync_directory(directory_of(path))
 }
 
 /// Reads a file of ours into a buffer that is wiped; a link, somebody else's file, or one that others may use is refused, and so is
@@ -197,7 +201,7 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Zeroizing<Vec<u8>
 /// Removes a file, if it is there, durably.
 pub(crate) fn remove(path: &Path) -> Result<(), PrivateError> {
     match fs::remove_file(path) {
-        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("/"))),
+        Ok(()) => sync_directory(directory_of(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io_error("removing", path)(error)),
     }
@@ -205,7 +209,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), PrivateError> {
 
 /// Removes what writers that died have left beside `path` ([`create_beside`]); to be called by whoever alone writes there.
 pub(crate) fn sweep_beside(path: &Path) -> Result<(), PrivateError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = directory_of(path);
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(STAGED);
     for entry in fs::read_dir(directory).map_err(io_error("listing", directory))? {
@@ -215,6 +219,22 @@ pub(crate) fn sweep_beside(path: &Path) -> Result<(), PrivateError> {
         }
     }
     Ok(())
+}
+
+/// The directory of a file; a bare name is in the one that we are in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> Result<PathBuf, PrivateError> {
+    let (mut file, staged) = create_beside(path)?;
+    match file.write_all(bytes).and_then(|()| file.sync_all()) {
+        Ok(()) => Ok(staged),
+        Err(error) => {
+            let _ = fs::remove_file(&staged);
+            Err(io_error("writing", path)(error))
+        }
+    }
 }
 
 /// Makes the names in a directory durable.

@@ -14,6 +14,9 @@ use tokio::net::UnixStream;
 /// How long an agent may take to answer where it asks nobody.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// OpenSSH's agent takes messages of 256 KiB, with the key and the framing in them.
+const MAX_MESSAGE: usize = 255 * 1024;
+
 /// Why an ssh-agent is of no use. Never holds a secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -43,6 +46,15 @@ pub enum AgentError {
     /// It does not have the key.
     #[error("the ssh-agent does not hold the master key {0}; run: toehold key load")]
     WithoutKey(Fingerprint),
+    /// It holds no key of the kind that is asked for, or several.
+    #[error("the ssh-agent holds {0} Ed25519 keys; name the one that is to sign: --agent=KEY")]
+    Ambiguous(usize),
+    /// It does not have the key.
+    #[error("the ssh-agent does not hold the key {0}; run: ssh-add")]
+    Lacks(Fingerprint),
+    /// It does not take so large a message.
+    #[error("{0} bytes are more than an ssh-agent signs at once")]
+    TooLong(usize),
     /// A key that agents cannot be asked about.
     #[error("{0} is not a key that an ssh-agent can hold")]
     Unsupported(Fingerprint),
@@ -130,6 +142,47 @@ impl SshAgent {
         let parsed = russh::keys::PublicKey::from_bytes(key.blob()).map_err(|_| AgentError::Unsupported(key.fingerprint()))?;
         let mut client = self.client().await?;
         self.within("removing a key", client.remove_identity(&parsed)).await
+    }
+
+    /// The Ed25519 key that it holds, where that is the only one.
+    ///
+    /// # Errors
+    /// [`AgentError::Ambiguous`], [`AgentError::Failed`] and [`AgentError::Silent`].
+    pub async fn only_ed25519(&self) -> Result<PublicKey, AgentError> {
+        let mut client = self.client().await?;
+        let held = self.within("listing its keys", client.request_identities()).await?;
+        let blobs = held.iter().filter_map(|held| held.public_key().to_bytes().ok());
+        let mut keys: Vec<PublicKey> = blobs.filter_map(|blob| PublicKey::from_blob(&blob).ok()).collect();
+        keys.retain(|key| key.algorithm() == "ssh-ed25519");
+        match keys.pop() {
+            Some(key) if keys.is_empty() => Ok(key),
+            other => Err(AgentError::Ambiguous(keys.len() + usize::from(other.is_some()))),
+        }
+    }
+
+    /// Has it sign `message` with an Ed25519 key that it holds; the 64 bytes of RFC 8032. It may ask its owner first.
+    ///
+    /// # Errors
+    /// [`AgentError::Lacks`], [`AgentError::TooLong`], [`AgentError::Failed`], also where its owner says no, and
+    /// [`AgentError::Unsupported`].
+    pub async fn sign(&self, key: &PublicKey, message: &[u8]) -> Result<[u8; 64], AgentError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(AgentError::TooLong(message.len()));
+        }
+        if !self.holds(key).await? {
+            return Err(AgentError::Lacks(key.fingerprint()));
+        }
+        let unsupported = || AgentError::Unsupported(key.fingerprint());
+        let parsed = russh::keys::PublicKey::from_bytes(key.blob()).map_err(|_| unsupported())?;
+        let mut client = self.client().await?;
+        // Its owner may be asked, and takes the time that people take.
+        let signed = client.sign_request_signature(&parsed, None, message).await;
+        let signature = signed.map_err(|source| AgentError::Failed {
+            socket: self.socket.clone(),
+            doing: "signing",
+            source: Box::new(source),
+        })?;
+        signature.as_bytes().try_into().map_err(|_| unsupported())
     }
 
     async fn within<T>(

@@ -150,6 +150,11 @@ impl Output {
         drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
+    /// Says something that people should know beside the result, on standard error.
+    pub fn aside(self, text: &str) {
+        drop(writeln!(anstream::stderr().lock(), "toehold: {}", printable(text)));
+    }
+
     /// Says why a command failed: on standard error, and under `--json` in the last document on standard output.
     pub fn failure(self, failure: &Failure) {
         self.document(&failure.document());

@@ -1,0 +1,299 @@
+//! `toehold spec pack`.
+
+use std::path::Path;
+
+use serde_json::json;
+use toehold_core::{Clock as _, Timestamp};
+use toehold_specsign::{
+    Document, Envelope, Format, MAX_DOCUMENT, MachineList, Matcher, Signature, SignedStatement, SpecName, Statement, TrustedKeys,
+    VerifyingKey, pack_signed, plain_signing_bytes, seal, sshsig,
+};
+
+use super::signing::{Signer, signers};
+use super::{ANY_SOURCE, public_key, read, read_document, statement};
+use crate::adapters::ssh_agent::AgentError;
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::args::{EnvelopeOptions, Global, PackSpec};
+use crate::cli::{Exit, Failure, Output};
+use crate::private::replace;
+
+/// The largest list whose document is still one.
+const MAX_LIST: usize = MAX_DOCUMENT / 4 * 3 - 1024 * 1024;
+
+/// Packs a list, or adds signatures to a packed one.
+///
+/// # Errors
+/// Where the list is of no use to a node, or somebody does not sign.
+pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) -> Result<Exit, Failure> {
+    let signers = signers(global, &options.signing).await?;
+    if let Some(document) = &options.add_to {
+        return add(document, options, &signers, output).await;
+    }
+    let payload = read(options.file.as_deref().unwrap_or(Path::new("-")), MAX_LIST)?;
+    if !options.unchecked {
+        check(&payload, output)?;
+    }
+    if signers.is_empty() && !options.force {
+        output.aside("nobody signs this (KEY, --ssh-key, --agent): whoever can change it says what nodes run that take it");
+    }
+    let envelope = Frame::of(&options.envelope, options.format, &payload, &signers)?;
+    let plain = if options.envelope_only && envelope.is_some() {
+        None
+    } else {
+        plain_signature(options.format, &payload, signers.first(), envelope.is_some(), output).await?
+    };
+    let text = match &envelope {
+        None => match &plain {
+            Some(signature) => pack_signed(options.format, &payload, signature),
+            None => toehold_specsign::pack(options.format, &payload, None)?,
+        },
+        Some(frame) => {
+            let mut current = SignedStatement::unsigned(frame.statement.clone())?;
+            for signer in &signers {
+                current = sign(current, signer).await?;
+            }
+            if let Some(before) = &frame.before {
+                owed(&current, before, output);
+            }
+            owed(&current, &frame.statement.next, output);
+            if let Some(path) = &options.statement {
+                statement::write(path, &current)?;
+            }
+            seal(&payload, &Envelope { current, key_changes: frame.key_changes.clone() }, plain.as_ref())?
+        }
+    };
+    if envelope.is_none() && options.statement.is_some() {
+        return Err(
+            Failure::usage("a document without an envelope has no statement").hint("give it one: --name --serial --expires")
+        );
+    }
+    let serial = envelope.as_ref().map(|frame| frame.statement.serial);
+    give(&text, options, output, serial, signers.iter().map(Signer::verifying_key).collect())
+}
+
+/// Whether a node could use the list: Choria's tool packs anything, and nodes then find out.
+fn check(payload: &[u8], output: Output) -> Result<(), Failure> {
+    let useless =
+        |reason: String| Failure::new(format!("no node could use this list: {reason}")).hint("pack it all the same: --unchecked");
+    let list = MachineList::parse(payload, ANY_SOURCE).map_err(|error| useless(error.to_string()))?;
+    for machine in list.machines() {
+        if let Some(Err(error)) = machine.matcher.as_deref().map(Matcher::compile) {
+            return Err(useless(format!("match of {}: {}", machine.name, error.message())));
+        }
+    }
+    for member in list.unknown_members() {
+        output.aside(&format!("the member \"{member}\" means nothing to a node; is it misspelt?"));
+    }
+    Ok(())
+}
+
+/// What an envelope is made of.
+struct Frame {
+    statement: Statement,
+    key_changes: Vec<SignedStatement>,
+    /// Who may sign this version, where the one before says so.
+    before: Option<TrustedKeys>,
+}
+
+impl Frame {
+    fn of(options: &EnvelopeOptions, format: Format, payload: &[u8], signers: &[Signer]) -> Result<Option<Self>, Failure> {
+        let EnvelopeOptions { name, serial, after, expires, not_before, next_keys, next_threshold, removals_meant } = options;
+        if name.is_none() && after.is_none() {
+            let other = serial.is_some() || expires.is_some() || not_before.is_some() || !next_keys.is_empty() || *removals_meant;
+            return if other {
+                Err(Failure::usage("this is said by an envelope, which has a name")
+                    .hint("name it: --name NAME, or --after DOCUMENT"))
+            } else {
+                Ok(None)
+            };
+        }
+        let before = after.as_deref().map(Before::read).transpose()?;
+        if let Some(before) = before.as_ref().filter(|before| before.format != format) {
+            return Err(Failure::new(format!("the version before is a list of {}", before.format)));
+        }
+        let now = SystemClock.now();
+        let serial = match (serial, &before) {
+            (Some(serial), Some(before)) if *serial <= before.serial => {
+                return Err(Failure::usage(format!(
+                    "serial {serial} is not above {}, that of the version before",
+                    before.serial
+                )));
+            }
+            (Some(serial), _) => *serial,
+            (None, Some(before)) => before.serial + 1,
+            (None, None) => return Err(Failure::usage("an envelope has a serial").hint("the first one: --serial 1")),
+        };
+        let expires = expires.ok_or_else(|| Failure::usage("an envelope has an end").hint("such as --expires 7d"))?.from(now);
+        let not_before = not_before.map_or(now, |when| when.from(now));
+        if expires <= not_before || expires <= now {
+            return Err(Failure::usage(format!("it would expire at {expires}, before it holds or in the past")));
+        }
+        let next = next(next_keys, *next_threshold, before.as_ref().map(|before| &before.next), signers)?;
+        let name: SpecName = match (name, &before) {
+            (_, Some(before)) => before.name.clone(),
+            (Some(name), None) => name.clone(),
+            (None, None) => return Err(Failure::usage("an envelope has a name")),
+        };
+        let mut statement = Statement::new(format, name, serial, whole(not_before), whole(expires), payload, next);
+        statement.removals_meant = *removals_meant;
+        let (key_changes, before) = before.map(|before| (before.key_changes, before.next)).unzip();
+        Ok(Some(Self { statement, key_changes: key_changes.unwrap_or_default(), before }))
+    }
+}
+
+/// To the second: a node's clock knows no better.
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_unix_seconds(at.unix_seconds())
+}
+
+/// The version before.
+struct Before {
+    format: Format,
+    name: SpecName,
+    serial: u64,
+    next: TrustedKeys,
+    key_changes: Vec<SignedStatement>,
+}
+
+impl Before {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let (_, document) = read_document(path)?;
+        let Some(envelope) = document.envelope() else {
+            return Err(Failure::new(format!("{} has no envelope to go on from", path.display()))
+                .hint("begin with one: --name NAME --serial 1"));
+        };
+        let statement = envelope.current.statement();
+        Ok(Self {
+            format: statement.format,
+            name: statement.name.clone(),
+            serial: statement.serial,
+            next: statement.next.clone(),
+            key_changes: envelope.key_changes_of_next(),
+        })
+    }
+}
+
+fn next(
+    named: &[String],
+    threshold: Option<usize>,
+    before: Option<&TrustedKeys>,
+    signers: &[Signer],
+) -> Result<TrustedKeys, Failure> {
+    let keys: Vec<VerifyingKey> = match (named, before) {
+        ([], Some(before)) => return Ok(before.clone()),
+        ([], None) => signers.iter().map(Signer::verifying_key).collect(),
+        (named, _) => named.iter().map(|text| public_key(text)).collect::<Result<_, _>>()?,
+    };
+    let threshold = match (threshold, keys.len()) {
+        (Some(threshold), _) => threshold,
+        (None, 1) => 1,
+        (None, 0) => return Err(Failure::usage("nobody could sign the next version").hint("name who may: --next-key PUBLIC-KEY")),
+        (None, count) => {
+            return Err(Failure::usage(format!("how many of {count} keys have to sign the next version?"))
+                .hint("name all of them, and how many have to: --next-key … --next-threshold N"));
+        }
+    };
+    TrustedKeys::new(keys, threshold).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Says what is still missing for nodes to take it.
+fn owed(signed: &SignedStatement, trusted: &TrustedKeys, output: Output) {
+    let got = signed.signers(trusted).len();
+    if got < trusted.threshold() {
+        output
+            .aside(&format!("signed by {got} of the {} that have to: add the others with --add-signature", trusted.threshold()));
+    }
+}
+
+async fn sign(signed: SignedStatement, signer: &Signer) -> Result<SignedStatement, Failure> {
+    let scheme = signer.scheme();
+    let signature = signer.sign(&signed.signing_bytes(scheme)).await?;
+    Ok(signed.with_signature(signer.verifying_key(), signature, scheme))
+}
+
+async fn plain_signature(
+    format: Format,
+    payload: &[u8],
+    signer: Option<&Signer>,
+    enveloped: bool,
+    output: Output,
+) -> Result<Option<Signature>, Failure> {
+    let Some(signer) = signer else { return Ok(None) };
+    match signer.sign(&plain_signing_bytes(format, payload)?).await {
+        Ok(signature) => Ok(Some(signature)),
+        Err(error @ AgentError::TooLong(_)) if enveloped => {
+            output.aside(&format!("no signature for Choria's readers: {error}"));
+            Ok(None)
+        }
+        Err(error @ AgentError::TooLong(_)) => {
+            Err(Failure::from(error)
+                .hint("with an envelope only that is signed: --name --serial --expires; or sign with --ssh-key"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Adds signatures to a document's envelope.
+async fn add(path: &Path, options: &PackSpec, signers: &[Signer], output: Output) -> Result<Exit, Failure> {
+    let (_, document) = read_document(path)?;
+    let Some(envelope) = document.envelope().cloned() else {
+        return Err(Failure::new(format!("{} has no envelope, and room for one signature only", path.display())));
+    };
+    let Envelope { mut current, key_changes } = envelope;
+    let refuse_twice = |signed: &SignedStatement, key: &VerifyingKey| {
+        if signed.names_signer(key) { Err(Failure::new(format!("{key} has signed it already"))) } else { Ok(()) }
+    };
+    let mut added = Vec::new();
+    for signer in signers {
+        refuse_twice(&current, &signer.verifying_key())?;
+        current = sign(current, signer).await?;
+        added.push(signer.verifying_key());
+    }
+    for path in &options.signing.signatures {
+        let armored = read(path, 16 * 1024)?;
+        let named = |error: sshsig::SshSigError| Failure::new(format!("{}: {error}", path.display()));
+        let (key, signature) = sshsig::read(&String::from_utf8_lossy(&armored), sshsig::NAMESPACE).map_err(named)?;
+        let message = current.signing_bytes(toehold_specsign::Scheme::SshSig);
+        if !key.verifies(&message, &signature) {
+            return Err(Failure::new(format!("{}: this signature is over something else than the statement", path.display()))
+                .hint("write the statement to a file and sign that: --statement FILE"));
+        }
+        refuse_twice(&current, &key)?;
+        current = current.with_signature(key, signature, toehold_specsign::Scheme::SshSig);
+        added.push(key);
+    }
+    if added.is_empty() {
+        return Err(Failure::usage("nobody signs (KEY, --ssh-key, --agent, --signature)"));
+    }
+    owed(&current, &current.statement().next.clone(), output);
+    if let Some(path) = &options.statement {
+        statement::write(path, &current)?;
+    }
+    let serial = current.statement().serial;
+    let plain = document.plain_signature().copied();
+    let text = rebuild(document, Envelope { current, key_changes }, plain)?;
+    give(&text, options, output, Some(serial), added)
+}
+
+fn rebuild(document: Document, envelope: Envelope, plain: Option<Signature>) -> Result<String, Failure> {
+    let unsigned = document.dangerous_without_verification();
+    Ok(seal(unsigned.payload(), &envelope, plain.as_ref())?)
+}
+
+fn give(
+    text: &str,
+    options: &PackSpec,
+    output: Output,
+    serial: Option<u64>,
+    signers: Vec<VerifyingKey>,
+) -> Result<Exit, Failure> {
+    let Some(path) = &options.output else {
+        // It is a JSON document itself.
+        output.raw(&format!("{text}\n"));
+        return Ok(Exit::Done);
+    };
+    replace(path, format!("{text}\n").as_bytes())?;
+    output.document(&json!({ "file": path, "serial": serial, "signers": signers }));
+    output.text(format_args!("Wrote {}", path.display()));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,202 @@
+//! `toehold spec plan`: what a document would change, on this node or on many that somebody described.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use toehold_core::Clock as _;
+use toehold_specsign::plan::{Action, Plan, Presence, Situation, Wanted, plan as decide};
+use toehold_specsign::{Belongs, Freshness, MachineList, Placed, RootState, Selector, Settings, Verdict};
+
+use super::matching::AnyFacts;
+use super::{ANY_SOURCE, read_document};
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::args::PlanSpec;
+use crate::cli::{Exit, Failure, Output, printable};
+
+/// Says what would change.
+///
+/// # Errors
+/// Where the documents or the facts cannot be read.
+pub(super) fn plan(options: &PlanSpec, output: Output) -> Result<Exit, Failure> {
+    let after = Version::read(&options.file)?;
+    let before = options.before.as_deref().map(Version::read).transpose()?;
+    let nodes = match &options.facts {
+        None => vec![("here".to_owned(), Ok(AnyFacts::here(options.identity.as_deref())))],
+        Some(path) => described(path)?,
+    };
+    let mut totals = Totals { nodes: nodes.len(), ..Totals::default() };
+    for (name, facts) in nodes {
+        match facts {
+            Ok(facts) => {
+                let plan = for_node(&after, before.as_ref(), &facts);
+                totals.count(&plan);
+                tell(&name, &plan, output);
+            }
+            Err(failure) => {
+                totals.failed += 1;
+                output.document(&json!({ "node": name, "error": failure.message }));
+                output.text(format_args!("{name}: {}", printable(&failure.message)));
+            }
+        }
+    }
+    output.document(&totals.document());
+    output.text(totals.text());
+    Ok(if totals.doubt() { Exit::Partly } else { Exit::Done })
+}
+
+/// A list and what its document says of removals.
+struct Version {
+    list: MachineList,
+    removals_meant: bool,
+}
+
+impl Version {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let (_, document) = read_document(path)?;
+        let removals_meant = document.envelope().is_some_and(|envelope| envelope.current.statement().removals_meant);
+        let unsigned = document.dangerous_without_verification();
+        let list = MachineList::parse(unsigned.payload(), ANY_SOURCE)
+            .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+        Ok(Self { list, removals_meant })
+    }
+}
+
+/// The nodes of a directory of facts, or of one file, in the order of their names.
+fn described(path: &Path) -> Result<Vec<(String, Result<AnyFacts, Failure>)>, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("reading {} failed: {error}", path.display()));
+    let mut files = Vec::new();
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            if file.extension().is_some_and(|extension| extension == "json") {
+                files.push(file);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(Failure::new(format!("{} has no facts in it: no file *.json", path.display())));
+        }
+    } else {
+        files.push(path.to_owned());
+    }
+    let name = |file: &PathBuf| file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(files.iter().map(|file| (name(file), AnyFacts::of(file))).collect())
+}
+
+fn for_node(after: &Version, before: Option<&Version>, facts: &AnyFacts) -> Plan {
+    let mut selector = Selector::new(facts);
+    let mut state = RootState::default();
+    for machine in before.iter().flat_map(|version| version.list.machines()) {
+        if selector.belongs(machine) == Belongs::Yes {
+            state.placed.insert(machine.name.clone(), Placed { archive: machine.archive, sums: machine.sums });
+        }
+    }
+    let wanted: Vec<Wanted> = after
+        .list
+        .machines()
+        .iter()
+        .map(|machine| Wanted {
+            name: machine.name.clone(),
+            version: Placed { archive: machine.archive, sums: machine.sums },
+            belongs: selector.belongs(machine),
+            presence: if state.placed.contains_key(&machine.name) { Presence::Intact } else { Presence::Absent },
+        })
+        .collect();
+    let situation = Situation {
+        state: &state,
+        wanted: &wanted,
+        gone: &BTreeSet::new(),
+        now: SystemClock.now(),
+        freshness: Freshness::Fresh,
+        removals_meant: after.removals_meant,
+    };
+    // What a no comes to in the end, and not on how many evaluations.
+    decide(&situation, &Settings { purge: true, noes: 1, ..Settings::default() })
+}
+
+/// A verdict in one word, and why.
+fn words(verdict: &Verdict) -> (&'static str, String) {
+    match verdict {
+        Verdict::Unchanged => ("unchanged", String::new()),
+        Verdict::Deploy(reason) => ("deploy", reason.to_string()),
+        Verdict::Adopt => ("adopt", String::new()),
+        Verdict::Purge(reason) => ("remove", reason.to_string()),
+        Verdict::Skipped => ("skipped", String::new()),
+        Verdict::Unknown(reason) => ("unknown", reason.clone()),
+        Verdict::Held(reason) => ("held", reason.clone()),
+        Verdict::Error(reason) => ("error", reason.clone()),
+        _ => ("other", String::new()),
+    }
+}
+
+fn tell(node: &str, plan: &Plan, output: Output) {
+    let told = plan.verdicts.iter().filter(|(_, verdict)| !matches!(verdict, Verdict::Unchanged | Verdict::Skipped));
+    let machines: Vec<Value> = told
+        .clone()
+        .map(|(name, verdict)| {
+            let (word, reason) = words(verdict);
+            json!({ "machine": name, "verdict": word, "reason": Some(reason).filter(|reason| !reason.is_empty()) })
+        })
+        .collect();
+    let count = |verdict: &Verdict| plan.verdicts.values().filter(|other| *other == verdict).count();
+    let (unchanged, skipped) = (count(&Verdict::Unchanged), count(&Verdict::Skipped));
+    output.document(&json!({ "node": node, "machines": machines, "unchanged": unchanged, "skipped": skipped }));
+    output.text(format_args!("{node}: {unchanged} unchanged, {skipped} do not belong there"));
+    for (name, verdict) in told {
+        let (word, reason) = words(verdict);
+        let lines: Vec<String> = reason.lines().map(printable).collect();
+        output.text(format_args!("  {word} {name}{}{}", if lines.is_empty() { "" } else { ": " }, lines.join("\n    ")));
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    nodes: usize,
+    deploy: usize,
+    remove: usize,
+    held: usize,
+    unknown: usize,
+    error: usize,
+    failed: usize,
+}
+
+impl Totals {
+    fn count(&mut self, plan: &Plan) {
+        for action in &plan.actions {
+            match action {
+                Action::Deploy(..) => self.deploy += 1,
+                Action::Purge(..) => self.remove += 1,
+                _ => {}
+            }
+        }
+        for verdict in plan.verdicts.values() {
+            match verdict {
+                Verdict::Held(_) => self.held += 1,
+                Verdict::Unknown(_) => self.unknown += 1,
+                Verdict::Error(_) => self.error += 1,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether something would not come to be as the list says.
+    fn doubt(&self) -> bool {
+        self.held + self.unknown + self.error + self.failed > 0
+    }
+
+    fn document(&self) -> Value {
+        let Self { nodes, deploy, remove, held, unknown, error, failed } = self;
+        json!({
+            "nodes": nodes, "deploy": deploy, "remove": remove, "held": held, "unknown": unknown, "error": error, "unreadable": failed
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self { nodes, deploy, remove, held, unknown, error, failed } = self;
+        format!(
+            "{nodes} nodes: {deploy} to be put into place, {remove} to be removed, {held} held, {unknown} cannot be told, {error} in error{}",
+            if *failed > 0 { format!(", {failed} nodes whose facts cannot be read") } else { String::new() }
+        )
+    }
+}
