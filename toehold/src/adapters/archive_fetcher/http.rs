@@ -1,0 +1,222 @@
+//! One request for an archive, redirects followed.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use base64ct::{Base64, Encoding as _};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED,
+    LOCATION, RANGE,
+};
+use reqwest::{Client, Response, StatusCode, Url, redirect, retry};
+use toehold_specsign::{ManagedMachine, Source, SourcePolicy, SourceScheme};
+use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
+
+use super::FetchLimits;
+use super::body::Position;
+use crate::cli::chain;
+
+/// How often a server may lead elsewhere.
+const MAX_REDIRECTS: usize = 5;
+
+/// Where an archive comes from, and what is said there.
+pub(super) struct Origin {
+    source: Source,
+    authorization: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Origin {
+    pub(super) fn new(machine: &ManagedMachine) -> Self {
+        let authorization = machine.credentials_for(&machine.source).and_then(|credentials| {
+            // RFC 7617 §2.
+            let mut pair = Zeroizing::new(Vec::with_capacity(credentials.username.len() + credentials.password.len() + 1));
+            pair.extend_from_slice(credentials.username.as_bytes());
+            pair.push(b':');
+            pair.extend_from_slice(credentials.password.expose());
+            let value = Zeroizing::new(format!("Basic {}", Base64::encode_string(&pair)));
+            let mut value = HeaderValue::from_str(&value).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Self { source: machine.source.clone(), authorization }
+    }
+}
+
+/// Why a request came to nothing, and whether the same one can come to more.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) reason: String,
+    pub(super) passes: bool,
+}
+
+impl Trouble {
+    fn stays(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), passes: false }
+    }
+
+    fn passes(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), passes: true }
+    }
+
+    /// Of the client. Its URL can be that of a proxy, with a password.
+    pub(super) fn of(error: reqwest::Error) -> Self {
+        Self::passes(chain(&error.without_url()))
+    }
+}
+
+/// What a server begins to send.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response,
+    /// Where in the archive it begins.
+    pub(super) from: u64,
+    /// How long the whole archive is, where it says so.
+    pub(super) length: Option<u64>,
+    /// What names this very content.
+    pub(super) validator: Option<HeaderValue>,
+}
+
+/// The client, made when it is needed for the first time.
+#[derive(Debug)]
+pub(super) struct Web {
+    policy: SourcePolicy,
+    limits: FetchLimits,
+    client: OnceLock<Result<Client, String>>,
+}
+
+impl Web {
+    pub(super) fn new(policy: SourcePolicy, limits: FetchLimits) -> Self {
+        // A server does not lead to this host's files.
+        Self { policy: SourcePolicy { allow_file: false, ..policy }, limits, client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<&Client, Trouble> {
+        self.client.get_or_init(|| build(self.limits.connect)).as_ref().map_err(|reason| Trouble::stays(reason.clone()))
+    }
+
+    /// Asks for an archive from a position on.
+    pub(super) async fn ask(&self, origin: &Origin, position: &Position, deadline: Instant) -> Result<Answer, Trouble> {
+        let mut target = origin.source.clone();
+        // Who was led away is a stranger, also when led back.
+        let mut at_home = true;
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.request(&target, origin.authorization.as_ref().filter(|_| at_home), position, deadline).await?;
+            if !response.status().is_redirection() {
+                return judge(response, position);
+            }
+            target = self.led_to(&target, &response)?;
+            at_home &= target.same_origin(&origin.source);
+        }
+        Err(Trouble::stays(format!("the server leads elsewhere more than {MAX_REDIRECTS} times")))
+    }
+
+    async fn request(
+        &self,
+        target: &Source,
+        authorization: Option<&HeaderValue>,
+        position: &Position,
+        deadline: Instant,
+    ) -> Result<Response, Trouble> {
+        // What is hashed is what is stored there: nothing is to be packed for the way.
+        let mut request = self.client()?.get(target.as_str()).header(ACCEPT_ENCODING, "identity");
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value.clone());
+        }
+        if position.received > 0 {
+            request = request.header(RANGE, format!("bytes={}-", position.received));
+            if let Some(validator) = &position.validator {
+                request = request.header(IF_RANGE, validator.clone());
+            }
+        }
+        let patience = (self.limits.connect + self.limits.idle).min(deadline.saturating_duration_since(Instant::now()));
+        match timeout(patience, request.send()).await {
+            Ok(sent) => sent.map_err(Trouble::of),
+            Err(_) => Err(Trouble::passes(format!("{} did not answer in time", target.host()))),
+        }
+    }
+
+    /// The place that a redirect names.
+    fn led_to(&self, from: &Source, response: &Response) -> Result<Source, Trouble> {
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.ok_or_else(|| Trouble::stays(format!("{} leads elsewhere without saying where", from.host())))?;
+        let refused = |why: String| Trouble::stays(format!("{} leads to a place that is not taken: {why}", from.host()));
+        let mut url = Url::parse(from.as_str()).and_then(|url| url.join(location)).map_err(|error| refused(error.to_string()))?;
+        url.set_fragment(None);
+        let target = Source::parse(url.as_str(), self.policy).map_err(|error| refused(error.to_string()))?;
+        if from.scheme() == SourceScheme::Https && target.scheme() != SourceScheme::Https {
+            return Err(refused("from https to plain http".to_owned()));
+        }
+        Ok(target)
+    }
+}
+
+/// Only the content, whole or from where it was left on, is an answer.
+fn judge(response: Response, position: &Position) -> Result<Answer, Trouble> {
+    let status = response.status();
+    let headers = response.headers();
+    let validator = validator(headers);
+    match status {
+        StatusCode::OK => {
+            let length = number(headers, &CONTENT_LENGTH);
+            Ok(Answer { from: 0, length, validator, response })
+        }
+        StatusCode::PARTIAL_CONTENT if position.received > 0 => {
+            let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).and_then(range);
+            match range {
+                Some((from, length)) if from == position.received => Ok(Answer { from, length, validator, response }),
+                _ => Err(Trouble::stays("the server sends another part than was asked for")),
+            }
+        }
+        _ => {
+            let passes =
+                status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT;
+            Err(Trouble { reason: format!("the server answers {status}"), passes })
+        }
+    }
+}
+
+/// A validator that tells one content from every other: a strong `ETag`, or the date (RFC 9110 §13.1.5).
+fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
+    let strong = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""));
+    strong.or_else(|| headers.get(LAST_MODIFIED)).cloned()
+}
+
+fn number(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// `bytes FROM-TO/LENGTH` (RFC 9110 §14.4).
+fn range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, length) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (from, _) = range.split_once('-')?;
+    Some((from.parse().ok()?, length.parse().ok()))
+}
+
+fn build(connect: Duration) -> Result<Client, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    // Those that cannot be read trust nobody; a host without any can still fetch over plain http where that is allowed.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| chain(&error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .connect_timeout(connect)
+        .user_agent(concat!("toehold/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| chain(&error))
+}

@@ -1,0 +1,224 @@
+//! A directory of this host as a root of machines.
+//!
+//! Machines lie in it by their names. Everything else of ours is in a private directory `.toehold` beside them, so that each
+//! step is a rename within one file system. Files are reached by directory handles alone (S5).
+
+mod handles;
+mod private;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::RenameFlags;
+use toehold_specsign::{MAX_DOCUMENT, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, TreeEntry, TreeVisitor};
+
+use handles::{Directory, rename};
+use private::Private;
+pub use stage::Stage;
+
+use crate::cli::Signals;
+
+/// Why a directory cannot be a root.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RootError {
+    /// Something of it cannot be opened.
+    #[error("{what} of the root cannot be used")]
+    Io {
+        /// What.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process works on it.
+    #[error("another process is at work on this root; it goes on when that one has ended")]
+    Locked,
+    /// Its private directory is somebody else's too.
+    #[error("the directory .toehold in the root has to belong to the user that runs this, and to nobody else (mode 0700)")]
+    NotPrivate,
+    /// Everybody may write to it.
+    #[error("everybody may write to the root; take that away (chmod o-w), or anybody can put machines there")]
+    WorldWritable,
+    /// The file system cannot do what all of this rests on.
+    #[error(
+        "the root's file system cannot exchange two directories in one step ({0}); put it on a local one such as ext4, xfs or btrfs"
+    )]
+    NoExchange(String),
+}
+
+impl RootError {
+    fn at(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// A root that this process works on. Dropping it, or dying, lets go.
+#[derive(Debug)]
+pub struct DirectoryRoot {
+    live: Directory,
+    private: Arc<Private>,
+    signals: Option<Signals>,
+}
+
+impl DirectoryRoot {
+    /// Takes a directory. Long work in it ends early once one of `signals` has come.
+    ///
+    /// # Errors
+    /// [`RootError`]; nothing has changed then but that an empty private directory may be there.
+    pub fn open(path: &Path, signals: Option<Signals>) -> Result<Self, RootError> {
+        let itself = || RootError::at("the directory");
+        let live = Directory::open_named(path).map_err(itself())?;
+        if tree::mode(&live.own_stat().map_err(itself())?) & 0o002 != 0 {
+            return Err(RootError::WorldWritable);
+        }
+        let private = Private::open(&live)?;
+        private.sweep().map_err(RootError::at(".toehold/unpacking"))?;
+        if private.is_unused().map_err(RootError::at(private::NAME))? {
+            private.try_exchange()?;
+        }
+        Ok(Self { live, private: Arc::new(private), signals })
+    }
+
+    /// Reads the journal behind the copies; `None` where there is none.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read.
+    pub fn read_journal(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.private.read(JOURNAL, MAX_STATE)
+    }
+
+    /// Appends to the journal, which comes to be where there is none.
+    ///
+    /// # Errors
+    /// Whatever is in the way; any part of `line` may then be there.
+    pub fn append_journal(&mut self, line: &[u8]) -> io::Result<()> {
+        self.private.append(JOURNAL, line)
+    }
+
+    /// Removes the journal. None there is no error.
+    ///
+    /// # Errors
+    /// Whatever is in the way; it may then be there or not.
+    pub fn clear_journal(&mut self) -> io::Result<()> {
+        self.private.remove(JOURNAL)
+    }
+
+    /// Reads the last good document; `None` where there is none.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read.
+    pub fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.private.read(DOCUMENT, MAX_DOCUMENT)
+    }
+
+    /// Replaces the last good document, in one step.
+    ///
+    /// # Errors
+    /// Whatever is in the way; the one before is there then, or the new one.
+    pub fn write_document(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.private.write(DOCUMENT, bytes)
+    }
+
+    fn place(&self, place: Place) -> &Directory {
+        match place {
+            Place::Live => &self.live,
+            Place::Staged => &self.private.staged,
+            Place::Previous => &self.private.previous,
+        }
+    }
+
+    fn moved(&self, name: &MachineName, from: Place, to: Place, flags: RenameFlags) -> io::Result<()> {
+        let name = name.as_str().as_bytes();
+        rename((self.place(from), name), (self.place(to), name), flags)
+    }
+}
+
+/// A name that nothing has, for what goes into the trash.
+fn unique(name: &str) -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let nanoseconds = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+    format!("{name}.{nanoseconds:x}.{:x}.{number:x}", std::process::id())
+}
+
+const JOURNAL: &str = "journal";
+const DOCUMENT: &str = "document";
+
+fn copy(copy: StateCopy) -> &'static str {
+    match copy {
+        StateCopy::First => "state-1",
+        StateCopy::Second => "state-2",
+    }
+}
+
+impl MachineRoot for DirectoryRoot {
+    type Stage = Stage;
+
+    fn is_fresh(&mut self) -> io::Result<bool> {
+        self.private.is_unused()
+    }
+
+    fn read_state(&mut self, which: StateCopy) -> io::Result<Option<Vec<u8>>> {
+        self.private.read(copy(which), MAX_STATE)
+    }
+
+    fn write_state(&mut self, which: StateCopy, bytes: &[u8]) -> io::Result<()> {
+        self.private.write(copy(which), bytes)
+    }
+
+    fn exists(&mut self, place: Place, name: &MachineName) -> io::Result<bool> {
+        Ok(self.place(place).stat(name.as_str().as_bytes())?.is_some())
+    }
+
+    fn inspect(&mut self, place: Place, name: &MachineName, visitor: &mut dyn TreeVisitor) -> io::Result<bool> {
+        tree::stop_if(self.signals.as_ref())?;
+        match self.place(place).open(name.as_str()) {
+            Ok(directory) => {
+                let mode = tree::mode(&directory.own_stat()?);
+                if mode & 0o7022 != 0 {
+                    // Its own mode was masked when it was placed, as those of everything in it.
+                    visitor.entry(name.as_str().as_bytes(), TreeEntry::Directory, mode)?;
+                }
+                tree::inspect(&directory, visitor, self.signals.as_ref()).map(|()| true)
+            }
+            Err(error) => match self.place(place).stat(name.as_str().as_bytes())? {
+                None => Ok(false),
+                Some(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => Err(error),
+                Some(stat) => visitor.entry(b"", TreeEntry::Other, tree::mode(&stat)).map(|()| true),
+            },
+        }
+    }
+
+    fn stage(&mut self, name: &MachineName) -> io::Result<Stage> {
+        tree::stop_if(self.signals.as_ref())?;
+        Stage::make(&self.private, name, self.signals.clone())
+    }
+
+    fn seal(&mut self, _: &MachineName, stage: Stage) -> io::Result<()> {
+        stage.seal()
+    }
+
+    fn exchange(&mut self, name: &MachineName, one: Place, other: Place) -> io::Result<()> {
+        self.moved(name, one, other, RenameFlags::EXCHANGE)
+    }
+
+    fn rename(&mut self, name: &MachineName, from: Place, to: Place) -> io::Result<()> {
+        self.moved(name, from, to, RenameFlags::NOREPLACE)
+    }
+
+    fn discard(&mut self, name: &MachineName, place: Place) -> io::Result<()> {
+        self.private.discard(self.place(place), name)
+    }
+
+    fn empty_trash(&mut self) -> io::Result<()> {
+        tree::empty(&self.private.trash, self.signals.as_ref())
+    }
+}
