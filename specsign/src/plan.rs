@@ -10,6 +10,9 @@ use crate::admission::Freshness;
 use crate::machine::MachineName;
 use crate::state::{Noes, Placed, RootState};
 
+/// How the words of a [`Verdict::Held`] end where a machine stays for no other reason than [`Settings::purge`].
+pub const REMOVING_IS_OFF: &str = "removing is off";
+
 /// How careful the reconciler is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -289,7 +292,7 @@ pub(crate) fn recent(removals: &[Timestamp], now: Timestamp, window: Duration) -
 
 fn guard(situation: &Situation<'_>, settings: &Settings, removals: usize, stale: bool) -> Result<(), String> {
     if !settings.purge {
-        return Err("removing is off".to_owned());
+        return Err(REMOVING_IS_OFF.to_owned());
     }
     if stale {
         return Err("the document has expired".to_owned());

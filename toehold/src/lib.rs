@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod agent;
+mod child;
 pub mod cli;
 pub mod commands;
 pub mod gateway;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
@@ -16,7 +16,7 @@ use toehold_specsign::{FactError, Facts};
 /// How long a file system may take to say whether something is there.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// After how many questions without an answer no more are asked: each may have left a thread that cannot be ended.
+/// How many questions may wait for an answer at once: each keeps a thread that cannot be ended.
 const MAX_STALLED: usize = 4;
 
 /// Where Linux keeps the name of the host (of the UTS namespace that we are in).
@@ -33,7 +33,8 @@ pub struct NodeFacts {
 #[derive(Debug, Default)]
 struct Asked {
     worker: Option<Worker>,
-    stalled: usize,
+    /// Held by each thread that asks, until it ends.
+    threads: Arc<()>,
 }
 
 /// A thread that asks the system, so that only it waits for a file system that does not answer.
@@ -60,12 +61,11 @@ impl NodeFacts {
     fn ask(&self, question: Question) -> Result<bool, FactError> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let stalled = || FactError(format!("a file system did not answer within {} s", PATIENCE.as_secs()));
-        if asked.stalled >= MAX_STALLED {
-            return Err(stalled());
-        }
         let worker = match asked.worker.take() {
             Some(worker) => worker,
-            None => Worker::start().map_err(|error| FactError(format!("no thread could be started: {error}")))?,
+            None if Arc::strong_count(&asked.threads) > MAX_STALLED => return Err(stalled()),
+            None => Worker::start(Arc::clone(&asked.threads))
+                .map_err(|error| FactError(format!("no thread could be started: {error}")))?,
         };
         if worker.questions.send(question).is_err() {
             return Err(FactError("the thread that asks has ended".to_owned()));
@@ -75,20 +75,19 @@ impl NodeFacts {
                 asked.worker = Some(worker);
                 answer.map_err(FactError)
             }
-            Err(RecvTimeoutError::Timeout) => {
-                asked.stalled += 1;
-                Err(stalled())
-            }
+            // The thread ends when it gets its answer after all.
+            Err(RecvTimeoutError::Timeout) => Err(stalled()),
             Err(RecvTimeoutError::Disconnected) => Err(FactError("the thread that asks has ended".to_owned())),
         }
     }
 }
 
 impl Worker {
-    fn start() -> io::Result<Self> {
+    fn start(alive: Arc<()>) -> io::Result<Self> {
         let (questions, to_answer) = channel::<Question>();
         let (answer, answers) = channel();
         std::thread::Builder::new().name("facts".to_owned()).stack_size(128 * 1024).spawn(move || {
+            let _alive = alive;
             while let Ok(question) = to_answer.recv() {
                 if answer.send(question.answer()).is_err() {
                     return;

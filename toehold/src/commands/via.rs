@@ -2,18 +2,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
 use toehold_core::Account;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use tokio::task::JoinHandle;
 
+use crate::child::{ProcessGroup, last_words, read, rest_of};
 use crate::cli::Failure;
-
-/// The most that is kept of what the command prints, in bytes.
-const MAX_OUTPUT: u64 = 64 * 1024;
 
 /// The places of a command line that are filled in.
 const PLACES: [&str; 4] = ["{account}", "{user}", "{host}", "{port}"];
@@ -122,7 +117,7 @@ impl Via {
             .process_group(0)
             .spawn()
             .map_err(|error| format!("{program} cannot be started: {error}"))?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let group = ProcessGroup::of(&child);
         let printed = tokio::spawn(read(child.stdout.take()));
         let complaints = tokio::spawn(read(child.stderr.take()));
         let stdin = child.stdin.take();
@@ -141,10 +136,7 @@ impl Via {
         let status = match ended {
             Ok(status) => status.map_err(|error| format!("{program} was lost: {error}"))?,
             Err(why) => {
-                if let Some(group) = group {
-                    // It may have ended by itself.
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
+                group.end();
                 drop(child.wait().await);
                 return Err(why);
             }
@@ -153,12 +145,7 @@ impl Via {
         if status.success() {
             return Ok(printed);
         }
-        let words = if complaints.trim().is_empty() { printed } else { complaints };
-        let words = words.trim();
-        let mut last: Vec<&str> = words.lines().rev().take(3).collect();
-        last.reverse();
-        let colon = if last.is_empty() { "" } else { ": " };
-        Err(format!("the command of --via failed ({status}){colon}{}", last.join("; ").trim_end_matches('.')))
+        Err(format!("the command of --via failed ({status}){}", last_words(&printed, &complaints)))
     }
 }
 
@@ -261,32 +248,11 @@ impl Reading {
     }
 }
 
-/// What a stream held when its command ended; somebody in the background may keep it open for ever.
-async fn rest_of(mut reading: JoinHandle<String>) -> String {
-    match tokio::time::timeout(Duration::from_secs(1), &mut reading).await {
-        Ok(text) => text.unwrap_or_default(),
-        Err(_) => {
-            reading.abort();
-            String::new()
-        }
-    }
-}
-
 fn is_there(program: &str) -> bool {
     if program.contains('/') {
         return Path::new(program).exists();
     }
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
-}
-
-async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(mut stream) = stream {
-        drop((&mut stream).take(MAX_OUTPUT).read_to_end(&mut bytes).await);
-        // What is over the limit is read all the same, or the command would block.
-        drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub struct FetchLimits {
     pub connect: Duration,
     /// Without a byte (default 20 s).
     pub idle: Duration,
-    /// For a whole archive, with all that is tried again (default an hour).
+    /// For a whole archive, with all that is tried again (default 15 minutes).
     pub total: Duration,
     /// Bytes of an archive (default 512 MiB).
     pub bytes: u64,
@@ -41,7 +41,7 @@ impl Default for FetchLimits {
         Self {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(20),
-            total: Duration::from_secs(3600),
+            total: Duration::from_secs(15 * 60),
             bytes: toehold_specsign::Limits::default().archive_bytes,
             resumes: 3,
         }

@@ -126,6 +126,14 @@ impl DirectoryRoot {
         self.private.write(DOCUMENT, bytes)
     }
 
+    /// Removes what is in the trash, as far as possible, also when a signal has come.
+    ///
+    /// # Errors
+    /// Whatever is in the way; the rest stays for the next time.
+    pub fn tidy(&self) -> io::Result<()> {
+        tree::empty(&self.private.trash, None)
+    }
+
     fn place(&self, place: Place) -> &Directory {
         match place {
             Place::Live => &self.live,

@@ -1,13 +1,169 @@
 //! `toehold spec apply`: brings a directory of machines to what a document says.
 
+mod document;
+mod report;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use toehold_specsign::{Outcome, PassError, Reconciler, Report};
+use tokio::time::sleep;
+
+use crate::adapters::archive_fetcher::ArchiveFetcher;
+use crate::adapters::health_command::HealthCommand;
+use crate::adapters::machine_root::{DirectoryRoot, RootError};
+use crate::adapters::node_facts::NodeFacts;
+use crate::adapters::node_governors::NodeGovernors;
+use crate::adapters::notifications::Notifications;
+use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{ApplySpec, Global};
-use crate::cli::{Exit, Failure, Output, Signals};
+use crate::cli::{Exit, Failure, Output, Signals, chain};
+use document::DocumentSource;
+use report::Told;
+
+type RealReconciler = Reconciler<DirectoryRoot, ArchiveFetcher, HealthCommand, NodeGovernors, SystemClock>;
+
+/// How a pass ended, where one was made at all.
+struct Passed {
+    report: Report,
+    /// Why it was made with the last good document, and not with the one that is there.
+    refused: Option<String>,
+}
 
 /// Applies a document, once or again and again.
 ///
 /// # Errors
-/// Why nothing could be done.
-#[expect(clippy::unused_async, reason = "it will fetch")]
-pub(super) async fn apply(_: &Global, _: &ApplySpec, _: Output, _: Signals) -> Result<Exit, Failure> {
-    Err(Failure::new("not in this build"))
+/// Why nothing could be done, or what is not as it should be.
+pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    if output.json && options.notify.as_ref().is_some_and(|target| target.as_os_str() == "-") {
+        return Err(Failure::usage("--json and --notify - both write to standard output").hint("let --notify name a file"));
+    }
+    let admission = settings::admission(options)?;
+    let health = settings::health(options)?;
+    let governors = settings::governors(global, options)?;
+    let source = DocumentSource::new(global, options)?;
+    let root = DirectoryRoot::open(&options.root, Some(signals.clone())).map_err(|error| unusable(options, &error))?;
+    let told = Arc::new(Told::new(output, options.notify.clone().map(Notifications::named)));
+    let (sources, limits) = (settings::sources(options), settings::fetch_limits(global, options));
+    let reconciler = Reconciler {
+        root,
+        fetcher: ArchiveFetcher::new(sources, limits, told.progress()),
+        health,
+        governors,
+        clock: SystemClock,
+        admission,
+        settings: settings::settings(options),
+        sources,
+        limits: toehold_specsign::Limits::default(),
+    };
+    let facts = NodeFacts::new(options.identity.clone());
+    Apply { reconciler, source, facts, told, signals }.run(options).await
+}
+
+fn unusable(options: &ApplySpec, error: &RootError) -> Failure {
+    let failure = Failure::new(format!("{}: {}", options.root.display(), chain(error)));
+    match error {
+        RootError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => failure.hint("make the directory first"),
+        _ => failure,
+    }
+}
+
+struct Apply {
+    reconciler: RealReconciler,
+    source: DocumentSource,
+    facts: NodeFacts,
+    told: Arc<Told>,
+    signals: Signals,
+}
+
+impl Apply {
+    async fn run(mut self, options: &ApplySpec) -> Result<Exit, Failure> {
+        loop {
+            let begun = Instant::now();
+            let mut signals = self.signals.clone();
+            let passed = tokio::select! {
+                biased;
+                () = signals.wait() => None,
+                passed = self.pass() => Some(passed),
+            };
+            let Some(passed) = passed.filter(|_| !self.signals.came()) else {
+                // What was being unpacked has gone to the trash with its pass.
+                let _ = self.reconciler.root.tidy();
+                return Err(Failure::new("stopped by a signal in the middle of a pass; every machine is whole")
+                    .hint("the next toehold spec apply goes on where this one ended")
+                    .partly());
+            };
+            let ended = self.tell(passed, begun, options);
+            let Some(interval) = options.interval else { return ended };
+            if let Err(failure) = &ended {
+                self.told.failed(failure);
+            }
+            tokio::select! {
+                () = sleep(interval.saturating_sub(begun.elapsed())) => {}
+                () = signals.wait() => return ended,
+            }
+        }
+    }
+
+    /// A pass with the document that is there, or with the last good one where that cannot be taken: what is in place is held
+    /// and mended meanwhile.
+    async fn pass(&mut self) -> Result<Passed, Failure> {
+        let refused = match self.source.read().await {
+            Ok(document) => match self.reconciler.pass(&document, &self.facts).await {
+                Ok(report) => {
+                    self.keep(&document)?;
+                    return Ok(Passed { report, refused: None });
+                }
+                Err(error) => failure(&error)?,
+            },
+            Err(failure) => failure,
+        };
+        let last = self
+            .reconciler
+            .root
+            .read_document()
+            .map_err(|error| Failure::new(format!("the last good document cannot be read: {error}")))?;
+        let Some(last) = last else { return Err(refused) };
+        match self.reconciler.pass(&last, &self.facts).await {
+            Ok(report) => Ok(Passed { report, refused: Some(refused.message) }),
+            // The other one is what somebody has to look at.
+            Err(_) => Err(refused),
+        }
+    }
+
+    fn keep(&mut self, document: &[u8]) -> Result<(), Failure> {
+        let kept = |error| Failure::new(format!("the document cannot be kept: {error}")).partly();
+        let root = &mut self.reconciler.root;
+        if root.read_document().map_err(kept)?.as_deref() == Some(document) {
+            return Ok(());
+        }
+        root.write_document(document).map_err(kept)
+    }
+
+    fn tell(&self, passed: Result<Passed, Failure>, begun: Instant, options: &ApplySpec) -> Result<Exit, Failure> {
+        let (names, outcome) = match &passed {
+            Ok(Passed { report, refused: None }) => (report.names.as_slice(), report.outcome),
+            Ok(Passed { report, refused: Some(_) }) => (report.names.as_slice(), Outcome::Error),
+            Err(_) => (&[][..], Outcome::Error),
+        };
+        self.told.notify(self.facts_name(), names, outcome, begun.elapsed());
+        let Passed { report, refused } = passed?;
+        self.told.report(&report, refused.as_deref(), options)
+    }
+
+    fn facts_name(&self) -> String {
+        use toehold_specsign::Facts as _;
+        self.facts.identity().unwrap_or("unknown").to_owned()
+    }
+}
+
+/// What to make of a pass that could not be made: an error that is about the document leaves the last good one to go on with.
+fn failure(error: &PassError) -> Result<Failure, Failure> {
+    let failure = Failure::new(chain(error));
+    match error {
+        PassError::Admission(_) | PassError::List(_) => Ok(failure),
+        PassError::Root { .. } => Err(failure.hint("run it again: it goes on where this one ended").partly()),
+        _ => Err(failure),
+    }
 }
