@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::RenameFlags;
-use toehold_specsign::{MAX_DOCUMENT, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, TreeEntry, TreeVisitor};
+use toehold_specsign::{MAX_DOCUMENT, MAX_JOURNAL, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, TreeEntry, TreeVisitor};
 
 use handles::{Directory, rename};
 use private::Private;
@@ -86,46 +86,6 @@ impl DirectoryRoot {
         Ok(Self { live, private: Arc::new(private), signals })
     }
 
-    /// Reads the journal behind the copies; `None` where there is none.
-    ///
-    /// # Errors
-    /// Whatever keeps it from being read.
-    pub fn read_journal(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.private.read(JOURNAL, MAX_STATE)
-    }
-
-    /// Appends to the journal, which comes to be where there is none.
-    ///
-    /// # Errors
-    /// Whatever is in the way; any part of `line` may then be there.
-    pub fn append_journal(&mut self, line: &[u8]) -> io::Result<()> {
-        self.private.append(JOURNAL, line)
-    }
-
-    /// Removes the journal. None there is no error.
-    ///
-    /// # Errors
-    /// Whatever is in the way; it may then be there or not.
-    pub fn clear_journal(&mut self) -> io::Result<()> {
-        self.private.remove(JOURNAL)
-    }
-
-    /// Reads the last good document; `None` where there is none.
-    ///
-    /// # Errors
-    /// Whatever keeps it from being read.
-    pub fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.private.read(DOCUMENT, MAX_DOCUMENT)
-    }
-
-    /// Replaces the last good document, in one step.
-    ///
-    /// # Errors
-    /// Whatever is in the way; the one before is there then, or the new one.
-    pub fn write_document(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.private.write(DOCUMENT, bytes)
-    }
-
     /// Removes what is in the trash, as far as possible, also when a signal has come.
     ///
     /// # Errors
@@ -180,6 +140,26 @@ impl MachineRoot for DirectoryRoot {
 
     fn write_state(&mut self, which: StateCopy, bytes: &[u8]) -> io::Result<()> {
         self.private.write(copy(which), bytes)
+    }
+
+    fn read_journal(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.private.read(JOURNAL, MAX_JOURNAL)
+    }
+
+    fn append_journal(&mut self, line: &[u8]) -> io::Result<()> {
+        self.private.append(JOURNAL, line)
+    }
+
+    fn clear_journal(&mut self) -> io::Result<()> {
+        self.private.remove(JOURNAL)
+    }
+
+    fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.private.read(DOCUMENT, MAX_DOCUMENT)
+    }
+
+    fn write_document(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.private.write(DOCUMENT, bytes)
     }
 
     fn exists(&mut self, place: Place, name: &MachineName) -> io::Result<bool> {

@@ -111,34 +111,18 @@ impl Apply {
     async fn pass(&mut self) -> Result<Passed, Failure> {
         let refused = match self.source.read().await {
             Ok(document) => match self.reconciler.pass(&document, &self.facts).await {
-                Ok(report) => {
-                    self.keep(&document)?;
-                    return Ok(Passed { report, refused: None });
-                }
+                Ok(report) => return Ok(Passed { report, refused: None }),
                 Err(error) => failure(&error)?,
             },
             Err(failure) => failure,
         };
-        let last = self
-            .reconciler
-            .root
-            .read_document()
-            .map_err(|error| Failure::new(format!("the last good document cannot be read: {error}")))?;
+        let last = self.reconciler.last_good().map_err(|error| Failure::new(chain(&error)))?;
         let Some(last) = last else { return Err(refused) };
         match self.reconciler.pass(&last, &self.facts).await {
             Ok(report) => Ok(Passed { report, refused: Some(refused.message) }),
             // The other one is what somebody has to look at.
             Err(_) => Err(refused),
         }
-    }
-
-    fn keep(&mut self, document: &[u8]) -> Result<(), Failure> {
-        let kept = |error| Failure::new(format!("the document cannot be kept: {error}")).partly();
-        let root = &mut self.reconciler.root;
-        if root.read_document().map_err(kept)?.as_deref() == Some(document) {
-            return Ok(());
-        }
-        root.write_document(document).map_err(kept)
     }
 
     fn tell(&self, passed: Result<Passed, Failure>, begun: Instant, options: &ApplySpec) -> Result<Exit, Failure> {
