@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use crate::account::Route;
+use crate::look::{Change, Look, Seen, change_first, one_by_one};
 use crate::public_key::{Fingerprint, PublicKey};
 use crate::secret::SecretBytes;
 use crate::store::Source;
@@ -333,6 +334,24 @@ pub trait HostFiles: Send {
 
     /// The names in a directory, without `.` and `..`, in no order.
     fn list(&mut self, path: &str) -> impl Future<Output = Result<Vec<String>, FileError>> + Send;
+
+    /// Looks at several things; the answers are in the order of the questions.
+    ///
+    /// They are what one question after the other would have been answered, whoever else was at work. An implementation may
+    /// send them all at once where the protocol promises that (draft-ietf-secsh-filexfer-02 §6.1); the default asks one by one.
+    fn look(&mut self, looks: &[Look]) -> impl Future<Output = Vec<Seen>> + Send {
+        one_by_one(self, looks)
+    }
+
+    /// Makes a change and then looks, as with [`look`](Self::look): what is seen is from after the change. After a failed
+    /// change the answers are worth nothing, and may be missing.
+    fn change_and_look(
+        &mut self,
+        change: Change<'_>,
+        looks: &[Look],
+    ) -> impl Future<Output = (Result<(), FileError>, Vec<Seen>)> + Send {
+        change_first(self, change, looks)
+    }
 }
 
 impl fmt::Display for HostKeyPolicy {

@@ -5,6 +5,7 @@ mod audit;
 mod connect;
 mod host;
 mod id;
+mod look;
 mod master_key;
 mod public_key;
 mod record;
@@ -23,6 +24,7 @@ pub use connect::{
 };
 pub use host::{HostKeyTrust, HostRecord, KeyRole, KnownHost, ManagedKey, Settled};
 pub use id::{IdError, SessionId};
+pub use look::{Change, Look, Seen};
 pub use master_key::{CurrentMasterKey, MasterKeyRecord, RetiredKey};
 pub use public_key::{Fingerprint, FingerprintError, MAX_BLOB, PublicKey, PublicKeyError};
 pub use record::{Record, Stored};

@@ -3,10 +3,9 @@
 
 use std::future::Future;
 
-use toehold_core::{Account, FileError, HostFiles, Timestamp};
+use toehold_core::{Account, HostFiles, Source, Timestamp};
 use toehold_keygen::AuthorizedKeys;
-use toehold_keygen::authorized_keys::MAX_AUTHORIZED_KEYS;
-use toehold_keygen::replacement::{Action, Event, KeyFile, Plan, ReplaceError, Replacement};
+use toehold_keygen::replacement::{FencedEdit, FencedError, KeyFile, Plan, Reading, ReplaceError, replace_fenced};
 
 use crate::change::{Change, Making};
 use crate::error::describe;
@@ -61,10 +60,11 @@ enum NoEdit {
     Overtaken,
 }
 
-struct Editor<'a> {
+struct Editor<'a, F> {
     machine: &'a HostMachine,
     making: &'a Making,
     over: usize,
+    fence: &'a mut F,
     read: Option<(Files, Observation)>,
     /// The files as they are once what was edited so far is renamed.
     now: Files,
@@ -72,7 +72,7 @@ struct Editor<'a> {
     violation: bool,
 }
 
-impl Editor<'_> {
+impl<F> Editor<'_, F> {
     fn first(&mut self, document: &mut AuthorizedKeys, second: Option<AuthorizedKeys>, now: Timestamp) -> Result<(), NoEdit> {
         let files = Files { first: document.clone(), second };
         let seen = Observation::of(&files, &self.making.keys, now);
@@ -116,6 +116,29 @@ impl Editor<'_> {
     }
 }
 
+impl<F: Fence> FencedEdit for Editor<'_, F> {
+    type Stop = NoPass;
+
+    fn edit(&mut self, file: KeyFile, document: &mut AuthorizedKeys, reading: &Reading) -> Result<(), Source> {
+        match file {
+            KeyFile::AuthorizedKeys => self.first(document, reading.second.clone(), reading.host_time)?,
+            KeyFile::AuthorizedKeys2 => self.second(document, reading.host_time)?,
+        }
+        Ok(())
+    }
+
+    fn reads_second_file(&self) -> bool {
+        true
+    }
+
+    async fn pass(&mut self) -> Result<(), NoPass> {
+        match self.change {
+            Some(change) => self.fence.pass(change).await,
+            None => Err(NoPass::Store("nothing was to be changed".to_owned())),
+        }
+    }
+}
+
 /// Does over this connection what the machine says to what its files hold. The lock is taken, and what others have staged is
 /// swept away, before anything is read: what is seen here stays true whatever a late writer does.
 pub(crate) async fn work<F: HostFiles>(
@@ -126,77 +149,22 @@ pub(crate) async fn work<F: HostFiles>(
     over: usize,
     fence: &mut impl Fence,
 ) -> Result<Worked, WorkError> {
-    let mut editor = Editor { machine, making, over, read: None, now: Files::default(), change: None, violation: false };
-    let mut replacement = Replacement::new(plan.also_second_file(), files.capabilities());
-    let mut home = String::new();
-    let mut stopped = None;
-    loop {
-        let now = replacement.host_time().unwrap_or(Timestamp::UNIX_EPOCH);
-        let answer = match replacement.action() {
-            Action::RealPath(path) => {
-                let found = files.real_path(path).await;
-                if let Ok(found) = &found {
-                    home.clone_from(found);
-                }
-                Event::RealPath(found)
-            }
-            Action::Stat(path) => Event::Stat(files.stat(path).await),
-            Action::Read { path, limit } => Event::Read(files.read(path, limit).await),
-            Action::Stage { path, content, mode } => Event::Done(files.stage(path, content, mode).await),
-            Action::Sync(path) => Event::Done(files.sync(path).await),
-            Action::Remove(path) => Event::Done(files.remove(path).await),
-            Action::List(path) => Event::Listed(files.list(path).await),
-            Action::Edit { file: KeyFile::AuthorizedKeys, document } => match second_file(files, &home).await {
-                Ok(second) => Event::Edited(editor.first(document, second, now).map_err(Into::into)),
-                Err(error) => Event::Edited(Err(error.into())),
-            },
-            Action::Edit { file: KeyFile::AuthorizedKeys2, document } => {
-                Event::Edited(editor.second(document, now).map_err(Into::into))
-            }
-            Action::Rename { from, to } => match pass(fence, editor.change).await {
-                Ok(()) => Event::Done(files.rename(from, to).await),
-                Err(why) => {
-                    stopped = Some(why);
-                    Event::Done(Err(FileError::Denied { doing: "replacing", path: to.to_owned() }))
-                }
-            },
-            Action::Finish => break,
-        };
-        replacement.handle(answer);
-    }
-    let now = replacement.host_time().unwrap_or(Timestamp::UNIX_EPOCH);
-    match (replacement.into_result(), stopped) {
-        (_, Some(NoPass::Fenced)) => Err(WorkError::Fenced),
-        (_, Some(NoPass::Store(why))) => Err(WorkError::Passing(why)),
-        (Err(error), None) if editor.violation || is_lasting(&error) => Err(WorkError::Lasting(describe(&error))),
-        (Err(error), None) => Err(WorkError::Passing(describe(&error))),
-        (Ok(replaced), None) => match editor.read {
+    let mut editor = Editor { machine, making, over, fence, read: None, now: Files::default(), change: None, violation: false };
+    match replace_fenced(files, plan.also_second_file(), &mut editor).await {
+        Err(FencedError::Stopped(NoPass::Fenced)) => Err(WorkError::Fenced),
+        Err(FencedError::Stopped(NoPass::Store(why))) => Err(WorkError::Passing(why)),
+        Err(FencedError::Replace(error)) if editor.violation || is_lasting(&error) => Err(WorkError::Lasting(describe(&error))),
+        Err(FencedError::Replace(error)) => Err(WorkError::Passing(describe(&error))),
+        Ok(replaced) => match editor.read {
             Some((read, before)) => Ok(Worked {
                 before,
                 change: editor.change,
-                after: Observation::of(&editor.now, &making.keys, now),
+                after: Observation::of(&editor.now, &making.keys, replaced.host_time),
                 other_account: making.other_account(&read),
                 litter: !replaced.leftovers.is_empty(),
             }),
             None => Err(WorkError::Passing("the host's files were not read".to_owned())),
         },
-    }
-}
-
-async fn pass(fence: &mut impl Fence, change: Option<Change>) -> Result<(), NoPass> {
-    match change {
-        Some(change) => fence.pass(change).await,
-        None => Err(NoPass::Store("nothing was to be changed".to_owned())),
-    }
-}
-
-/// What `authorized_keys2` holds while the lock is ours; only a file that the replacement has found to be in order is read.
-async fn second_file<F: HostFiles>(files: &mut F, home: &str) -> Result<Option<AuthorizedKeys>, FileError> {
-    let path = format!("{}/.ssh/{}", home.trim_end_matches('/'), KeyFile::AuthorizedKeys2);
-    match files.read(&path, MAX_AUTHORIZED_KEYS).await {
-        Ok(bytes) => Ok(Some(AuthorizedKeys::parse(bytes))),
-        Err(FileError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a session does to a host's files, each step as one replacement of `toehold-keygen`.
 
 use rand_core::CryptoRng;
-use toehold_core::{FileError, HostFiles, ManagedKey, PublicKey, SessionId, Store, Timestamp};
+use toehold_core::{FileError, HostFiles, ManagedKey, PublicKey, SessionId, Source, Store, Timestamp};
 use toehold_keygen::authorized_keys::KeyLine;
 use toehold_keygen::install::{MAX_PROOF_FILE, ProofFile, proof_file_name};
 use toehold_keygen::replacement::{
-    Action, Event as Answer, KeyFile, Plan, ReplaceError, Replaced, Replacement, inspect as inspect_files, sweep,
+    FencedEdit, FencedError, KeyFile, Plan, Reading, ReplaceError, Replaced, inspect as inspect_files, replace_fenced, sweep,
 };
 use toehold_keygen::{AuthorizedKeys, Line, Options};
 
@@ -305,62 +305,55 @@ impl Edit for Subtraction<'_> {
     }
 }
 
+/// An edit whose writes pass the fence, if there is one.
+struct Fenced<'a, 'f, E, S> {
+    edit: &'a mut E,
+    fence: Option<Fence<'f, S>>,
+    /// Whether the fence was passed, so that what was to be written may be there.
+    passed: bool,
+    refused: Option<FilesError>,
+}
+
+impl<E: Edit + Send, S: Store> FencedEdit for Fenced<'_, '_, E, S> {
+    type Stop = NoPass;
+
+    fn edit(&mut self, file: KeyFile, document: &mut AuthorizedKeys, _: &Reading) -> Result<(), Source> {
+        let edited = self.edit.apply(file, document);
+        let answer = edited.as_ref().map_or_else(|error| Err(describe_error(error).into()), |()| Ok(()));
+        self.refused = edited.err();
+        answer
+    }
+
+    async fn pass(&mut self) -> Result<(), NoPass> {
+        if let Some(fence) = self.fence.as_mut() {
+            fence.pass(self.edit.added()).await?;
+        }
+        self.passed = true;
+        Ok(())
+    }
+}
+
 /// A replacement whose writes pass the fence, if there is one, after the new file is staged and before it takes the old one's
 /// place.
 async fn replace<F: HostFiles, S: Store>(
     files: &mut F,
     plan: Plan,
     edit: &mut (impl Edit + Send),
-    mut fence: Option<Fence<'_, S>>,
+    fence: Option<Fence<'_, S>>,
 ) -> Result<Replaced, FilesError> {
-    let mut replacement = Replacement::new(plan, files.capabilities());
-    let (mut passed, mut stopped, mut refused) = (false, None, None);
-    loop {
-        let answer = match replacement.action() {
-            Action::RealPath(path) => Answer::RealPath(files.real_path(path).await),
-            Action::Stat(path) => Answer::Stat(files.stat(path).await),
-            Action::Read { path, limit } => Answer::Read(files.read(path, limit).await),
-            Action::Stage { path, content, mode } => Answer::Done(files.stage(path, content, mode).await),
-            Action::Sync(path) => Answer::Done(files.sync(path).await),
-            Action::Remove(path) => Answer::Done(files.remove(path).await),
-            Action::List(path) => Answer::Listed(files.list(path).await),
-            Action::Edit { file, document } => {
-                let edited = edit.apply(file, document);
-                let answer = edited.as_ref().map_or_else(|error| Err(describe_error(error).into()), |()| Ok(()));
-                refused = edited.err();
-                Answer::Edited(answer)
-            }
-            Action::Rename { from, to } => {
-                let pass = match fence.as_mut() {
-                    Some(fence) => fence.pass(edit.added()).await,
-                    None => Ok(()),
-                };
-                match pass {
-                    Ok(()) => {
-                        passed = true;
-                        Answer::Done(files.rename(from, to).await)
-                    }
-                    Err(why) => {
-                        stopped = Some(why);
-                        Answer::Done(Err(FileError::Denied { doing: "replacing", path: to.to_owned() }))
-                    }
-                }
-            }
-            Action::Finish => break,
-        };
-        replacement.handle(answer);
-    }
-    if let Some(error) = refused {
+    let mut fenced = Fenced { edit, fence, passed: false, refused: None };
+    let result = replace_fenced(files, plan, &mut fenced).await;
+    if let Some(error) = fenced.refused {
         return Err(error);
     }
-    match (replacement.into_result(), stopped) {
-        (_, Some(NoPass::Lost { by })) => Err(FilesError::AccountLost { by }),
-        (_, Some(NoPass::Store(error))) => Err(FilesError::Claim(error)),
-        (Ok(replaced), None) => Ok(replaced),
-        (Err(source), None) if passed && !edit.added().is_empty() => {
-            Err(FilesError::InDoubt { added: keys_of(edit.added()), source: Box::new(source) })
+    match result {
+        Ok(replaced) => Ok(replaced),
+        Err(FencedError::Stopped(NoPass::Lost { by })) => Err(FilesError::AccountLost { by }),
+        Err(FencedError::Stopped(NoPass::Store(error))) => Err(FilesError::Claim(error)),
+        Err(FencedError::Replace(source)) if fenced.passed && !fenced.edit.added().is_empty() => {
+            Err(FilesError::InDoubt { added: keys_of(fenced.edit.added()), source })
         }
-        (Err(error), None) => Err(error.into()),
+        Err(FencedError::Replace(error)) => Err(FilesError::Replace(error)),
     }
 }
 

@@ -347,7 +347,7 @@ impl Replacement {
     }
 }
 
-fn length(document: &AuthorizedKeys) -> u64 {
+pub(super) fn length(document: &AuthorizedKeys) -> u64 {
     u64::try_from(document.as_bytes().len()).unwrap_or(u64::MAX)
 }
 

@@ -52,6 +52,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ahead;
 mod driver;
 mod error;
 mod examine;
@@ -61,7 +62,7 @@ mod machine;
 mod plan;
 mod write;
 
-pub use driver::replace;
+pub use driver::{FencedEdit, FencedError, Reading, replace, replace_fenced};
 pub use error::ReplaceError;
 pub use inspect::{InspectedFile, Inspection, LockSeen, inspect, sweep};
 pub use machine::{Action, Event, Replacement};

@@ -1,8 +1,8 @@
 //! A replacement that asks the store for leave between the staging of the new file and its renaming.
 
-use toehold_core::{FileError, HostFiles, HostRecord, Source, Store, StoreError, Stored};
+use toehold_core::{HostRecord, Source, Store, StoreError, Stored};
 use toehold_keygen::AuthorizedKeys;
-use toehold_keygen::replacement::{Action, Event, KeyFile, Plan, ReplaceError, Replaced, Replacement};
+use toehold_keygen::replacement::{self, FencedEdit, KeyFile, Reading};
 
 use super::error::NoPass;
 use super::record::GrantRecord;
@@ -11,12 +11,7 @@ use super::record::GrantRecord;
 const TRIES: u32 = 3;
 
 /// Why nothing was replaced, or is not known to have been.
-#[derive(Debug)]
-pub(super) enum FencedError {
-    Replace(Box<ReplaceError>),
-    /// The store gave no leave; the host is as it was.
-    Stopped(NoPass),
-}
+pub(super) type FencedError = replacement::FencedError<NoPass>;
 
 /// What stands between the staging of a file on the host and its renaming.
 pub(super) struct Leave<'a, S> {
@@ -66,50 +61,27 @@ pub(super) async fn write<S: Store>(
     Err(failed)
 }
 
-/// As [`toehold_keygen::replacement::replace`], where every rename waits for leave, if there is any to ask for.
-pub(super) async fn replace_fenced<F, E, S>(
-    files: &mut F,
-    plan: Plan,
-    mut edit: E,
-    mut leave: Option<Leave<'_, S>>,
-) -> Result<Replaced, FencedError>
+/// An edit for which the store is asked for leave, if there is any to ask for.
+pub(super) struct Fenced<'a, S, E> {
+    pub(super) edit: E,
+    pub(super) leave: Option<Leave<'a, S>>,
+}
+
+impl<S, E> FencedEdit for Fenced<'_, S, E>
 where
-    F: HostFiles,
-    E: FnMut(KeyFile, &mut AuthorizedKeys) -> Result<(), Source> + Send,
     S: Store,
+    E: FnMut(KeyFile, &mut AuthorizedKeys) -> Result<(), Source> + Send,
 {
-    let mut replacement = Replacement::new(plan, files.capabilities());
-    let mut stopped = None;
-    loop {
-        let event = match replacement.action() {
-            Action::RealPath(path) => Event::RealPath(files.real_path(path).await),
-            Action::Stat(path) => Event::Stat(files.stat(path).await),
-            Action::Read { path, limit } => Event::Read(files.read(path, limit).await),
-            Action::Stage { path, content, mode } => Event::Done(files.stage(path, content, mode).await),
-            Action::Sync(path) => Event::Done(files.sync(path).await),
-            Action::Remove(path) => Event::Done(files.remove(path).await),
-            Action::List(path) => Event::Listed(files.list(path).await),
-            Action::Edit { file, document } => Event::Edited(edit(file, document)),
-            Action::Rename { from, to } => {
-                let passed = match leave.as_mut() {
-                    Some(leave) => leave.pass().await,
-                    None => Ok(()),
-                };
-                match passed {
-                    Ok(()) => Event::Done(files.rename(from, to).await),
-                    Err(why) => {
-                        stopped = Some(why);
-                        Event::Done(Err(FileError::Denied { doing: "replacing", path: to.to_owned() }))
-                    }
-                }
-            }
-            Action::Finish => break,
-        };
-        replacement.handle(event);
+    type Stop = NoPass;
+
+    fn edit(&mut self, file: KeyFile, document: &mut AuthorizedKeys, _: &Reading) -> Result<(), Source> {
+        (self.edit)(file, document)
     }
-    match (replacement.into_result(), stopped) {
-        (_, Some(why)) => Err(FencedError::Stopped(why)),
-        (Ok(replaced), None) => Ok(replaced),
-        (Err(error), None) => Err(FencedError::Replace(Box::new(error))),
+
+    async fn pass(&mut self) -> Result<(), NoPass> {
+        match self.leave.as_mut() {
+            Some(leave) => leave.pass().await,
+            None => Ok(()),
+        }
     }
 }

@@ -7,12 +7,12 @@ use toehold_core::{
     Account, AuditEvent, AuditSink, ConnectError, Connector, HostKeyPolicy, HostRecord, HostSession as _, Identity, KeyRole,
     KnownHost, Login, MasterKeyRecord, PublicKey, RetiredKey, Route, Store, StoreError, Stored, Timer, Timestamp,
 };
-use toehold_keygen::replacement::Plan;
+use toehold_keygen::replacement::{Plan, replace_fenced};
 use toehold_keygen::{HostExpiry, Line, Options};
 
 use super::edit::{self, Own};
 use super::error::{GrantError, is_busy, is_lost};
-use super::fenced::{FencedError, Leave, replace_fenced, write};
+use super::fenced::{Fenced, FencedError, Leave, write};
 use super::id::GrantId;
 use super::record::{GrantRecord, GrantStatus};
 use super::request::GrantRequest;
@@ -298,13 +298,13 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink> Grants<S, C, T, A> {
         let replaced = match change {
             Change::Put(line) => {
                 let put = |file, document: &mut _| edit::put(file, document, &own, line).map(|others| other_lines = others);
-                let leave = Leave { store: &self.store, stored };
-                replace_fenced(files, plan, put, Some(leave)).await?
+                let leave = Some(Leave { store: &self.store, stored });
+                replace_fenced(files, plan, &mut Fenced { edit: put, leave }).await?
             }
             // Whoever takes a line away late takes away what should be gone.
             Change::Take => {
                 let take = |_, document: &mut _| edit::take(document, &own);
-                replace_fenced::<_, _, S>(files, plan.also_second_file(), take, None).await?
+                replace_fenced(files, plan.also_second_file(), &mut Fenced::<S, _> { edit: take, leave: None }).await?
             }
         };
         let clock_error = clock_error(before, replaced.host_time, self.timer.now());

@@ -3,6 +3,7 @@
 mod pipeline;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::fmt;
 use std::future::Future;
@@ -10,20 +11,20 @@ use std::io;
 use std::time::Duration;
 
 use russh_sftp::client::error::Error as SftpError;
-use russh_sftp::client::rawsession::Limits as ServerLimits;
 use russh_sftp::client::{Config, RawSftpSession};
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet, StatusCode};
-use toehold_core::{Capabilities, FileError, FileKind, FileStat, HostFiles, Source};
+use toehold_core::{Capabilities, Change, FileError, FileKind, FileStat, HostFiles, Look, Seen, Source};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use self::together::{Gate, is_lost, sending, without_answer};
 use crate::adapters::russh_connector::words;
 
 const POSIX_RENAME: &str = "posix-rename@openssh.com";
 const FSYNC: &str = "fsync@openssh.com";
-const LIMITS: &str = "limits@openssh.com";
 
-/// Bytes in one read or write: what every server takes (draft-ietf-secsh-filexfer-02 §3).
+/// Bytes in one read or write: what every server takes (draft-ietf-secsh-filexfer-02 §3), so that nobody has to be asked for
+/// `limits@openssh.com` first.
 const CHUNK: u32 = 32 * 1024;
 
 /// The most names that a directory may have before [`RusshFiles::list`] gives up.
@@ -39,8 +40,6 @@ const SLOWEST: u64 = 16 * 1024;
 pub struct RusshFiles {
     sftp: RawSftpSession,
     capabilities: Capabilities,
-    /// Bytes in one request.
-    chunk: u32,
     request_limit: Duration,
     lost: bool,
 }
@@ -72,26 +71,16 @@ impl RusshFiles {
     {
         // Every limit in time is ours: the caller's for this function, that for a request later.
         let request_timeout_secs = request_limit.as_secs().saturating_add(3600);
-        let mut sftp = RawSftpSession::new_with_config(stream, Config { request_timeout_secs, ..Config::default() });
+        let sftp = RawSftpSession::new_with_config(stream, Config { request_timeout_secs, ..Config::default() });
         let version = sftp.init().await.map_err(|_| "what answers is no SFTP server".to_owned())?;
         if version.version != russh_sftp::protocol::VERSION {
             return Err(format!("it speaks version {} of SFTP instead of 3", version.version));
         }
         let offered = |name: &str| version.extensions.get(name).is_some_and(|version| version == "1");
         let capabilities = Capabilities { atomic_rename: offered(POSIX_RENAME), sync: offered(FSYNC) };
-        let mut chunk = CHUNK;
-        if offered(LIMITS) {
-            let limits = sftp.limits().await.map_err(|_| "it does not tell its own limits".to_owned())?;
-            for most in [limits.max_read_len, limits.max_write_len] {
-                if most > 0 {
-                    chunk = chunk.min(u32::try_from(most).unwrap_or(CHUNK));
-                }
-            }
-            sftp.set_limits(ServerLimits::from(limits));
-        }
         // A little more, to clear requests from the session's table that we gave up.
         sftp.set_timeout(request_limit.as_secs().saturating_add(5));
-        Ok(Self { sftp, capabilities, chunk, request_limit, lost: false })
+        Ok(Self { sftp, capabilities, request_limit, lost: false })
     }
 
     fn deadline(&self) -> Instant {
@@ -123,20 +112,9 @@ impl RusshFiles {
         Ok(handle.handle)
     }
 
-    async fn close_file(&self, work: Work<'_>, handle: String) -> Result<(), FileError> {
-        within(work, self.deadline(), self.sftp.close(handle)).await.map(drop)
-    }
-
-    /// Closes the file whatever became of the work on it; the first error counts.
-    async fn finish<T>(&self, work: Work<'_>, handle: String, result: Result<T, FileError>) -> Result<T, FileError> {
-        match result {
-            Err(error) if error.is_lost() => Err(error),
-            Err(error) => {
-                self.close_file(work, handle).await.ok();
-                Err(error)
-            }
-            Ok(value) => self.close_file(work, handle).await.map(|()| value),
-        }
+    /// Closes a file or directory that was only read; what the host says to that matters to nobody.
+    fn close_behind(&self, handle: String) {
+        without_answer(self.sftp.close(handle));
     }
 
     async fn extended(&self, work: Work<'_>, name: &'static str, strings: &[&str]) -> Result<(), FileError> {
@@ -150,42 +128,6 @@ impl RusshFiles {
             Packet::Status(status) if status.status_code == StatusCode::Ok => Ok(()),
             Packet::Status(status) => Err(refused(work, SftpError::Status(status))),
             _ => Err(lost(work, "the host answered with something else".into())),
-        }
-    }
-
-    async fn read_handle(&self, work: Work<'_>, handle: &str, limit: u64) -> Result<Vec<u8>, FileError> {
-        let attributes = within(work, self.deadline(), self.sftp.fstat(handle)).await?.attrs;
-        if kind(&attributes) == FileKind::Directory {
-            return Err(work.failed("it is a directory"));
-        }
-        // The size is a hint only: a file may grow, and a host may say anything.
-        let told = attributes.size.unwrap_or(0);
-        if told > limit {
-            return Err(FileError::TooLarge { path: work.path.to_owned(), limit });
-        }
-        pipeline::read(self, work, handle, told, limit).await
-    }
-
-    async fn write_handle(&self, work: Work<'_>, handle: &str, content: &[u8], mode: u32) -> Result<(), FileError> {
-        // The mode given at the creation has passed through the host's umask.
-        let attributes = FileAttributes { permissions: Some(mode & 0o7777), ..FileAttributes::empty() };
-        within(work, self.deadline(), self.sftp.fsetstat(handle, attributes)).await?;
-        pipeline::write(self, work, handle, content).await
-    }
-
-    async fn list_handle(&self, work: Work<'_>, handle: &str) -> Result<Vec<String>, FileError> {
-        let mut names = Vec::new();
-        loop {
-            let answer = tokio::time::timeout_at(self.deadline(), self.sftp.readdir(handle)).await;
-            let files = match answer.map_err(|_| lost(work, timed_out()))? {
-                Ok(name) => name.files,
-                Err(SftpError::Status(status)) if status.status_code == StatusCode::Eof => return Ok(names),
-                Err(error) => return Err(refused(work, error)),
-            };
-            if files.is_empty() || names.len() + files.len() > MAX_NAMES {
-                return Err(work.failed(format!("the directory has no end within {MAX_NAMES} names")));
-            }
-            names.extend(files.into_iter().map(|file| file.filename).filter(|name| name != "." && name != ".."));
         }
     }
 }
@@ -237,28 +179,24 @@ fn kind(attributes: &FileAttributes) -> FileKind {
     }
 }
 
-impl HostFiles for RusshFiles {
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
-    async fn real_path(&mut self, path: &str) -> Result<String, FileError> {
+/// The operations, several of which can be under way at once. An operation that has no more to be asked for the next to be
+/// asked opens its gate.
+impl RusshFiles {
+    async fn resolve(&self, path: &str) -> Result<String, FileError> {
         let work = Work { doing: "resolving", path };
         self.begin(work)?;
-        let result = within(work, self.deadline(), self.sftp.realpath(path)).await.and_then(|name| {
-            let mut files = name.files.into_iter();
-            match (files.next(), files.next()) {
-                (Some(file), None) if file.filename.starts_with('/') => Ok(file.filename),
-                _ => Err(work.failed("the host's answer is not one absolute path")),
-            }
-        });
-        self.note(result)
+        let name = within(work, self.deadline(), self.sftp.realpath(path)).await?;
+        let mut files = name.files.into_iter();
+        match (files.next(), files.next()) {
+            (Some(file), None) if file.filename.starts_with('/') => Ok(file.filename),
+            _ => Err(work.failed("the host's answer is not one absolute path")),
+        }
     }
 
-    async fn stat(&mut self, path: &str) -> Result<Option<FileStat>, FileError> {
+    async fn look_at(&self, path: &str) -> Result<Option<FileStat>, FileError> {
         let work = Work { doing: "looking at", path };
         self.begin(work)?;
-        let result = match within(work, self.deadline(), self.sftp.lstat(path)).await {
+        match within(work, self.deadline(), self.sftp.lstat(path)).await {
             Ok(answer) => Ok(Some(FileStat {
                 kind: kind(&answer.attrs),
                 size: answer.attrs.size.unwrap_or(0),
@@ -268,68 +206,101 @@ impl HostFiles for RusshFiles {
             })),
             Err(FileError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
-        };
-        self.note(result)
+        }
     }
 
-    async fn read(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileError> {
+    async fn read_file(&self, path: &str, limit: u64) -> Result<Vec<u8>, FileError> {
         let work = Work { doing: "reading", path };
         self.begin(work)?;
-        let result = async {
-            let handle = self.open_file(work, OpenFlags::READ, None).await?;
-            let read = self.read_handle(work, &handle, limit).await;
-            self.finish(work, handle, read).await
-        }
-        .await;
-        self.note(result)
+        let handle = self.open_file(work, OpenFlags::READ, None).await?;
+        let read = pipeline::read(self, work, &handle, limit).await;
+        self.close_behind(handle);
+        read
     }
 
-    async fn stage(&mut self, path: &str, content: &[u8], mode: u32) -> Result<(), FileError> {
+    async fn stage_file(&self, path: &str, content: &[u8], mode: u32, gate: &Gate) -> Result<(), FileError> {
         let work = Work { doing: "creating", path };
         self.begin(work)?;
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
-        let opened = match self.open_file(work, flags, Some(mode & 0o777)).await {
+        let handle = match self.open_file(work, flags, Some(mode & 0o777)).await {
             // Version 3 of SFTP has no word for it; the server says SSH_FX_FAILURE.
-            Err(failed @ FileError::Failed { .. }) => match self.stat(path).await {
-                Ok(Some(_)) => Err(FileError::AlreadyExists { path: path.to_owned() }),
-                Err(error) if error.is_lost() => Err(error),
-                Ok(None) | Err(_) => Err(failed),
-            },
-            opened => opened,
-        };
-        let result = match opened {
-            Ok(handle) => {
-                let written = self.write_handle(work, &handle, content, mode).await;
-                self.finish(work, handle, written).await
+            Err(failed @ FileError::Failed { .. }) => {
+                return match self.look_at(path).await {
+                    Ok(Some(_)) => Err(FileError::AlreadyExists { path: path.to_owned() }),
+                    Err(error) if error.is_lost() => Err(error),
+                    Ok(None) | Err(_) => Err(failed),
+                };
             }
-            Err(error) => Err(error),
+            opened => opened?,
         };
-        self.note(result)
+        pipeline::write(self, work, &handle, content, mode, || gate.open()).await
     }
 
-    async fn sync(&mut self, path: &str) -> Result<(), FileError> {
+    async fn sync_file(&self, path: &str) -> Result<(), FileError> {
         let work = Work { doing: "syncing", path };
         self.begin(work)?;
         if !self.capabilities.sync {
             return Err(FileError::Unsupported { what: FSYNC });
         }
-        let result = async {
-            let handle = self.open_file(work, OpenFlags::READ, None).await?;
-            let synced = self.extended(work, FSYNC, &[&handle]).await;
-            self.finish(work, handle, synced).await
-        }
-        .await;
-        self.note(result)
+        let handle = self.open_file(work, OpenFlags::READ, None).await?;
+        let synced = self.extended(work, FSYNC, &[&handle]).await;
+        self.close_behind(handle);
+        synced
     }
 
-    async fn rename(&mut self, from: &str, to: &str) -> Result<(), FileError> {
+    async fn rename_file(&self, from: &str, to: &str, gate: &Gate) -> Result<(), FileError> {
         let work = Work { doing: "renaming", path: from };
         self.begin(work)?;
         self.begin(Work { doing: "renaming to", path: to })?;
         if !self.capabilities.atomic_rename {
             return Err(FileError::Unsupported { what: POSIX_RENAME });
         }
-        let result = self.extended(work, POSIX_RENAME, &[from, to]).await;
+        sending(gate, self.extended(work, POSIX_RENAME, &[from, to])).await
+    }
+
+    /// The names, and whether there were so many that the gate was opened before all of them were asked for.
+    async fn list_directory(&self, path: &str, gate: &Gate) -> Result<(Vec<String>, bool), FileError> {
+        let work = Work { doing: "listing", path };
+        self.begin(work)?;
+        let handle = within(work, self.deadline(), self.sftp.opendir(path)).await?.handle;
+        let listed = pipeline::list(self, work, &handle, || gate.open()).await;
+        self.close_behind(handle);
+        listed
+    }
+}
+
+impl HostFiles for RusshFiles {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn real_path(&mut self, path: &str) -> Result<String, FileError> {
+        let result = self.resolve(path).await;
+        self.note(result)
+    }
+
+    async fn stat(&mut self, path: &str) -> Result<Option<FileStat>, FileError> {
+        let result = self.look_at(path).await;
+        self.note(result)
+    }
+
+    async fn read(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileError> {
+        let result = self.read_file(path, limit).await;
+        self.note(result)
+    }
+
+    async fn stage(&mut self, path: &str, content: &[u8], mode: u32) -> Result<(), FileError> {
+        let result = self.stage_file(path, content, mode, &Gate::default()).await;
+        self.note(result)
+    }
+
+    async fn sync(&mut self, path: &str) -> Result<(), FileError> {
+        let result = self.sync_file(path).await;
+        self.note(result)
+    }
+
+    async fn rename(&mut self, from: &str, to: &str) -> Result<(), FileError> {
+        let result = self.rename_file(from, to, &Gate::default()).await;
         self.note(result)
     }
 
@@ -348,14 +319,19 @@ impl HostFiles for RusshFiles {
     }
 
     async fn list(&mut self, path: &str) -> Result<Vec<String>, FileError> {
-        let work = Work { doing: "listing", path };
-        self.begin(work)?;
-        let result = async {
-            let handle = within(work, self.deadline(), self.sftp.opendir(path)).await?.handle;
-            let listed = self.list_handle(work, &handle).await;
-            self.finish(work, handle, listed).await
-        }
-        .await;
-        self.note(result)
+        let result = self.list_directory(path, &Gate::default()).await;
+        self.note(result.map(|(names, _)| names))
+    }
+
+    async fn look(&mut self, looks: &[Look]) -> Vec<Seen> {
+        let seen = self.look_together(looks).await;
+        self.lost |= seen.iter().any(is_lost);
+        seen
+    }
+
+    async fn change_and_look(&mut self, change: Change<'_>, looks: &[Look]) -> (Result<(), FileError>, Vec<Seen>) {
+        let (changed, seen) = self.change_together(change, looks).await;
+        self.lost |= seen.iter().any(is_lost);
+        (self.note(changed), seen)
     }
 }
