@@ -20,8 +20,8 @@ use toehold::adapters::vault_sealer::VaultSealer;
 use toehold::master_key::create_master_key;
 use toehold_core::testing::{Faults, ManualClock, SimulatedFleet, SimulatedSession};
 use toehold_core::{
-    Account, Capabilities, Clock as _, ConnectError, Connector, FileError, FileStat, HostFiles, HostKeyPolicy, HostRecord,
-    HostSession, KeyAnswer, KnownHost, Login, PublicKey, Route, StoreAudit, Stored,
+    Account, Capabilities, Change, Clock as _, ConnectError, Connector, FileError, FileStat, HostFiles, HostKeyPolicy,
+    HostRecord, HostSession, KeyAnswer, KnownHost, Login, Look, PublicKey, Route, Seen, StoreAudit, Stored,
 };
 use toehold_keygen::{KeyAlgorithm, KeyPair};
 use toehold_masterkey::{End, NoObserver, Pace, RotationRequest, Rotator};
@@ -29,8 +29,9 @@ use toehold_masterkey::{End, NoObserver, Pace, RotationRequest, Rotator};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Round trips of a login: TCP, greetings, key exchange, service, the key, the channel, its subsystem, SFTP's version.
-const LOGIN: usize = 8;
+/// Round trips of a login: TCP, greetings, key exchange, service, the key asked about and then signed with, the channel, its
+/// subsystem, SFTP's version.
+const LOGIN: usize = 9;
 const CONCURRENCY: usize = 256;
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 
@@ -131,11 +132,22 @@ impl HostSession for FarSession {
         &mut self.files
     }
 
-    async fn close(self) {
-        self.files.far.travel(1).await;
-    }
+    /// Nobody waits for an answer to a farewell.
+    async fn close(self) {}
 }
 
+/// Round trips of several looks at once: what has to be opened takes two, and what follows a directory waits for its second.
+fn rounds(looks: &[Look]) -> usize {
+    let opens = |look: &Look| matches!(look, Look::Read { .. } | Look::List(_) | Look::Sync(_));
+    let (listed, rest) = match looks.iter().position(|look| matches!(look, Look::List(_))) {
+        Some(at) => (1, &looks[at + 1..]),
+        None => (0, looks),
+    };
+    let own = usize::from(!looks.is_empty()) + usize::from(looks.iter().any(opens));
+    own.max(listed + if rest.is_empty() { 0 } else { rounds(rest) })
+}
+
+/// As many round trips as `RusshFiles` makes.
 impl HostFiles for FarFiles {
     fn capabilities(&self) -> Capabilities {
         Capabilities { atomic_rename: true, sync: true }
@@ -152,17 +164,17 @@ impl HostFiles for FarFiles {
     }
 
     async fn read(&mut self, path: &str, limit: u64) -> Result<Vec<u8>, FileError> {
-        self.far.travel(1).await;
+        self.far.travel(2).await;
         self.session.files().read(path, limit).await
     }
 
     async fn stage(&mut self, path: &str, content: &[u8], mode: u32) -> Result<(), FileError> {
-        self.far.travel(1).await;
+        self.far.travel(2).await;
         self.session.files().stage(path, content, mode).await
     }
 
     async fn sync(&mut self, path: &str) -> Result<(), FileError> {
-        self.far.travel(1).await;
+        self.far.travel(2).await;
         self.session.files().sync(path).await
     }
 
@@ -182,8 +194,20 @@ impl HostFiles for FarFiles {
     }
 
     async fn list(&mut self, path: &str) -> Result<Vec<String>, FileError> {
-        self.far.travel(1).await;
+        self.far.travel(2).await;
         self.session.files().list(path).await
+    }
+
+    async fn look(&mut self, looks: &[Look]) -> Vec<Seen> {
+        self.far.travel(rounds(looks)).await;
+        self.session.files().look(looks).await
+    }
+
+    async fn change_and_look(&mut self, change: Change<'_>, looks: &[Look]) -> (Result<(), FileError>, Vec<Seen>) {
+        // A file is opened first; the rest of it travels with the looks.
+        let opening = usize::from(matches!(change, Change::Stage { .. }));
+        self.far.travel(opening + rounds(looks).max(1)).await;
+        self.session.files().change_and_look(change, looks).await
     }
 }
 

@@ -1,11 +1,11 @@
 //! Looking without changing anything, and taking away what was left behind.
 
-use toehold_core::{FileError, FileKind, FileStat, HostFiles, PublicKey};
+use toehold_core::{FileError, FileKind, FileStat, HostFiles, Look, PublicKey, Seen};
 
 use super::error::ReplaceError;
 use super::examine::{check, check_owner_by_home};
 use super::lock::gone;
-use super::machine::failed;
+use super::machine::{MAX_LOCK, failed};
 use super::plan::{KeyFile, Paths, check_holder, is_staged, lock_holder};
 use crate::authorized_keys::{AuthorizedKeys, MAX_AUTHORIZED_KEYS};
 
@@ -73,35 +73,50 @@ impl Inspection {
 pub async fn inspect<F: HostFiles>(files: &mut F, home: &str) -> Result<Inspection, ReplaceError> {
     let home = files.real_path(home).await.map_err(failed("finding", home))?;
     let paths = Paths::in_home(&home);
-    let stat = look(files, &home).await?.ok_or_else(|| ReplaceError::Missing { path: home.clone() })?;
-    let owner = stat.uid;
-    let mut found = Inspection { objections: Vec::new(), files: Vec::new(), lock: None, staged: Vec::new(), home };
-    found.objections.extend(check(&found.home, &stat, FileKind::Directory).err());
-
     let directory = &paths.directory;
-    let Some(stat) = look(files, directory).await? else {
+    let stats = [&home, directory, &paths.of(KeyFile::AuthorizedKeys), &paths.of(KeyFile::AuthorizedKeys2), &paths.lock];
+    let looks = stats.map(|path| Look::Stat(path.clone())).into_iter().chain([Look::List(directory.clone())]);
+    let mut answers = Answers::to(files, looks.collect()).await;
+
+    let stat = answers.stat(&home)?.ok_or_else(|| ReplaceError::Missing { path: home.clone() })?;
+    let owner = stat.uid;
+    let mut found = Inspection { objections: Vec::new(), files: Vec::new(), lock: None, staged: Vec::new(), home: home.clone() };
+    found.objections.extend(check(&found.home, &stat, FileKind::Directory).err());
+    let Some(stat) = answers.stat(directory)? else {
         found.objections.push(ReplaceError::Missing { path: directory.clone() });
         return Ok(found);
     };
     found.objections.extend(check(directory, &stat, FileKind::Directory).err());
     found.objections.extend(check_owner_by_home(directory, &stat, owner).err());
 
+    let mut looks = Vec::new();
     for file in KeyFile::ALL {
         let path = paths.of(file);
-        let Some(stat) = look(files, &path).await? else { continue };
+        let Some(stat) = answers.stat(&path)? else { continue };
         found.objections.extend(check(&path, &stat, FileKind::Regular).err());
         found.objections.extend(check_owner_by_home(&path, &stat, owner).err());
-        let bytes = match stat.kind {
-            FileKind::Regular | FileKind::Link => read(files, &path, MAX_AUTHORIZED_KEYS).await?.unwrap_or_default(),
-            FileKind::Directory | FileKind::Other => Vec::new(),
-        };
-        found.files.push(InspectedFile { file, path, stat, document: AuthorizedKeys::parse(bytes) });
+        // Nothing else is opened: whoever reads a named pipe may wait for ever.
+        if matches!(stat.kind, FileKind::Regular | FileKind::Link) {
+            looks.push(Look::Read { path: path.clone(), limit: MAX_AUTHORIZED_KEYS });
+        }
+        found.files.push(InspectedFile { file, path, stat, document: AuthorizedKeys::default() });
     }
-    if let Some(stat) = look(files, &paths.lock).await? {
-        let holder = holder_of_lock(files, &paths.lock).await?;
+    let lock = answers.stat(&paths.lock)?;
+    found.staged = staged(answers.list(directory)?, &paths, None);
+    if lock.is_some() {
+        looks.push(Look::Read { path: paths.lock.clone(), limit: MAX_LOCK });
+    }
+
+    let mut answers = Answers::to(files, looks).await;
+    for InspectedFile { path, stat, document, .. } in &mut found.files {
+        if matches!(stat.kind, FileKind::Regular | FileKind::Link) {
+            *document = AuthorizedKeys::parse(answers.read(path)?.unwrap_or_default());
+        }
+    }
+    if let Some(stat) = lock {
+        let holder = answers.lock_holder(&paths.lock)?;
         found.lock = Some(LockSeen { path: paths.lock.clone(), holder, since: stat.modified });
     }
-    found.staged = staged(files, &paths, None).await?;
     Ok(found)
 }
 
@@ -115,46 +130,78 @@ pub async fn inspect<F: HostFiles>(files: &mut F, home: &str) -> Result<Inspecti
 pub async fn sweep<F: HostFiles>(files: &mut F, home: &str, holder: &str) -> Result<Vec<String>, ReplaceError> {
     let home = files.real_path(home).await.map_err(failed("finding", home))?;
     let paths = Paths::in_home(&home);
-    if check_holder(holder).is_err() || look(files, &paths.directory).await?.is_none() {
+    if check_holder(holder).is_err() {
+        return Ok(Vec::new());
+    }
+    let looks = vec![
+        Look::Stat(paths.directory.clone()),
+        Look::Read { path: paths.lock.clone(), limit: MAX_LOCK },
+        Look::List(paths.directory.clone()),
+    ];
+    let mut answers = Answers::to(files, looks).await;
+    if answers.stat(&paths.directory)?.is_none() {
         return Ok(Vec::new());
     }
     // The lock goes first: should a late writer of this holder still be alive, it finds its lock gone or its file swept.
     let mut ours = Vec::new();
-    if holder_of_lock(files, &paths.lock).await?.is_some_and(|found| found == holder) {
+    if answers.lock_holder(&paths.lock)?.is_some_and(|found| found == holder) {
         ours.push(paths.lock.clone());
     }
-    ours.extend(staged(files, &paths, Some(holder)).await?);
+    ours.extend(staged(answers.list(&paths.directory)?, &paths, Some(holder)));
     for path in &ours {
         gone(files.remove(path).await).map_err(failed("removing", path))?;
     }
     Ok(ours)
 }
 
-async fn look<F: HostFiles>(files: &mut F, path: &str) -> Result<Option<FileStat>, ReplaceError> {
-    files.stat(path).await.map_err(failed("looking at", path))
-}
+/// What came of several looks, to be taken in their order.
+struct Answers(std::vec::IntoIter<Seen>);
 
-/// The content, or `None` where nothing is there (any more).
-async fn read<F: HostFiles>(files: &mut F, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReplaceError> {
-    match files.read(path, limit).await {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(FileError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(failed("reading", path)(error)),
+impl Answers {
+    async fn to<F: HostFiles>(files: &mut F, looks: Vec<Look>) -> Self {
+        Self(files.look(&looks).await.into_iter())
+    }
+
+    fn stat(&mut self, path: &str) -> Result<Option<FileStat>, ReplaceError> {
+        match self.0.next() {
+            Some(Seen::Stat(found)) => found.map_err(failed("looking at", path)),
+            _ => Err(unanswered("looking at", path)),
+        }
+    }
+
+    /// The content, or `None` where nothing is there (any more).
+    fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>, ReplaceError> {
+        match self.0.next() {
+            Some(Seen::Read(Ok(bytes))) => Ok(Some(bytes)),
+            Some(Seen::Read(Err(FileError::NotFound { .. }))) => Ok(None),
+            Some(Seen::Read(Err(error))) => Err(failed("reading", path)(error)),
+            _ => Err(unanswered("reading", path)),
+        }
+    }
+
+    fn list(&mut self, path: &str) -> Result<Vec<String>, ReplaceError> {
+        match self.0.next() {
+            Some(Seen::List(names)) => names.map_err(failed("listing", path)),
+            _ => Err(unanswered("listing", path)),
+        }
+    }
+
+    fn lock_holder(&mut self, lock: &str) -> Result<Option<String>, ReplaceError> {
+        let content = match self.read(lock) {
+            Err(ReplaceError::File { source, .. }) if matches!(*source, FileError::TooLarge { .. }) => return Ok(None),
+            content => content?,
+        };
+        Ok(content.as_deref().and_then(lock_holder).map(str::to_owned))
     }
 }
 
-async fn holder_of_lock<F: HostFiles>(files: &mut F, lock: &str) -> Result<Option<String>, ReplaceError> {
-    let content = match files.read(lock, super::machine::MAX_LOCK).await {
-        Ok(content) => content,
-        Err(FileError::NotFound { .. } | FileError::TooLarge { .. }) => return Ok(None),
-        Err(error) => return Err(failed("reading", lock)(error)),
-    };
-    Ok(lock_holder(&content).map(str::to_owned))
+/// An implementation of [`HostFiles::look`] left the question without an answer.
+fn unanswered(doing: &'static str, path: &str) -> ReplaceError {
+    failed(doing, path)(FileError::Unsupported { what: "answers to several questions at once" })
 }
 
-async fn staged<F: HostFiles>(files: &mut F, paths: &Paths, holder: Option<&str>) -> Result<Vec<String>, ReplaceError> {
-    let names = files.list(&paths.directory).await.map_err(failed("listing", &paths.directory))?;
+fn staged(names: Vec<String>, paths: &Paths, holder: Option<&str>) -> Vec<String> {
     let mut staged: Vec<_> = names.iter().filter(|name| is_staged(name, holder)).map(|name| paths.in_directory(name)).collect();
     staged.sort();
-    Ok(staged)
+    staged
 }

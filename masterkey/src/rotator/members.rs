@@ -103,17 +103,14 @@ impl Members {
 
     /// What the rules of the fleet are asked with.
     pub(super) fn view(&self, record: &RotationRecord) -> View {
-        let mut view = View::of(record.phase, &record.policy);
-        for member in self.0.values() {
-            view.hosts += 1;
-            view.failed += u32::from(member.failed.is_some());
-            view.canary_failed |= member.canary && member.failed.is_some();
-            view.proven += u32::from(member.reached.is_some() && member.failed.is_none());
-            view.to_prepare += u32::from(member.lacks(Goal::Prepare));
-            view.to_soften += u32::from(member.lacks(Goal::Soften));
-            view.to_remove += u32::from(member.lacks(Goal::Remove));
-        }
-        view
+        self.tally().view(record)
+    }
+
+    /// How far how many of them are.
+    pub(super) fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        self.0.values().for_each(|member| tally.add(member));
+        tally
     }
 
     /// The next hosts to be led to `goal`: those that go first alone, then so many at a time.
@@ -136,6 +133,60 @@ impl Members {
             member.journal.head_for(toward);
             member.reached = None;
             member.failed = None;
+        }
+    }
+}
+
+/// How far how many hosts are. Kept as they come and go: to count all of them after each would cost a large fleet more than all
+/// the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    hosts: u32,
+    failed: u32,
+    canaries_failed: u32,
+    proven: u32,
+    to_prepare: u32,
+    to_soften: u32,
+    to_remove: u32,
+}
+
+impl Tally {
+    /// A host as it now is.
+    pub(super) fn add(&mut self, member: &Member) {
+        self.count(member, u32::saturating_add);
+    }
+
+    /// A host as it was when it was added.
+    pub(super) fn remove(&mut self, member: &Member) {
+        self.count(member, u32::saturating_sub);
+    }
+
+    fn count(&mut self, member: &Member, change: impl Fn(u32, u32) -> u32) {
+        let failed = member.failed.is_some();
+        for (count, counts) in [
+            (&mut self.hosts, true),
+            (&mut self.failed, failed),
+            (&mut self.canaries_failed, member.canary && failed),
+            (&mut self.proven, member.reached.is_some() && !failed),
+            (&mut self.to_prepare, member.lacks(Goal::Prepare)),
+            (&mut self.to_soften, member.lacks(Goal::Soften)),
+            (&mut self.to_remove, member.lacks(Goal::Remove)),
+        ] {
+            *count = change(*count, u32::from(counts));
+        }
+    }
+
+    /// What the rules of the fleet are asked with.
+    pub(super) fn view(&self, record: &RotationRecord) -> View {
+        View {
+            hosts: self.hosts,
+            failed: self.failed,
+            canary_failed: self.canaries_failed > 0,
+            proven: self.proven,
+            to_prepare: self.to_prepare,
+            to_soften: self.to_soften,
+            to_remove: self.to_remove,
+            ..View::of(record.phase, &record.policy)
         }
     }
 }

@@ -36,6 +36,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
     ) -> Result<WaveEnd, RotationError> {
         let mut waiting = accounts.into_iter();
         let mut running = FuturesUnordered::new();
+        // Of those that are not running.
+        let mut tally = members.tally();
         let mut end = WaveEnd::Over;
         let mut going = true;
         loop {
@@ -46,17 +48,19 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 }
                 let Some(account) = waiting.next() else { break };
                 let Some(member) = members.0.remove(&account) else { continue };
+                tally.remove(&member);
                 running.push(self.one(errand, account, member));
             }
             let Some((account, member, verdict)) = running.next().await else { return Ok(end) };
             if let HostVerdict::Failed(reason) = &verdict {
                 self.audit_failure(lead, &account, reason, errand.observer).await;
             }
+            tally.add(&member);
             members.0.insert(account, member);
             if verdict == HostVerdict::Fenced || self.beat(lead).await? == Saved::LetGo {
                 (going, end) = (false, WaveEnd::LetGo);
             }
-            let next = members.view(&lead.record.body).next();
+            let next = tally.view(&lead.record.body).next();
             going &= !matches!(next, FleetStep::TurnBack(_) | FleetStep::Stop(_));
         }
     }

@@ -210,3 +210,18 @@ impl server::Handler for Client {
         Ok(())
     }
 }
+
+/// Serves the files of `home` alone, without SSH around them.
+#[cfg(test)]
+pub(crate) fn serve_files<S>(stream: S, home: &std::path::Path) -> std::io::Result<()>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let own = Arc::new(super::configuration(super::new_key()?.0));
+    let options = super::LocalHost::builder(home, "ops");
+    let shared = Shared { other: Arc::clone(&own), own, home: home.to_owned(), faults: Arc::default(), options };
+    let gate = Gate { shared: Arc::new(shared), wire: Wire(Arc::default()), gone: watch::channel(()).1 };
+    let tree = Tree::new(home.to_owned(), false, 0);
+    tokio::spawn(async move { russh_sftp::server::run(stream, Sftp::new(gate, tree, true, true)).await });
+    Ok(())
+}

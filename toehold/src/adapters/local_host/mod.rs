@@ -25,6 +25,8 @@ use toehold_keygen::{KeyAlgorithm, KeyPair};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
+#[cfg(test)]
+pub(crate) use connection::serve_files;
 pub use fault::Fault;
 
 use fault::Faults;

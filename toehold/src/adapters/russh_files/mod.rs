@@ -2,6 +2,8 @@
 
 mod pipeline;
 #[cfg(test)]
+mod round_trips;
+#[cfg(test)]
 mod tests;
 mod together;
 

@@ -196,9 +196,7 @@ async fn greetings_that_are_none_are_no_sftp() {
         packet(1, &3_u32.to_be_bytes()),
         string(b""),
         vec![0xff; 4],
-        greeting(&["limits@openssh.com"]),
     ] {
-        // The last one speaks of limits and does not know them.
         let opened = served(first.clone(), |_, id, _| Some(answer(STATUS, id, b"?"))).await;
         assert!(opened.is_err(), "{first:?}");
     }
