@@ -11,6 +11,9 @@ pub const ARRIVING: usize = 0;
 /// The place of the key that it is being led away from. Behind it come older keys, which a host that was deferred may have.
 pub const LEAVING: usize = 1;
 
+/// How many refusals in a row count as one.
+const CONFIRMED: u8 = 2;
+
 /// The most connections of one run over a host; a good one takes four. Past that something changes the files all the time.
 const MOST_CONNECTIONS: u32 = 16;
 
@@ -86,8 +89,10 @@ struct Known {
     lines: Vec<LineId>,
     /// Lines that were in the files when it logged in.
     proven: Vec<LineId>,
-    /// Whether it was refused since its lines last changed.
-    refused: bool,
+    /// Whether its private half cannot be used here, so that it is never logged in with.
+    closed: bool,
+    /// How often in a row it was refused since its lines last changed, up to [`CONFIRMED`].
+    refusals: u8,
     /// Whether it was seen in the files, or has logged in.
     met: bool,
     /// Whether it was refused after it was seen to be gone.
@@ -150,9 +155,19 @@ impl HostMachine {
         self.wanted = None;
         self.end = None;
         for known in &mut self.keys {
-            known.refused = false;
+            known.refusals = 0;
             known.seen_gone = false;
         }
+    }
+
+    /// The same host, where the private half of this key cannot be used: its lines are known for what they are, and nobody
+    /// logs in with it.
+    #[must_use]
+    pub fn without_login(mut self, key: usize) -> Self {
+        if let Some(known) = self.keys.get_mut(key) {
+            known.closed = true;
+        }
+        self
     }
 
     /// How far it is to be led.
@@ -192,8 +207,21 @@ impl HostMachine {
         seen.key(key).permanent.iter().any(|line| known.contains(&LineId(*line)) || now.contains(line))
     }
 
+    /// Whether nothing but a login with another key can come next: this one was refused, or cannot be used.
+    fn is_passed_over(&self, key: usize) -> bool {
+        self.keys.get(key).is_none_or(|known| known.closed || known.refusals > 0)
+    }
+
+    /// Whether the host does not take the key, as far as can be told. One refusal does not tell: a home directory that is away
+    /// for a moment makes sshd refuse every key.
     fn is_refused(&self, key: usize) -> bool {
-        self.keys.get(key).is_some_and(|known| known.refused)
+        self.keys.get(key).is_none_or(|known| known.closed || known.refusals >= CONFIRMED)
+    }
+
+    /// Whether the key was refused and is to be tried once more before anything follows from that. Whoever does so lets some
+    /// time pass.
+    pub fn is_in_doubt(&self, key: usize) -> bool {
+        self.keys.get(key).is_some_and(|known| (1..CONFIRMED).contains(&known.refusals))
     }
 
     /// What is next while there is no connection.
@@ -209,7 +237,7 @@ impl HostMachine {
         }
         let first = if self.goal == Goal::Prepare { [LEAVING, ARRIVING] } else { [ARRIVING, LEAVING] };
         let ladder = first.into_iter().chain(2..self.keys.len());
-        match ladder.into_iter().find(|key| !self.is_refused(*key)) {
+        match ladder.into_iter().find(|key| !self.is_passed_over(*key)) {
             Some(with) => Next::LogIn { with, query: None },
             None => Next::End(HostEnd::LockedOut),
         }
@@ -221,7 +249,7 @@ impl HostMachine {
         self.over = None;
         self.wanted = self.wanted.filter(|(with, _)| *with != key);
         if let Some(known) = self.keys.get_mut(key) {
-            known.refused = true;
+            known.refusals = known.refusals.saturating_add(1).min(CONFIRMED);
         }
     }
 
@@ -232,7 +260,7 @@ impl HostMachine {
         self.wanted = None;
         if let Some(known) = self.keys.get_mut(key) {
             known.met = true;
-            known.refused = false;
+            known.refusals = 0;
         }
         self.probed &= key != ARRIVING;
         let Some((asked, accepted)) = queried else { return };
@@ -283,7 +311,7 @@ impl HostMachine {
         if let Some(change) = change
             && let Some(known) = self.keys.get_mut(change.key())
         {
-            known.refused = false;
+            known.refusals = 0;
             if change == Change::Promote && self.over != Some(ARRIVING) {
                 // It refused a line that has not ended: it may not know what an end is.
                 (self.knows_expiry, self.probed) = (false, true);

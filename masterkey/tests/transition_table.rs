@@ -43,7 +43,7 @@ fn a_host_over_every_login() {
     };
     let mut table = String::from("goal expiry refused  old new over first again\n");
     for goal in [Goal::Prepare, Goal::Soften, Goal::Remove] {
-        for (expiry, refused) in [(true, false), (true, true), (false, false), (false, true)] {
+        for (expiry, refused) in [(true, 0), (true, 1), (true, 2), (false, 0), (false, 1), (false, 2)] {
             for (old_name, old_state) in states {
                 for (new_name, new_state) in states {
                     for over in [1, 0] {
@@ -51,7 +51,7 @@ fn a_host_over_every_login() {
                         let files = Files { first: AuthorizedKeys::parse(text.into_bytes()), second: None };
                         let seen = Observation::of(&files, &[new.clone(), old.clone()], now);
                         let mut machine = HostMachine::new(goal, 2, expiry, false);
-                        if refused {
+                        for _ in 0..refused {
                             machine.refused(1 - over);
                         }
                         // On the first login nothing is proven; on the second, the lines that were there before it are.

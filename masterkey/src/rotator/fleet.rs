@@ -201,7 +201,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let what = if done { "rotation.done" } else { "rotation.rolled_back" };
         self.audit_rotation(what, &record, run.observer).await;
         let current = if done { record.new.fingerprint() } else { record.old.fingerprint() };
-        if let Err(error) = self.drop_unneeded(&[current]).await {
+        let warn = |why| run.observer.progress(Progress::Warning(why));
+        if let Err(error) = self.drop_unneeded(&[current], warn).await {
             run.observer.progress(Progress::Warning(format!("retired keys are still held: {}", describe(&error))));
         }
         Ok(Some(run.outcome(if done { End::Done } else { End::RolledBack }, None)))

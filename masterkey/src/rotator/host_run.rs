@@ -118,7 +118,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         };
         let mut machine = match member.machine.take() {
             Some(machine) => machine.toward(errand.goal),
-            None => HostMachine::new(errand.goal, errand.keys.len(), !member.host.without_expiry, errand.fresh && member.quiet),
+            None => {
+                let fresh = errand.fresh && member.quiet;
+                let machine = HostMachine::new(errand.goal, errand.keys.len(), !member.host.without_expiry, fresh);
+                errand.keys.closed().fold(machine, |machine, (key, _)| machine.without_login(key))
+            }
         };
         let outcome = self.work_on(errand, account, member, &policy, &mut machine).await;
         let knows_expiry = machine.knows_expiry();
@@ -194,6 +198,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 }
                 Next::End(end) => return HostVerdict::Failed(describe_end(end, errand)),
                 Next::LogIn { with, query } => {
+                    if machine.is_in_doubt(with) {
+                        let reason = "the host refused a key that may be good; it is asked once more".to_owned();
+                        errand.observer.progress(Progress::HostRetrying { account: account.clone(), reason });
+                        self.back_off(errand, 1).await;
+                    }
                     let limit = self.timer.sleep_until(self.timer.now().saturating_add(self.pace.timeout));
                     let contact = self.contact(errand, account, member, policy, machine, with, query);
                     match within(contact, limit).await {
@@ -209,11 +218,16 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 return HostVerdict::Failed(reason);
             }
             errand.observer.progress(Progress::HostRetrying { account: account.clone(), reason });
-            let wait = self.pace.backoff.saturating_mul(1 << (tries - 1).min(10));
-            let more = errand.rng.draw(|rng| u64::from(rng.next_u32()) % (wait.as_secs() + 1));
-            self.timer.sleep_until(self.timer.now().saturating_add(wait).saturating_add(Duration::from_secs(more))).await;
+            self.back_off(errand, tries).await;
             tries += 1;
         }
+    }
+
+    /// Waits before a host is tried again, twice as long each time and up to as much again at random.
+    async fn back_off<R: CryptoRng + Send, O>(&self, errand: &Errand<'_, '_, R, O>, tries: u32) {
+        let wait = self.pace.backoff.saturating_mul(1 << (tries - 1).min(10));
+        let more = errand.rng.draw(|rng| u64::from(rng.next_u32()) % (wait.as_secs() + 1));
+        self.timer.sleep_until(self.timer.now().saturating_add(wait).saturating_add(Duration::from_secs(more))).await;
     }
 
     /// One connection: the login, what is to be done to the files, the end of it.
@@ -350,7 +364,11 @@ fn describe_end<R, O>(end: HostEnd, errand: &Errand<'_, '_, R, O>) -> String {
         HostEnd::StillAccepted(key) => {
             format!("the host still takes the key {}, which is in none of its files that can be seen", name(key))
         }
-        HostEnd::LockedOut => "the host takes none of the master keys that the store holds".to_owned(),
+        HostEnd::LockedOut => {
+            let closed: Vec<String> = errand.keys.closed().map(|(key, why)| format!("{} was not tried: {why}", name(key))).collect();
+            let besides = if closed.is_empty() { String::new() } else { format!(" ({})", closed.join("; ")) };
+            format!("the host takes none of the master keys that the store holds{besides}")
+        }
         HostEnd::ReadsOtherFiles(key) => {
             format!("the host takes the key {}, which is not in its authorized_keys: its sshd reads another file", name(key))
         }

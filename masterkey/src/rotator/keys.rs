@@ -9,29 +9,57 @@ use super::Rotator;
 use crate::error::{RotationError, describe};
 use crate::vault::KeyVault;
 
-/// The keys that a run logs in with, in the machine's order: the arriving and the leaving one, then older ones.
+/// The keys of a run, in the machine's order: the arriving and the leaving one, then older ones.
 #[derive(Debug)]
-pub(super) struct Keys {
-    identities: Vec<Identity>,
+pub(super) struct Keys(Vec<Held>);
+
+/// A key that the store holds.
+#[derive(Debug)]
+enum Held {
+    Open(Identity),
+    /// One that does not open here, sealed to somebody else or damaged. It is ours all the same: what is known of its lines and
+    /// what becomes of them does not hang on who runs this.
+    Closed(PublicKey, String),
+}
+
+impl Held {
+    fn public(&self) -> &PublicKey {
+        match self {
+            Self::Open(identity) => identity.public_key(),
+            Self::Closed(key, _) => key,
+        }
+    }
 }
 
 impl Keys {
     pub(super) fn public(&self) -> Vec<PublicKey> {
-        self.identities.iter().map(|identity| identity.public_key().clone()).collect()
+        self.0.iter().map(|held| held.public().clone()).collect()
     }
 
+    /// What is logged in with; `None` for a key that does not open.
     pub(super) fn identity(&self, key: usize) -> Option<&Identity> {
-        self.identities.get(key)
+        match self.0.get(key)? {
+            Held::Open(identity) => Some(identity),
+            Held::Closed(..) => None,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.identities.len()
+        self.0.len()
+    }
+
+    /// The keys that do not open, by their place, and why not.
+    pub(super) fn closed(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.0.iter().enumerate().filter_map(|(place, held)| match held {
+            Held::Open(_) => None,
+            Held::Closed(_, why) => Some((place, why.as_str())),
+        })
     }
 
     /// The arriving and the leaving key change places.
     pub(super) fn turn_back(&mut self) {
-        if self.identities.len() > 1 {
-            self.identities.swap(0, 1);
+        if self.0.len() > 1 {
+            self.0.swap(0, 1);
         }
     }
 }
@@ -68,32 +96,40 @@ impl<S: Store, C, T, A, V: KeyVault> Rotator<S, C, T, A, V> {
         Ok(held)
     }
 
-    /// Opens the keys of a run. Without the first two there is none; an older one that does not open is passed over.
+    /// Opens the keys of a run. Without the first two there is none; an older one that does not open is not logged in with.
     pub(super) async fn open_keys(
         &self,
         arriving: Fingerprint,
         leaving: Option<Fingerprint>,
         warn: impl Fn(String) + Send,
     ) -> Result<Keys, RotationError> {
-        let mut identities = vec![self.open_key(&self.key_record(arriving).await?.body)?];
+        let mut keys = vec![Held::Open(self.open_key(&self.key_record(arriving).await?.body)?)];
         if let Some(leaving) = leaving {
-            identities.push(self.open_key(&self.key_record(leaving).await?.body)?);
+            keys.push(Held::Open(self.open_key(&self.key_record(leaving).await?.body)?));
         }
         for stored in self.held_keys().await? {
-            let fingerprint = stored.body.public_key.fingerprint();
-            if identities.iter().any(|known| known.public_key().fingerprint() == fingerprint) {
+            let record = stored.body;
+            if keys.iter().any(|known| *known.public() == record.public_key) {
                 continue;
             }
-            match self.open_key(&stored.body) {
-                Ok(identity) => identities.push(identity),
-                Err(error) => warn(describe(&error)),
-            }
+            keys.push(match self.open_key(&record) {
+                Ok(identity) => Held::Open(identity),
+                Err(error) => {
+                    warn(describe(&error));
+                    Held::Closed(record.public_key, describe(&error))
+                }
+            });
         }
-        Ok(Keys { identities })
+        Ok(Keys(keys))
     }
 
-    /// Lets go of the private halves that no host and no session can need any more (R7), never of one of `named`.
-    pub(super) async fn drop_unneeded(&self, named: &[Fingerprint]) -> Result<Vec<PublicKey>, StoreError> {
+    /// Lets go of the private halves that no host and no session can need any more (R7), never of one of `named`. One that does
+    /// not open here is for whoever can open it to let go: what is sealed in it nobody here has seen.
+    pub(super) async fn drop_unneeded(
+        &self,
+        named: &[Fingerprint],
+        warn: impl Fn(String) + Send,
+    ) -> Result<Vec<PublicKey>, StoreError> {
         let mut candidates = Vec::new();
         for stored in self.held_keys().await? {
             let fingerprint = stored.body.public_key.fingerprint();
@@ -128,6 +164,10 @@ impl<S: Store, C, T, A, V: KeyVault> Rotator<S, C, T, A, V> {
         });
         let mut dropped = Vec::new();
         for (stored, _) in candidates {
+            if let Err(error) = self.open_key(&stored.body) {
+                warn(format!("no host needs this key any more, and it is kept all the same: {}", describe(&error)));
+                continue;
+            }
             match self.store.delete(&stored.key, stored.revision).await {
                 Ok(()) => dropped.push(stored.body.public_key),
                 Err(StoreError::Conflict { .. }) => {}

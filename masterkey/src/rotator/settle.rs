@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use rand_core::CryptoRng;
-use toehold_core::{AuditEvent, AuditSink, Connector, HostRecord, Store, Stored, Timer};
+use toehold_core::{AuditEvent, AuditSink, Connector, HostPhase, HostRecord, Store, Stored, Timer};
 
 use super::Rotator;
 use super::host_run::{Errand, SharedRng};
@@ -67,9 +67,14 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 running.push(self.heal(&errand, Member::waiting(host, journal)));
             }
             let Some(member) = running.next().await else { break };
-            let event = AuditEvent::new(self.timer.now(), "rotation.host_healed", member.host.route.account.to_string())
+            let healed = member.phase() == HostPhase::Settled;
+            let what = if healed { "rotation.host_healed" } else { "rotation.host_owed" };
+            let mut event = AuditEvent::new(self.timer.now(), what, member.host.route.account.to_string())
                 .with("phase", member.phase().name())
                 .with("key", fingerprint.to_string());
+            if let Some(reason) = &member.failed {
+                event = event.with("reason", reason.clone());
+            }
             if let Err(error) = self.audit.record(event).await {
                 observer.progress(Progress::Warning(format!("not on the audit record: {}", describe(&error))));
             }
@@ -82,7 +87,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         }
         hosts.sort_by(|one, other| one.account.cmp(&other.account));
         // A rotation that began meanwhile names the current key and a new one, which is not retired.
-        let dropped = self.drop_unneeded(&[fingerprint]).await?;
+        let warn = |why| observer.progress(Progress::Warning(why));
+        let dropped = self.drop_unneeded(&[fingerprint], warn).await?;
         Ok(SettleOutcome { hosts, dropped })
     }
 

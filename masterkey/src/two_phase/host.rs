@@ -98,6 +98,9 @@ impl Host {
                 Next::End(HostEnd::Reached) => return Ok(()),
                 Next::End(end) => return Err(self.failure(in_words(end))),
                 Next::LogIn { with, query } => {
+                    if self.machine.is_in_doubt(with) {
+                        errand.timer.sleep_until(errand.timer.now().saturating_add(errand.pace.backoff)).await;
+                    }
                     let limit = errand.timer.sleep_until(errand.timer.now().saturating_add(errand.pace.timeout));
                     match within(self.contact(errand, with, query, rng), limit).await {
                         Some(Ok(())) => continue,
