@@ -364,3 +364,35 @@ fn a_small_order_key_is_no_key() {
     assert!(key("ee", "ff", "7f").is_err());
     assert!(key("ed", "ff", "7f").is_err());
 }
+
+/// The original writes these into YAML as they are. Here they are refused where a reader could take them for something else, and
+/// are never written but as JSON.
+#[test]
+fn values_with_line_ends_or_colons_are_refused_or_quoted() {
+    let sum = "0".repeat(64);
+    let good = format!(
+        "{{\"name\":\"a\",\"source\":\"https://h/x\",\"checksum\":\"{sum}\",\"verify_checksum\":\"{sum}\",\"username\":\"u\",\
+         \"password\":\"p\",\"governor\":\"g\",\"match\":\"true\"}}"
+    );
+    let parse = |from: &str, to: &str| {
+        assert!(good.contains(from));
+        MachineList::parse(format!("[{}]", good.replacen(from, to, 1)).as_bytes(), SourcePolicy::default())
+    };
+    assert!(parse("\"u\"", "\"u\"").is_ok());
+    for (from, to) in [
+        ("\"a\"", "\"a\\nb\""),
+        ("\"a\"", "\"a: b\""),
+        ("https://h/x", "https://h/x\\n  target: /etc"),
+        ("https://h/x", "https://h/\\u0085x"),
+        ("\"u\"", "\"u:p\""),
+        ("\"u\"", "\"u\\nx\""),
+        ("\"g\"", "\"g\\nx: y\""),
+        (&sum[..], "0\\n"),
+    ] {
+        assert!(parse(from, to).is_err(), "{to:?}");
+    }
+    // A password, a governor and a matcher are the operator's own texts; nothing splits them at a colon.
+    assert_eq!(parse("\"g\"", "\"g: h\"").unwrap().machines()[0].governor.as_deref(), Some("g: h"));
+    let password = parse("\"p\"", "\"p: x\\n\"").unwrap();
+    assert_eq!(password.machines()[0].credentials.as_ref().unwrap().password.expose(), b"p: x\n");
+}

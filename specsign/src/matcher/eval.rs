@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use std::cmp::Ordering;
 
 use super::facts::{FactError, Facts};
-use super::parser::{Argument, Binary, Expression, Node, Order};
 use super::pattern::Pattern;
+use super::tree::{Argument, Binary, Expression, Node, Order};
 use super::{Answer, MAX_EXPRESSION, MatcherError, Problem};
 
 /// The value of a part. `Unknown` is what a fact that could not be had makes of everything that rests on it.

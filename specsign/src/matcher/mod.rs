@@ -9,8 +9,11 @@
 mod eval;
 mod facts;
 mod lexer;
+mod names;
 mod parser;
 mod pattern;
+mod primary;
+mod tree;
 
 use std::fmt;
 
@@ -96,7 +99,7 @@ impl std::error::Error for MatcherError {}
 #[derive(Clone, Debug)]
 pub struct Matcher {
     text: String,
-    root: parser::Node,
+    root: tree::Node,
 }
 
 impl Matcher {

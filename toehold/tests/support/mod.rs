@@ -25,6 +25,7 @@ pub mod keys;
 pub mod proxy;
 pub mod running;
 pub mod server;
+pub mod spec;
 pub mod sshd;
 pub mod store;
 pub mod waiting;
