@@ -1,7 +1,7 @@
 //! The pass over a root: take the document, look, plan, do. Every step is journaled before it, and each is one that a crash
 //! leaves done or not done.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -220,6 +220,7 @@ where
         let list = MachineList::parse(admitted.payload.bytes(), self.sources)?;
         let mut selector = Selector::new(facts);
         let mut wanted = Vec::with_capacity(list.machines().len());
+        let mut there = HashSet::new();
         for machine in list.machines() {
             let belongs = selector.belongs(machine);
             let version = Placed { archive: machine.archive, sums: machine.sums };
@@ -228,13 +229,19 @@ where
                     // Another version is wanted, whatever is there.
                     Presence::Drifted("another version".to_owned())
                 }
-                Belongs::Yes => self.presence(Place::Live, &machine.name, &version),
+                Belongs::Yes => {
+                    let presence = self.presence(Place::Live, &machine.name, &version);
+                    if matches!(presence, Presence::Intact | Presence::Drifted(_)) {
+                        there.insert(machine.name.as_str());
+                    }
+                    presence
+                }
                 _ => Presence::Absent,
             };
             wanted.push(Wanted { name: machine.name.clone(), version, belongs, presence });
         }
         let mut gone = BTreeSet::new();
-        for name in state.placed.keys() {
+        for name in state.placed.keys().filter(|name| !there.contains(name.as_str())) {
             if !self.root.exists(Place::Live, name).map_err(root("looking for a machine"))? {
                 gone.insert(name.clone());
             }

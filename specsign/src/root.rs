@@ -189,16 +189,16 @@ impl TreeCheck {
     }
 
     fn look(&mut self, path: &[u8], entry: TreeEntry<'_>, mode: u32) -> io::Result<Result<(), String>> {
-        let shown = String::from_utf8_lossy(path).escape_debug().to_string();
+        let shown = || String::from_utf8_lossy(path).escape_debug().to_string();
         if mode & 0o7022 != 0 {
-            return Ok(Err(format!("{shown} has the mode {mode:04o}, which was not placed")));
+            return Ok(Err(format!("{} has the mode {mode:04o}, which was not placed", shown())));
         }
         let Ok(path) = String::from_utf8_lossy(path).parse::<TreePath>() else {
-            return Ok(Err(format!("{shown} is nothing that was placed")));
+            return Ok(Err(format!("{} is nothing that was placed", shown())));
         };
         let content = match entry {
             TreeEntry::Directory => return Ok(Ok(())),
-            TreeEntry::Other => return Ok(Err(format!("{shown} is no file or directory of its own"))),
+            TreeEntry::Other => return Ok(Err(format!("{} is no file or directory of its own", shown()))),
             TreeEntry::File(content) => content,
         };
         if path.as_str() == FILE_NAME {

@@ -77,16 +77,15 @@ pub struct Signing {
     #[arg(long, value_name = "PUBLIC KEY", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub agent: Option<String>,
     /// Add this signature, which `ssh-keygen -Y sign -n spec@toehold` made over the file of --statement; may be given several times
-    #[arg(long = "signature", value_name = "FILE", requires = "add_to")]
+    #[arg(long = "signature", value_name = "FILE", requires = "add_signature")]
     pub signatures: Vec<PathBuf>,
 }
 
 /// `toehold spec pack`.
 #[derive(Debug, Args)]
 pub struct PackSpec {
-    /// The list of machines, `-` for standard input
-    #[arg(required_unless_present = "add_to")]
-    pub file: Option<PathBuf>,
+    /// The list of machines, `-` for standard input; with --add-signature the document
+    pub file: PathBuf,
     /// Who signs
     #[command(flatten)]
     pub signing: Signing,
@@ -108,9 +107,9 @@ pub struct PackSpec {
     /// What the envelope says
     #[command(flatten)]
     pub envelope: EnvelopeOptions,
-    /// Do not pack, but add signatures to the envelope of this document
-    #[arg(long = "add-signature", value_name = "DOCUMENT", id = "add_to", conflicts_with_all = ["file", "name", "after", "serial", "expires", "not_before", "next_keys", "removals_meant"])]
-    pub add_to: Option<PathBuf>,
+    /// Do not pack: add these signatures to the envelope of a document
+    #[arg(long, conflicts_with_all = ["name", "after", "serial", "expires", "not_before", "next_keys", "removals_meant"])]
+    pub add_signature: bool,
     /// Write the envelope's statement to this new file, and its SSH signatures beside it (.sig, .2.sig …)
     #[arg(long, value_name = "FILE")]
     pub statement: Option<PathBuf>,

@@ -4,6 +4,7 @@ use std::io::BufRead as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use toehold_specsign::matcher::Problem;
 use toehold_specsign::{Answer, CachedFacts, FactError, Facts, KnownFacts, Matcher};
 
 use crate::adapters::node_facts::NodeFacts;
@@ -31,7 +32,9 @@ impl AnyFacts {
     /// Where it cannot be read, or has anything else in it.
     pub(super) fn of(path: &Path) -> Result<Self, Failure> {
         let bytes = super::read(path, MAX_FACTS)?;
-        let facts = serde_json::from_slice(&bytes).map_err(|error| {
+        // A list would be read as a node of which nothing is known.
+        let object = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes);
+        let facts = object.and_then(|object| serde_json::from_value(Value::Object(object))).map_err(|error| {
             Failure::new(format!("{}: these are no facts: {error}", path.display()))
                 .hint("write {\"identity\": \"web1\", \"files\": [], \"directories\": [], \"commands\": []}")
         })?;
@@ -102,7 +105,7 @@ enum Told {
     Yes,
     No,
     Unknown(String),
-    Invalid { reason: String, shown: String },
+    Invalid { problem: Problem, reason: String, shown: String },
 }
 
 impl Told {
@@ -111,7 +114,9 @@ impl Told {
             Ok(Answer::Yes) => Self::Yes,
             Ok(Answer::No) => Self::No,
             Ok(Answer::Unknown(reason)) => Self::Unknown(reason),
-            Err(error) => Self::Invalid { reason: error.message().to_owned(), shown: error.to_string() },
+            Err(error) => {
+                Self::Invalid { problem: error.problem(), reason: error.message().to_owned(), shown: error.to_string() }
+            }
         }
     }
 
@@ -137,8 +142,14 @@ impl Told {
         match self {
             Self::Yes | Self::No => json!({ "expression": expression, "answer": self.word() }),
             Self::Unknown(reason) => json!({ "expression": expression, "answer": "unknown", "reason": reason }),
-            Self::Invalid { reason, shown } => {
-                json!({ "expression": expression, "answer": "invalid", "reason": reason, "shown": shown })
+            Self::Invalid { problem, reason, shown } => {
+                let problem = match problem {
+                    Problem::Unsupported => "unsupported",
+                    Problem::TooLarge => "too_large",
+                    Problem::Fault => "fault",
+                    _ => "invalid",
+                };
+                json!({ "expression": expression, "answer": "invalid", "problem": problem, "reason": reason, "shown": shown })
             }
         }
     }

@@ -26,10 +26,10 @@ const MAX_LIST: usize = MAX_DOCUMENT / 4 * 3 - 1024 * 1024;
 /// Where the list is of no use to a node, or somebody does not sign.
 pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) -> Result<Exit, Failure> {
     let signers = signers(global, &options.signing).await?;
-    if let Some(document) = &options.add_to {
-        return add(document, options, &signers, output).await;
+    if options.add_signature {
+        return add(&options.file, options, &signers, output).await;
     }
-    let payload = read(options.file.as_deref().unwrap_or(Path::new("-")), MAX_LIST)?;
+    let payload = read(&options.file, MAX_LIST)?;
     if !options.unchecked {
         check(&payload, output)?;
     }
