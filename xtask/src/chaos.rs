@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{Result, prerequisites, process, report};
 
 /// What is killed, by the name of the command, and the test program that does it.
-const VICTIMS: [(&str, &str); 2] = [("host-add", "kill"), ("key-rotate", "kill_rotation")];
+const VICTIMS: [(&str, &str); 3] = [("host-add", "kill"), ("key-rotate", "kill_rotation"), ("spec-apply", "kill_spec")];
 
 /// The command line of the task.
 #[derive(Debug)]

@@ -33,11 +33,12 @@ cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
     --fuzz-seconds is for each fuzz target (default 3).
 
 cargo xtask bench [NAME]...
-    The measured bars: temporary-key, authorized-keys, host-add, key-rotate (all of them by default).
+    The measured bars: temporary-key, authorized-keys, host-add, join, key-rotate, spec-apply
+    (all of them by default).
 
-cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate]
-    SIGKILL at random moments of `host add` and of `key rotate`, then what leads it on, then every invariant read off the real
-    files: for N minutes (default 10), in rounds of N kills each (default 50), of both commands or of one.
+cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|spec-apply]
+    SIGKILL at random moments of `host add`, `key rotate` and `spec apply`, then what leads it on, then every invariant read off
+    the real files: for N minutes (default 10), in rounds of N kills each (default 50), of all three commands or of one.
 
 cargo xtask codegen
     Renews the Rust code of the gRPC services from toehold/proto.

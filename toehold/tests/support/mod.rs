@@ -25,15 +25,4 @@ pub mod keys;
 pub mod proxy;
 pub mod running;
 pub mod server;
-pub mod spec;
-pub mod sshd;
-pub mod store;
-pub mod waiting;
-
-pub use agent::RealAgent;
-pub use cli::{Done, Toehold};
-pub use fleet::Fleet;
-pub use inside::{FOREIGN, Inside, names_in};
-pub use keys::{Key, key};
-pub use sshd::RealSshd;
-pub use waiting::Waiting;
+pub mod machines;

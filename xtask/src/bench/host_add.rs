@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
-use super::{Measured, median, openssh::Server};
+use super::{Measured, median, openssh::Server, time};
 use crate::workspace::Metadata;
 use crate::{Result, process};
 
@@ -48,11 +47,4 @@ fn toehold(program: &Path, state: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg("--state-dir").arg(state).stdin(Stdio::null());
     command
-}
-
-/// Seconds that `action` takes.
-fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let start = Instant::now();
-    action()?;
-    Ok(start.elapsed().as_secs_f64())
 }

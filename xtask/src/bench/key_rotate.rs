@@ -5,11 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::openssh::Server;
 use super::proxy::{Proxy, RoundTrip};
-use super::{Measured, median};
+use super::{Measured, children_cpu, median, time};
 use crate::workspace::Metadata;
 use crate::{Result, process};
 
@@ -190,24 +190,6 @@ fn ports(servers: &[Server]) -> Vec<u16> {
     servers.iter().map(Server::port).collect()
 }
 
-/// Seconds that `action` takes.
-fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let start = Instant::now();
-    action()?;
-    Ok(start.elapsed().as_secs_f64())
-}
-
-/// Seconds of CPU that our ended children have used, in steps of 10 ms: `cutime` and `cstime` of proc(5).
-fn children_cpu() -> Result<f64> {
-    /// What proc(5) counts in.
-    const TICKS: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name in parentheses may have blanks; fields are counted behind it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
-    let ticks = |index: usize| -> Result<f64> { Ok(fields.get(index).ok_or("/proc/self/stat is too short")?.parse()?) };
-    Ok((ticks(13)? + ticks(14)?) / TICKS)
-}
-
 fn count(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::MAX, f64::from)
 }
@@ -215,14 +197,6 @@ fn count(number: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_cpu_of_a_child_is_counted_when_it_has_ended() {
-        let before = children_cpu().unwrap();
-        let spin = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
-        assert!(Command::new("sh").args(["-c", spin]).status().unwrap().success());
-        assert!(children_cpu().unwrap() > before);
-    }
 
     #[test]
     fn every_number_is_worked_on_once_and_an_error_is_handed_on() {

@@ -5,6 +5,10 @@ mod host_add;
 mod key_rotate;
 mod openssh;
 mod proxy;
+mod spec_apply;
+mod web;
+
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -34,12 +38,13 @@ impl Measured {
 
 type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 5] = [
+const BENCHES: [(&str, Bench); 6] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
     ("join", |_| criterion::join()),
     ("key-rotate", key_rotate::measure),
+    ("spec-apply", spec_apply::measure),
 ];
 
 /// Those that measure against real servers.
@@ -97,9 +102,35 @@ fn median(mut values: Vec<f64>) -> Result<f64> {
     values.get(middle).copied().ok_or_else(|| "nothing was measured".into())
 }
 
+/// Seconds that `action` takes.
+fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    action()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Seconds of CPU that our ended children have used, in steps of 10 ms: `cutime` and `cstime` of proc(5).
+fn children_cpu() -> Result<f64> {
+    /// What proc(5) counts in.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may have blanks; fields are counted behind it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    let ticks = |index: usize| -> Result<f64> { Ok(fields.get(index).ok_or("/proc/self/stat is too short")?.parse()?) };
+    Ok((ticks(13)? + ticks(14)?) / TICKS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cpu_of_a_child_is_counted_when_it_has_ended() {
+        let before = children_cpu().unwrap();
+        let spin = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        assert!(std::process::Command::new("sh").args(["-c", spin]).status().unwrap().success());
+        assert!(children_cpu().unwrap() > before);
+    }
 
     #[test]
     fn the_median_is_not_moved_by_an_outlier() {

@@ -6,8 +6,6 @@
 mod handles;
 mod private;
 mod stage;
-#[cfg(test)]
-mod tests;
 mod tree;
 
 use std::io;

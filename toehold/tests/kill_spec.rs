@@ -1,0 +1,177 @@
+//! SIGKILL at random moments of `spec apply`, against a server that also breaks off, stalls, lies and serves the wrong file, while
+//! somebody reads: the old or the new machine, whole, at every moment; and the next run goes on.
+//!
+//! `TOEHOLD_KILLS` says how often (12 where it is not set), `TOEHOLD_SEED` repeats a run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+mod support;
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use rustix::fs::{Mode, OFlags, openat};
+use support::machines::{Node, Says, Version, document, packed};
+use support::web::Page;
+
+const NAMES: [&str; 4] = ["broken", "facts", "logs", "web"];
+/// Files that a reader looks at; each says which version it is of.
+const FILES: [&str; 3] = ["a", "deep/er/b", "z"];
+
+/// A version of a machine: every file begins with its number.
+fn version(name: &str, number: u64, rng: &mut ChaCha20Rng) -> Version {
+    let mut contents = Vec::new();
+    for _ in 0..40 {
+        let mut content = format!("{number}\n").into_bytes();
+        content.resize(2_000 + usize::try_from(rng.next_u32() % 8_000).unwrap(), 0);
+        rng.fill_bytes(&mut content[16..]);
+        contents.push(content);
+    }
+    let paths: Vec<String> =
+        (0..40).map(|n| FILES.get(n).map_or_else(|| format!("some/{n}"), |path| (*path).to_owned())).collect();
+    let files: Vec<(&str, &[u8])> = paths.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
+    packed(name, &files)
+}
+
+/// What a reader makes of a machine: it holds the directory, and looks at each file.
+fn read(root: &Path, name: &str) -> io::Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(root.join(name), flags | OFlags::DIRECTORY, Mode::empty())?;
+    FILES
+        .iter()
+        .map(|path| {
+            let mut text = Vec::new();
+            io::Read::read_to_end(&mut std::fs::File::from(openat(&directory, *path, flags, Mode::empty())?), &mut text)?;
+            Ok(String::from_utf8_lossy(&text[..text.len().min(16)]).lines().next().unwrap_or_default().to_owned())
+        })
+        .collect()
+}
+
+/// Looks until it is over, and says what it saw that must not be. A machine that was replaced may be taken away file by file
+/// while a reader still holds it, so a reader that misses a file looks again from the name on.
+fn watch(root: &Path, over: &AtomicBool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut looked = 0_u64;
+    while !over.load(Ordering::Relaxed) {
+        for name in NAMES {
+            looked += 1;
+            let mut tries = 0;
+            loop {
+                match read(root, name) {
+                    Ok(seen) if seen.windows(2).all(|pair| pair[0] == pair[1]) => break,
+                    Ok(seen) => wrong.push(format!("{name}: {seen:?}")),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && root.join(name).exists() && tries < 1000 => {
+                        tries += 1;
+                        continue;
+                    }
+                    Err(error) => wrong.push(format!("{name}: {error}")),
+                }
+                break;
+            }
+        }
+    }
+    println!("a reader looked {looked} times");
+    wrong
+}
+
+/// How the server has it with an archive.
+fn page(version: &Version, other: &Version, rng: &mut ChaCha20Rng) -> Page {
+    let archive = version.archive.clone();
+    let part = usize::try_from(rng.next_u32()).unwrap() % archive.len();
+    match rng.next_u32() % 10 {
+        0 => Page::Breaks(archive, part.max(20_000)),
+        1 => Page::Stalls(archive, part),
+        2 => Page::Lies(archive, 500),
+        3 => Page::Good(other.archive.clone()),
+        4 => Page::WithoutRanges(archive),
+        _ => Page::Good(archive),
+    }
+}
+
+#[test]
+fn s5_old_or_new_and_whole_over_sigkill() {
+    let kills: usize = std::env::var("TOEHOLD_KILLS").map_or(12, |text| text.parse().expect("TOEHOLD_KILLS is a number"));
+    let seed = std::env::var("TOEHOLD_SEED").map_or_else(
+        |_| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into(),
+        |text| text.parse().expect("TOEHOLD_SEED is a number"),
+    );
+    println!("TOEHOLD_SEED={seed} TOEHOLD_KILLS={kills}");
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let node = Node::new();
+    let mut current: Vec<Version> = NAMES.iter().map(|name| version(name, 1, &mut rng)).collect();
+    let begun = Instant::now();
+    node.apply_versions(1, &current, &[]).ends(0);
+    let mut longest = begun.elapsed();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let root = node.root();
+        let reader = scope.spawn(|| watch(&root, &over));
+        let (mut killed, mut serial, mut old, mut new) = (0, 1, 0, 0);
+        while killed < kills {
+            serial += 1;
+            assert!(serial < 4 * kills as u64 + 20, "the moments are off: only {killed} were killed");
+            let next: Vec<Version> = NAMES.iter().map(|name| version(name, serial, &mut rng)).collect();
+            let entries: Vec<_> = next
+                .iter()
+                .zip(&current)
+                .map(|(version, before)| {
+                    let path = format!("/{}-{serial}.tgz", version.name);
+                    node.web.serve(&path, page(version, before, &mut rng));
+                    version.entry(&node.web.url(&path))
+                })
+                .collect();
+            node.publish(&document(&entries, &Says { serial, ..Says::default() }));
+            let begun = Instant::now();
+            let mut child =
+                node.command(&["--request-timeout", "1s"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let after = longest.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX));
+            // The moment is what this test is about; nothing is waited for.
+            std::thread::sleep(after.saturating_sub(begun.elapsed()));
+            child.kill().unwrap();
+            let status = child.wait().unwrap();
+            if status.signal().is_some() {
+                killed += 1;
+            } else {
+                longest = longest.max(Duration::from_millis(20)).mul_f64(0.9);
+            }
+            let when = format!("serial {serial}, SIGKILL after {after:?}, {status}");
+            // Right after the kill, before anything recovers: the old or the new one, and nothing else.
+            for (version, before) in next.iter().zip(&current) {
+                let live = node.live(&version.name).unwrap_or_else(|| panic!("{when}: {} is gone", version.name));
+                assert!(live == version.tree || live == before.tree, "{when}: {} is neither old nor new", version.name);
+                if live == before.tree { old += 1 } else { new += 1 }
+            }
+            // A document with a lower serial than one that was taken is refused by then; what was taken is not forgotten.
+            // With a server that behaves, the next run gets there, and leaves nothing lying about.
+            for (version, entry) in next.iter().zip(&entries) {
+                let path = entry["source"].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
+                node.web.serve(&format!("/{path}"), Page::Good(version.archive.clone()));
+            }
+            let done = node.apply(&[]);
+            assert_eq!(done.code, 0, "{when}: {}{}", done.stdout, done.stderr);
+            for version in &next {
+                assert_eq!(node.live(&version.name).as_ref(), Some(&version.tree), "{when}");
+            }
+            for empty in ["unpacking", "staged", "trash"] {
+                assert!(node.private(empty).is_empty(), "{when}: {empty} holds {:?}", node.private(empty));
+            }
+            assert_eq!(node.private("previous"), NAMES, "{when}");
+            current = next;
+        }
+        over.store(true, Ordering::Relaxed);
+        let wrong = reader.join().unwrap();
+        assert!(wrong.is_empty(), "seen by a reader: {wrong:?}");
+        println!("{killed} killed up to serial {serial}: {old} machines old, {new} new right after the kill");
+    });
+}

@@ -1,0 +1,190 @@
+//! A web server on loopback that does what a test wants it to, also to the harm of who asks.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What a page is, and how the server misbehaves with it.
+#[derive(Clone, Debug)]
+pub enum Page {
+    /// The whole of it, or the part that is asked for.
+    Good(Vec<u8>),
+    /// The whole of it, whatever part is asked for.
+    WithoutRanges(Vec<u8>),
+    /// So many bytes at a time, then the connection breaks.
+    Breaks(Vec<u8>, usize),
+    /// So many bytes, then it breaks; whoever goes on gets other bytes.
+    Changes(Vec<u8>, usize, Vec<u8>),
+    /// So many bytes, then nothing.
+    Stalls(Vec<u8>, usize),
+    /// Announces so many more, or fewer, than it sends.
+    Lies(Vec<u8>, i64),
+    /// Without a length: the end of the connection is its end.
+    Endless(Vec<u8>),
+    /// Bytes without an end.
+    Flood,
+    /// This status, with these bytes.
+    Status(u16, Vec<u8>),
+    /// Leads elsewhere.
+    Redirect(String),
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub target: String,
+    /// By name in lower case.
+    pub headers: HashMap<String, String>,
+}
+
+#[derive(Default)]
+struct Shared {
+    pages: Mutex<HashMap<String, Page>>,
+    seen: Mutex<Vec<Seen>>,
+    over: AtomicBool,
+}
+
+/// The server; it ends when it is dropped.
+pub struct Web {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Web {
+    pub fn start() -> Self {
+        Self::with(|stream| Some(stream))
+    }
+
+    /// With a wrapping around each connection, such as TLS.
+    pub fn with<S: Read + Write>(wrap: impl Fn(TcpStream) -> Option<S> + Clone + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if theirs.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (Ok(stream), shared, wrap) = (stream, Arc::clone(&theirs), wrap.clone()) else { continue };
+                std::thread::spawn(move || {
+                    // A client that goes away is a client's right.
+                    let _ = wrap(stream).map(|stream| answer(stream, &shared));
+                });
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn serve(&self, path: &str, page: Page) {
+        self.shared.pages.lock().unwrap().insert(path.to_owned(), page);
+    }
+
+    /// What came since the last time.
+    pub fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.shared.seen.lock().unwrap())
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn answer<S: Read + Write>(stream: S, shared: &Shared) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let from = headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let page = shared.pages.lock().unwrap().get(&target).cloned();
+    shared.seen.lock().unwrap().push(Seen { target, headers });
+    let stream = stream.get_mut();
+    let ok = |length: i64| format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let part = |from: usize, length: usize| {
+        format!(
+            "HTTP/1.1 206 Partial Content\r\nETag: \"v1\"\r\nContent-Range: bytes {from}-{}/{length}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
+            length - 1,
+            length - from
+        )
+    };
+    let head = |from: Option<usize>, length: usize| match from {
+        Some(from) if from < length => part(from, length),
+        _ => ok(length as i64),
+    };
+    match page {
+        Some(Page::Good(body)) => {
+            stream.write_all(head(from, body.len()).as_bytes())?;
+            stream.write_all(&body[from.unwrap_or_default().min(body.len())..])?;
+        }
+        Some(Page::WithoutRanges(body)) => {
+            stream.write_all(ok(body.len() as i64).as_bytes())?;
+            stream.write_all(&body)?;
+        }
+        Some(Page::Breaks(body, bytes)) => {
+            let begin = from.unwrap_or_default().min(body.len());
+            stream.write_all(head(from, body.len()).as_bytes())?;
+            stream.write_all(&body[begin..(begin + bytes).min(body.len())])?;
+        }
+        Some(Page::Changes(body, bytes, other)) => match from {
+            None => {
+                stream.write_all(ok(body.len() as i64).as_bytes())?;
+                stream.write_all(&body[..bytes])?;
+            }
+            Some(from) => {
+                stream.write_all(part(from, other.len()).as_bytes())?;
+                stream.write_all(&other[from..])?;
+            }
+        },
+        Some(Page::Stalls(body, bytes)) => {
+            stream.write_all(ok(body.len() as i64).as_bytes())?;
+            stream.write_all(&body[..bytes])?;
+            stream.flush()?;
+            // Until the client has had enough.
+            let _ = stream.read(&mut [0]);
+        }
+        Some(Page::Lies(body, by)) => {
+            stream.write_all(ok(body.len() as i64 + by).as_bytes())?;
+            stream.write_all(&body)?;
+        }
+        Some(Page::Endless(body)) => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            stream.write_all(&body)?;
+        }
+        Some(Page::Flood) => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            while stream.write_all(&[0; 65536]).is_ok() {}
+        }
+        Some(Page::Status(status, body)) => {
+            let head = format!("HTTP/1.1 {status} So\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(&body)?;
+        }
+        Some(Page::Redirect(to)) => {
+            let head = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
+        }
+        None => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?,
+    }
+    stream.flush()
+}
