@@ -37,11 +37,13 @@ fn s1_a_root_that_has_seen_an_envelope_takes_nothing_without_one() {
     refused(&node, &plain, &["--accept-plain"], "has seen one");
     refused(&node, &plain_document(&entries, None), &["--accept-unsigned"], "has seen one");
     // Stripped of its envelope, what was signed with it is no plain document either.
-    let mut stripped: serde_json::Value = serde_json::from_slice(&document(&entries, &Says { serial: 2, ..Says::default() })).unwrap();
+    let mut stripped: serde_json::Value =
+        serde_json::from_slice(&document(&entries, &Says { serial: 2, ..Says::default() })).unwrap();
     stripped.as_object_mut().unwrap().remove("envelope");
     refused(&node, stripped.to_string().as_bytes(), &["--accept-plain"], "has seen one");
     // An envelope of other things' is none.
-    let mut moved: serde_json::Value = serde_json::from_slice(&document(&entries, &Says { serial: 3, ..Says::default() })).unwrap();
+    let mut moved: serde_json::Value =
+        serde_json::from_slice(&document(&entries, &Says { serial: 3, ..Says::default() })).unwrap();
     let other: serde_json::Value = serde_json::from_slice(&plain).unwrap();
     moved["machines"] = other["machines"].clone();
     refused(&node, moved.to_string().as_bytes(), &[], "is not about this payload");
@@ -55,9 +57,19 @@ fn s2_a_root_takes_one_specification_of_one_format() {
     let says = |says: Says| document(&entries, &says);
     refused(&node, &says(Says { name: "other", serial: 2, ..Says::default() }), &[], "bound to");
     refused(&node, &says(Says { format: Format::Plugins, serial: 2, ..Says::default() }), &[], "plugins");
-    refused(&node, &says(Says { serial: 2, ..Says::default() }), &["--name", "x"], "cannot be used with");
-    node.publish(&says(Says { serial: 2, ..Says::default() }));
-    node.apply(&[]).ends(0);
+    // Out of the store, by a name: the root is bound to it, whatever the store has under another.
+    node.toehold.run(["init"]).ends(0);
+    let file = node.file();
+    let by_name = |name: &str, says: &Says| {
+        node.publish(&document(&entries, says));
+        node.toehold.run(["spec", "put", name, file.to_str().unwrap()]).ends(0);
+        let arguments: Vec<String> = node.arguments(&["--name", name]);
+        node.toehold.run(arguments.iter().map(String::as_str).filter(|argument| *argument != file.to_str().unwrap()))
+    };
+    let done = by_name("other", &Says { name: "other", serial: 2, ..Says::default() }).ends(3);
+    assert!(done.stderr.contains("bound to"), "{}", done.stderr);
+    by_name("fleet", &Says { serial: 2, ..Says::default() }).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
 }
 
 #[test]

@@ -187,7 +187,9 @@ impl Node {
     pub fn command(&self, more: &[&str]) -> std::process::Command {
         let arguments = self.arguments(more);
         let mut command = self.toehold.command(arguments.iter().map(String::as_str));
-        for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"] {
+        for variable in
+            ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"]
+        {
             command.env_remove(variable);
         }
         command

@@ -166,7 +166,8 @@ fn peak_of(command: &mut Command) -> Result<f64> {
     let mut peak = 0.0_f64;
     loop {
         let status = std::fs::read_to_string(&file).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
         peak = peak.max(line.unwrap_or_default() / 1024.0);
         if child.try_wait()?.is_some() {
             break;

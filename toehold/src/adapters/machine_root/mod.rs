@@ -13,7 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::RenameFlags;
-use toehold_specsign::{MAX_DOCUMENT, MAX_JOURNAL, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, TreeEntry, TreeVisitor};
+use toehold_specsign::{
+    MAX_DOCUMENT, MAX_JOURNAL, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, TreeEntry, TreeVisitor,
+};
 
 use handles::{Directory, rename};
 use private::Private;

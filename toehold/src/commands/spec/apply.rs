@@ -41,8 +41,10 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
     }
     let admission = settings::admission(options)?;
     let health = settings::health(options)?;
-    let governors = settings::governors(global, options)?;
-    let source = DocumentSource::new(global, options)?;
+    let facts = NodeFacts::new(options.identity.clone());
+    let state = settings::state(global)?;
+    let governors = settings::governors(options, state.as_ref(), &facts)?;
+    let source = DocumentSource::new(options, state.as_ref())?;
     let root = DirectoryRoot::open(&options.root, Some(signals.clone())).map_err(|error| unusable(options, &error))?;
     let told = Arc::new(Told::new(output, options.notify.clone().map(Notifications::named)));
     let (sources, limits) = (settings::sources(options), settings::fetch_limits(global, options));
@@ -57,7 +59,6 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
         sources,
         limits: toehold_specsign::Limits::default(),
     };
-    let facts = NodeFacts::new(options.identity.clone());
     Apply { reconciler, source, facts, told, signals }.run(options).await
 }
 

@@ -77,15 +77,18 @@ pub(super) fn health(options: &ApplySpec) -> Result<HealthCommand, Failure> {
     }
 }
 
+/// The state directory, where there is one.
+pub(super) fn state(global: &Global) -> Result<Option<State>, Failure> {
+    match State::open(&state_directory(global)?, NoPassphrase) {
+        Ok(state) => Ok(Some(state)),
+        Err(StateError::NotInitialised { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Slots in the store, where there is one.
-pub(super) fn governors(global: &Global, options: &ApplySpec) -> Result<NodeGovernors, Failure> {
-    use toehold_specsign::Facts as _;
-    let state = match State::open(&state_directory(global)?, NoPassphrase) {
-        Ok(state) => state,
-        Err(StateError::NotInitialised { .. }) => return Ok(NodeGovernors::None(NoGovernors)),
-        Err(error) => return Err(error.into()),
-    };
-    let facts = NodeFacts::new(options.identity.clone());
+pub(super) fn governors(options: &ApplySpec, state: Option<&State>, facts: &NodeFacts) -> Result<NodeGovernors, Failure> {
+    let Some(state) = state else { return Ok(NodeGovernors::None(NoGovernors)) };
     let holder = facts.identity().map_err(|error| Failure::new(error.0))?.to_owned();
     Ok(NodeGovernors::Store(Box::new(StoreGovernors {
         store: state.store().clone(),
