@@ -209,7 +209,13 @@ impl AgentDirectory {
         let taken = FileLock::take(path.clone()).map_err(private::io_error("locking", &path))?;
         let lock = taken.ok_or_else(|| AgentError::Busy { directory: self.path.clone() })?;
         for name in [IDENTITY, MEMBERSHIP, KEYRING, ATTEMPT, UNCONFIRMED] {
-            private::sweep_beside(&self.path.join(name))?;
+            let path = self.path.join(name);
+            private::sweep_beside(&path)?;
+            // What could not be replaced later is said before anything is sent.
+            match private::check_file(&path) {
+                Err(error) if !error.is_absent() => return Err(error.into()),
+                _ => {}
+            }
         }
         Ok(AgentLock { _lock: Arc::new(lock) })
     }

@@ -131,6 +131,8 @@ impl AgentError {
             return Self::Lost { endpoint, doing, source: Box::new(status) };
         }
         match status.code() {
+            // What tonic says of a message over the limit, before it is read.
+            tonic::Code::OutOfRange => Self::Unexpected { endpoint, what: "sent a message that is larger than any that is read" },
             tonic::Code::Ok | tonic::Code::Cancelled => Self::Lost { endpoint, doing, source: Box::new(status) },
             code => Self::Refused { endpoint, doing, message: status.message().to_owned(), code },
         }

@@ -282,7 +282,8 @@ pub(super) async fn ping(global: &Global, options: &AgentPing, output: Output, m
     Ok(Exit::Done)
 }
 
-struct Pinged {
+/// What a ping has shown.
+pub(super) struct Pinged {
     membership: Membership,
     whoami: Whoami,
     gateway_pin: String,
@@ -293,7 +294,11 @@ struct Pinged {
     pins_saved: bool,
 }
 
-async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Pinged, AgentError> {
+/// Authenticates, saves and acknowledges new pins, and pings.
+///
+/// # Errors
+/// [`AgentError`].
+pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Pinged, AgentError> {
     let mut rng = UnwrapErr(SysRng);
     if directory.attempt()?.is_some() {
         let lock = directory.lock()?;

@@ -28,6 +28,9 @@ pub fn shows_every_host_managed(arguments: &[&str], hosts: usize) {
             assert_eq!(row[fact], true, "{fact}: {row}");
         }
     }
+    for fact in ["joined", "ping_answered", "replay_refused"] {
+        assert_eq!(last["join"][fact], true, "{fact}: {last}");
+    }
     // It leaves nothing: no state of the user's own, no files of its hosts.
     assert!(!toehold.state().exists());
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);

@@ -1,6 +1,7 @@
 //! `toehold demo`: the main jobs on hosts of its own, with nothing to install or configure.
 
 mod hosts;
+mod joining;
 mod operator;
 mod rotation;
 
@@ -109,6 +110,11 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     for host in hosts {
         host.stop().await;
     }
+    let mut act = None;
+    if !context.signals.came() {
+        output.text(format_args!("\nAnd a machine joins a gateway:"));
+        act = Some(joining::play(&context, &scratch.0, output).await?);
+    }
 
     let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
     let mut lines = vec![
@@ -136,6 +142,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     ));
     let found = json!({
         "event": "done",
+        "join": act.as_ref().map(joining::Act::document),
         "hosts": rows.iter().map(|row| json!({
             "account": row.account,
             "milliseconds": milliseconds(row.took),
@@ -147,13 +154,13 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
             "foreign_lines_untouched": row.foreign_kept,
         })).collect::<Vec<_>>(),
     });
-    if good == usize::from(options.hosts) {
+    if good == usize::from(options.hosts) && act.as_ref().is_some_and(joining::Act::is_good) {
         output.document(&found);
         Ok(Exit::Done)
     } else if context.signals.came() {
         Err(Failure::new("interrupted").with(found))
     } else {
-        Err(Failure::new("not every host came out as it should").with(found))
+        Err(Failure::new("not everything came out as it should").with(found))
     }
 }
 

@@ -1,0 +1,71 @@
+//! `agent join --local`: the operator's command, whose token nobody sees.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use support::Toehold;
+use support::gateway::Gateway;
+use support::machine::agents;
+
+fn tokens(operator: &Toehold) -> Vec<Value> {
+    operator.run(["--json", "token", "ls"]).ends(0).json()["tokens"].as_array().unwrap().clone()
+}
+
+#[test]
+fn it_joins_with_a_token_of_its_own_which_is_then_revoked() {
+    let operator = Toehold::new();
+    let nothing = operator.run(["agent", "join", "--local"]).ends(1);
+    assert!(nothing.stderr.contains("no gateway key yet"), "{}", nothing.stderr);
+    let gateway = Gateway::start(&operator, &[]);
+    let endpoint = gateway.address.to_string();
+    let joined =
+        operator.run(["--json", "agent", "join", "--local", "--endpoint", &endpoint, "--role", "gateway-host"]).ends(0).json();
+    assert_eq!(joined["role"], "gateway-host");
+    let made = tokens(&operator);
+    assert_eq!((made.len(), &made[0]["state"], &made[0]["uses_taken"]), (1, &"revoked".into(), &1.into()));
+    assert_eq!(agents(&operator)[0]["id"], joined["id"]);
+    operator.run(["agent", "ping"]).ends(0);
+    // Again: it has joined, and no further token is made.
+    let again = operator.run(["--json", "agent", "join", "--local", "--endpoint", &endpoint]).ends(0).json();
+    assert_eq!((again["already"].as_bool(), tokens(&operator).len()), (Some(true), 1));
+    let anew = operator.run(["--json", "agent", "join", "--local", "--endpoint", &endpoint, "--rejoin"]).ends(0).json();
+    assert_eq!((&anew["id"], &anew["already"]), (&joined["id"], &false.into()));
+    assert!(tokens(&operator).iter().all(|token| token["state"] == "revoked"));
+    operator.run(["agent", "ping"]).ends(0);
+}
+
+#[test]
+fn the_token_is_revoked_also_when_it_is_interrupted_or_fails() {
+    let operator = Toehold::new();
+    drop(Gateway::start(&operator, &[]));
+    // Somebody who accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = silent.local_addr().unwrap().to_string();
+    let mut command = operator.command(["--json", "agent", "join", "--local", "--endpoint", &endpoint, "--login-timeout", "1h"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (held, _) = silent.accept().unwrap();
+    assert_eq!(tokens(&operator)[0]["state"], "open");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let interrupted = Toehold::wait(child).ends(1);
+    assert!(interrupted.stderr.contains("interrupted"), "{}", interrupted.stderr);
+    assert_eq!(tokens(&operator)[0]["state"], "revoked");
+    drop(held);
+    drop(silent);
+
+    let failed = operator.run(["agent", "join", "--local", "--endpoint", &endpoint]).ends(1);
+    assert!(failed.stderr.contains("cannot be reached"), "{}", failed.stderr);
+    let made = tokens(&operator);
+    assert!(made.len() == 2 && made.iter().all(|token| token["state"] == "revoked"), "{made:?}");
+    assert!(agents(&operator).is_empty());
+}
