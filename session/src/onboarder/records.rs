@@ -168,10 +168,13 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
         let mut conflicts = 0;
         loop {
             let Some(mut rotation) = Stored::<RotationRecord>::read(&self.store, &key).await? else { return Ok(()) };
-            if rotation.body.phase.is_closed() || rotation.body.joined.contains(account) {
+            if rotation.body.phase.is_closed() {
                 return Ok(());
             }
-            rotation.body.joined.push(account.clone());
+            // Written also where the account is named already: what its leader knows of it is of an earlier session.
+            if !rotation.body.joined.contains(account) {
+                rotation.body.joined.push(account.clone());
+            }
             match rotation.save(&self.store).await {
                 Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
                 other => return other,
