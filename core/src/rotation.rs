@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Account, Route};
 use crate::host::ManagedKey;
 use crate::id::SessionId;
+use crate::master_key::MasterKeyRecord;
 use crate::public_key::PublicKey;
 use crate::record::Record;
 use crate::store::{Key, KeyError};
@@ -104,6 +105,10 @@ pub struct RotationRecord {
     pub old: PublicKey,
     /// The key that is to be current.
     pub new: PublicKey,
+    /// The new key with its private half, sealed, from the write that begins the rotation until its leader has given it a place of
+    /// its own, `masterkey/<fingerprint>`: so there is never one without the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_key: Option<Box<MasterKeyRecord>>,
     /// Where it stands.
     pub phase: RotationPhase,
     /// How it goes about it.

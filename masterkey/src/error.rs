@@ -49,6 +49,9 @@ pub enum RotationError {
         /// Why not.
         reason: String,
     },
+    /// No host is under management: none could prove a new key, and none has the old one.
+    #[error("no host is managed, so there is none that could prove a new master key, and none that needs one")]
+    NoHosts,
     /// No host is labelled or tagged so.
     #[error("no host has the label or tag {0}, by which the first hosts were to be chosen")]
     NoCanary(String),
@@ -61,6 +64,24 @@ pub enum RotationError {
     /// The new key could not be sealed.
     #[error("the new key could not be sealed: {0}")]
     Sealing(String),
+    /// Something failed in the middle of a rotation: it stands as far as it had come. Resume it, or roll it back.
+    #[error("rotation {number} is not finished")]
+    Unfinished {
+        /// Its number.
+        number: u64,
+        /// What failed.
+        #[source]
+        source: Box<RotationError>,
+    },
+    /// The store failed while a rotation was being begun or taken up, so that nobody knows whether it was. No host was touched.
+    #[error("it is not known whether rotation {number} is under way")]
+    InDoubt {
+        /// Its number.
+        number: u64,
+        /// What the store said.
+        #[source]
+        source: StoreError,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

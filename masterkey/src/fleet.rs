@@ -130,8 +130,8 @@ impl View {
             (Some(reason), OnUnreachable::Defer) => FleetStep::Stop(reason),
             (None, _) if self.to_prepare > 0 => FleetStep::Lead(Goal::Prepare),
             (None, _) if self.phase == RotationPhase::Installing => FleetStep::Enter(RotationPhase::Proving),
-            // What no host has proven is not called current. A fleet without hosts can lose nobody.
-            (None, _) if self.proven == 0 && self.hosts > 0 => FleetStep::TurnBack(Reason::NoneProven),
+            // What no host has proven is not called current, also where the last host has been taken off the list meanwhile.
+            (None, _) if self.proven == 0 => FleetStep::TurnBack(Reason::NoneProven),
             (None, _) => FleetStep::Enter(RotationPhase::Switching),
         }
     }
@@ -157,6 +157,7 @@ impl View {
         if self.current_is_new {
             if self.to_prepare > 0 {
                 FleetStep::Lead(Goal::Prepare)
+            // Without hosts nobody is lost, and the old key was proven when it was current.
             } else if self.proven == 0 && self.hosts > 0 {
                 FleetStep::Stop(Reason::NoneProven)
             } else {

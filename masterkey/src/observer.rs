@@ -1,5 +1,6 @@
 //! What a run tells while it runs, and what it is told.
 
+use std::future::Future;
 use std::time::Duration;
 
 use toehold_core::{Account, HostPhase, RotationPhase};
@@ -64,6 +65,12 @@ pub trait Observer: Send + Sync {
     fn is_leaving(&self) -> bool {
         false
     }
+
+    /// Ends when [`Observer::is_leaving`] becomes true, so that a wait of hours can be left at once. One that never ends costs
+    /// the time until the lead is renewed next, a third of [`Pace::lively`](crate::Pace::lively).
+    fn wants_out(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Watches nothing.
@@ -81,5 +88,9 @@ impl<O: Observer + ?Sized> Observer for &O {
 
     fn is_leaving(&self) -> bool {
         (**self).is_leaving()
+    }
+
+    fn wants_out(&self) -> impl Future<Output = ()> + Send {
+        (**self).wants_out()
     }
 }

@@ -63,6 +63,8 @@ pub struct HostOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SettleOutcome {
+    /// How many hosts there are, settled or not.
+    pub managed: usize,
     /// Every host that was not settled, in the order of their accounts.
     pub hosts: Vec<HostOutcome>,
     /// The retired keys whose private halves the store has let go of, since no host can need them.

@@ -145,6 +145,7 @@ fn finish(lab: &Lab, watch: &mut Watch, case: Case, then: Then, when: &str) {
     }
     let Some(rotation) = lab.rotation() else {
         assert_eq!(lab.current(), old, "{when}");
+        assert_eq!(lab.keys().len(), 1, "{when}: a key without a rotation");
         return;
     };
     if then == Then::RollBack && outcome.is_some() {
@@ -161,13 +162,7 @@ fn finish(lab: &Lab, watch: &mut Watch, case: Case, then: Then, when: &str) {
     if !late {
         lab.assert_tidy(when);
     }
-    assert_eq!(lab.keys().len(), 1 + strays(lab, &rotation), "{when}: a key is held that nobody needs");
-}
-
-/// Sealed keys of runs that died before they had a rotation: no host knows of them, and nothing says so.
-fn strays(lab: &Lab, rotation: &toehold_core::RotationRecord) -> usize {
-    let keys = lab.keys();
-    keys.iter().filter(|key| ![&rotation.old, &rotation.new].contains(&&key.public_key)).count()
+    assert_eq!(lab.keys().len(), 1, "{when}: a key is held that nobody needs");
 }
 
 /// Runs all of them, and says at the end which ones went wrong.

@@ -11,9 +11,7 @@ mod support;
 
 use support::{FOREIGN, Lab, Standing, Watch, account, rng, stepped, taking_over, watched};
 use toehold_core::testing::{Call, CallKind, ExpiryTime, Moment, block_on, sample_public_key};
-use toehold_core::{
-    Clock as _, HostPhase, MasterKeyRecord, OnUnreachable, PublicKey, RotationPhase, RotationRecord, Settled, Store as _, Stored,
-};
+use toehold_core::{Clock as _, HostPhase, MasterKeyRecord, OnUnreachable, PublicKey, RotationPhase, Store as _, Stored};
 use toehold_keygen::AuthorizedKeys;
 use toehold_keygen::authorized_keys::Digest;
 use toehold_masterkey::guard::{Violation, Write};
@@ -410,53 +408,6 @@ fn r10_a_key_without_a_durable_copy_that_opens_is_not_rotated() {
     drop(stepped(&lab.world, rotator.rotate(lab.request(), &mut rng, &NoObserver), |_| {
         assert!(lab.file(&account) == before || lab.keys().len() == 2 || lab.current() != lab.first);
     }));
-}
-
-#[test]
-fn r11_a_host_that_comes_while_a_rotation_runs_ends_with_exactly_its_keys() {
-    let mut lab = Lab::new(2);
-    let late = account("deploy@late.example.net");
-    lab.world.fleet().add_host(&late);
-    lab.world.fleet().set_authorized_keys(&late, format!("{} toehold-master\n", lab.first));
-    lab.accounts.push(late.clone());
-    let calls = {
-        let lab = Lab::new(2);
-        lab.rotate_well();
-        lab.world.faults().calls()
-    };
-    for at in (20..calls).step_by(9) {
-        let mut lab = Lab::new(2);
-        lab.world.fleet().add_host(&late);
-        lab.world.fleet().set_authorized_keys(&late, format!("{} toehold-master\n", lab.first));
-        let old = lab.first.clone();
-        let rotator = lab.rotator();
-        let mut rng = rng(1);
-        let mut joined = false;
-        let outcome = stepped(&lab.world, rotator.rotate(lab.request(), &mut rng, &NoObserver), |number| {
-            let Some(rotation) = lab.rotation().filter(|_| number == at && !joined) else { return };
-            if rotation.phase.is_closed() {
-                return;
-            }
-            joined = true;
-            // As a session does that has committed with the old key: its host, then the joining.
-            lab.record(&late);
-            lab.change_host(&late, |host| {
-                host.keys[0].public_key = old.clone();
-                host.settled = Some(Settled { generation: 0, fingerprint: old.fingerprint() });
-            });
-            let key = RotationRecord::key(1).unwrap();
-            let mut stored = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
-            stored.body.joined.push(late.clone());
-            block_on(stored.save(lab.world.memory())).unwrap();
-        });
-        let outcome = outcome.unwrap().unwrap();
-        assert_eq!(outcome.end, End::Done, "joined at call {at}: {:?}", outcome.reason);
-        if joined {
-            lab.accounts.push(late.clone());
-        }
-        lab.assert_settled_on(&outcome.rotation.new, &format!("joined at call {at}"));
-        assert_eq!(lab.keys().len(), 1, "joined at call {at}");
-    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn rotation(phase: RotationPhase) -> RotationRecord {
         number: 8,
         old: master_key(),
         new: sample_public_key("ssh-ed25519", "the next master key"),
+        sealed_key: None,
         phase,
         policy: RotationPolicy {
             on_unreachable: OnUnreachable::Abort,
@@ -73,6 +74,20 @@ fn r11_a_host_that_got_a_key_that_is_current_no_more_is_not_settled() {
     let key = RotationRecord::key(8).unwrap();
     let joined = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap().unwrap();
     assert_eq!(joined.body.joined, std::slice::from_ref(&lab.account));
+}
+
+#[test]
+fn r11_a_session_of_an_account_that_has_joined_before_makes_the_leader_look_again() {
+    let lab = lab(Some(RotationPhase::Retiring), Settled { generation: 7, fingerprint: master_key().fingerprint() });
+    let read =
+        || block_on(Stored::<RotationRecord>::read(lab.world.memory(), &RotationRecord::key(8).unwrap())).unwrap().unwrap();
+    let mut earlier = read();
+    earlier.body.joined.push(lab.account.clone());
+    block_on(earlier.save(lab.world.memory())).unwrap();
+    lab.onboard_well();
+    let joined = read();
+    assert_eq!(joined.body.joined, std::slice::from_ref(&lab.account));
+    assert!(joined.revision > earlier.revision, "whoever has listed the hosts before the session ended does not hear of it");
 }
 
 /// Onboards the same host again, under a key that is `current` or not, after it was settled on `settled`.

@@ -21,6 +21,7 @@ use crate::host::Goal;
 use crate::observer::{Observer, Progress};
 use crate::outcome::{End, Outcome};
 use crate::vault::KeyVault;
+use crate::wait::within;
 
 /// What one run over a rotation holds.
 struct Run<'a, 'r, R, O> {
@@ -53,21 +54,33 @@ impl<R, O: Observer> Run<'_, '_, R, O> {
 
     fn outcome(&self, end: End, reason: Option<String>) -> Outcome {
         let hosts = self.members.0.values().map(super::members::Member::outcome).collect();
-        let rotation = self.lead.record.body.clone();
+        let rotation = RotationRecord { sealed_key: None, ..self.lead.record.body.clone() };
         let reason = reason.or_else(|| rotation.reason.clone());
         Outcome { end, rotation, hosts, reason }
     }
 }
 
 impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, T, A, V> {
-    /// Leads the fleet until the rotation has ended, stands still, or is somebody else's.
+    /// Leads the fleet until the rotation has ended, stands still, or is somebody else's. A failure leaves the rotation open.
     pub(super) async fn run<R: CryptoRng + Send, O: Observer>(
         &self,
         lead: Lead,
         rng: &mut R,
         observer: &O,
     ) -> Result<Outcome, RotationError> {
+        let number = lead.record.body.number;
+        let outcome = self.lead(lead, rng, observer).await;
+        outcome.map_err(|source| RotationError::Unfinished { number, source: Box::new(source) })
+    }
+
+    async fn lead<R: CryptoRng + Send, O: Observer>(
+        &self,
+        lead: Lead,
+        rng: &mut R,
+        observer: &O,
+    ) -> Result<Outcome, RotationError> {
         let record = &lead.record.body;
+        self.keep_new_key(record).await?;
         let backward = record.phase == RotationPhase::RollingBack;
         let (old, new) = (record.old.fingerprint(), record.new.fingerprint());
         let (arriving, leaving) = if backward { (old, new) } else { (new, old) };
@@ -98,8 +111,10 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         &self,
         run: &mut Run<'_, '_, R, O>,
     ) -> Result<Option<Outcome>, RotationError> {
-        let step = self.next(run);
-        match step {
+        if run.lead.joined {
+            self.list(run).await?;
+        }
+        match self.next(run) {
             FleetStep::Enter(phase) => self.enter(run, phase).await,
             FleetStep::Lead(goal) => self.lead_wave(run, goal).await,
             FleetStep::Switch => self.pass_the_barrier(run).await,
@@ -119,10 +134,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             }
             FleetStep::AwaitGrace => self.await_grace(run).await,
             FleetStep::TurnBack(reason) => self.turn_back(run, reason).await,
-            FleetStep::Stop(reason) => {
-                let words = words(reason, &run.members);
-                self.rest(run, End::Stopped, Some(words)).await.map(Some)
-            }
+            FleetStep::Stop(reason) => self.stop(run, reason).await,
             FleetStep::End => Ok(Some(run.outcome(End::LetGo, None))),
         }
     }
@@ -138,6 +150,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
 
     /// Takes in which hosts there are by now.
     async fn list<R, O: Observer>(&self, run: &mut Run<'_, '_, R, O>) -> Result<(), RotationError> {
+        run.lead.joined = false;
         let mut hosts = Vec::new();
         // One that cannot be read may be any host: without it nothing is known to be everywhere.
         for host in Stored::<HostRecord>::list(&self.store, &HostRecord::prefix()).await? {
@@ -185,10 +198,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         };
         match self.save(&mut run.lead, change).await? {
             Saved::Yes => {}
-            Saved::Joined => {
-                self.list(run).await?;
-                return Ok(None);
-            }
+            Saved::Joined => return Ok(None),
             Saved::LetGo => return Ok(Some(run.outcome(End::LetGo, None))),
         }
         run.tell_phase();
@@ -245,10 +255,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let current = self.current().await?;
         match self.save(&mut run.lead, |_| {}).await? {
             Saved::Yes => {}
-            Saved::Joined => {
-                self.list(run).await?;
-                return Ok(None);
-            }
+            Saved::Joined => return Ok(None),
             Saved::LetGo => return Ok(Some(run.outcome(End::LetGo, None))),
         }
         let toward = run.toward().fingerprint();
@@ -270,13 +277,19 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             return self.rest(run, End::Grace, None).await.map(Some);
         }
         while self.timer.now() < end {
-            if run.observer.is_leaving() {
+            let beat = self.next_beat(&run.lead).min(end);
+            if run.observer.is_leaving() || within(run.observer.wants_out(), self.timer.sleep_until(beat)).await.is_some() {
                 return self.rest(run, End::Grace, None).await.map(Some);
             }
-            let beat = self.timer.now().saturating_add((self.pace.lively / 3).max(Duration::from_secs(1)));
-            self.timer.sleep_until(beat.min(end)).await;
             if self.beat(&mut run.lead).await? == Saved::LetGo {
                 return Ok(Some(run.outcome(End::LetGo, None)));
+            }
+            if run.lead.joined {
+                // A host that came in with the old key is not left for the end of the grace.
+                self.list(run).await?;
+                if self.next(run) != FleetStep::AwaitGrace {
+                    return Ok(None);
+                }
             }
         }
         Ok(None)
@@ -301,6 +314,23 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         run.members.turn_back(&toward);
         run.tell_phase();
         Ok(None)
+    }
+
+    /// Stands still, unless somebody has joined: a session that put a key on a host while this run looked at it explains what
+    /// went wrong there, and the host is seen anew.
+    async fn stop<R: CryptoRng + Send, O: Observer>(
+        &self,
+        run: &mut Run<'_, '_, R, O>,
+        reason: Reason,
+    ) -> Result<Option<Outcome>, RotationError> {
+        match self.save(&mut run.lead, |_| {}).await? {
+            Saved::Joined => Ok(None),
+            Saved::LetGo => Ok(Some(run.outcome(End::LetGo, None))),
+            Saved::Yes => {
+                let words = words(reason, &run.members);
+                self.rest(run, End::Stopped, Some(words)).await.map(Some)
+            }
+        }
     }
 
     /// Leaves the rotation open, and says so.
@@ -335,6 +365,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 return Ok(committing);
             }
             self.timer.sleep_until(now.saturating_add(Duration::from_secs(1)).min(patience)).await;
+            // Whether somebody else has the lead by now, the next write tells.
+            self.beat(&mut run.lead).await?;
         }
     }
 
@@ -358,6 +390,7 @@ fn words(reason: Reason, members: &Members) -> String {
         Reason::HostFailed => first,
         Reason::CanaryFailed => format!("one of the first hosts failed: {first}"),
         Reason::TooManyFailures => format!("{} hosts failed, more than may; the first: {first}", failed.len()),
+        Reason::NoneProven if members.0.is_empty() => "no host is managed any more that could prove the key".to_owned(),
         Reason::NoneProven => format!("no host has proven the key; {first}"),
         Reason::OldKeyLeft => format!("{} hosts may still take the old key; the first: {first}", failed.len()),
     }

@@ -42,7 +42,7 @@ pub(super) struct Errand<'a, 'r, R, O> {
     pub(super) provisional: Duration,
     /// Whether nobody else can have written in this rotation.
     pub(super) fresh: bool,
-    /// Whether a host that this rotation has not touched is where it is to be.
+    /// Whether a host that was settled before and that this rotation has not touched is where it is to be.
     pub(super) touched_only: bool,
     pub(super) rng: &'a SharedRng<'r, R>,
     pub(super) observer: &'a O,
@@ -99,15 +99,18 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         account: &Account,
         member: &mut Member,
     ) -> HostVerdict {
-        match member.journal.claim(&self.store, &self.timer, !errand.touched_only).await {
+        // A host that an earlier rotation has left behind is owed until it was seen settled: it is visited, whatever became of it
+        // in this one.
+        let touched_only = errand.touched_only && member.quiet;
+        match member.journal.claim(&self.store, &self.timer, !touched_only).await {
             Ok(()) => {}
             Err(NoPass::Fenced) => return HostVerdict::Fenced,
             Err(NoPass::Store(why)) => return HostVerdict::Failed(why),
         }
         let Some(arriving) = errand.public.first() else { return HostVerdict::Failed("there is no key".to_owned()) };
         let settled = Settled { generation: errand.number, fingerprint: arriving.fingerprint() };
-        if errand.touched_only && member.journal.phase() == HostPhase::Untouched {
-            return self.untouched(account, member, errand, settled).await;
+        if touched_only && member.journal.phase() == HostPhase::Untouched {
+            return self.untouched(&member.host, errand, settled).await;
         }
         if errand.goal != Goal::Prepare && member.host.settled == Some(settled) {
             return HostVerdict::Reached;
@@ -133,7 +136,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             HostVerdict::Reached => match errand.goal {
                 Goal::Prepare => (HostPhase::Proven, HostVerdict::Reached),
                 Goal::Soften => (HostPhase::Softened, HostVerdict::Reached),
-                Goal::Remove => match self.record_settled(account, &errand.public, settled, knows_expiry).await {
+                Goal::Remove => match self.record_settled(&member.host, &errand.public, settled, knows_expiry).await {
                     Ok(()) => (HostPhase::Settled, HostVerdict::Reached),
                     Err(error) => return HostVerdict::Failed(describe(&error)),
                 },
@@ -142,11 +145,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         // On the way back a host that was begun and not changed is visited for what may lie about there; if it is away, it
         // owes nothing.
         if let HostVerdict::Failed(why) = &verdict
-            && errand.touched_only
+            && touched_only
             && member.journal.phase() == HostPhase::Begun
         {
             errand.observer.progress(Progress::Warning(format!("{account} was not looked at again: {why}")));
-            return self.untouched(account, member, errand, settled).await;
+            return self.untouched(&member.host, errand, settled).await;
         }
         let reason = if let HostVerdict::Failed(why) = &verdict { Some(why.as_str()) } else { None };
         match member.journal.note(&self.store, &self.timer, phase, reason).await {
@@ -160,19 +163,10 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         }
     }
 
-    /// A host to which nothing was written is as it was before: whoever writes to one has its journal first, and nobody can any
-    /// more.
-    async fn untouched<R, O>(
-        &self,
-        account: &Account,
-        member: &Member,
-        errand: &Errand<'_, '_, R, O>,
-        settled: Settled,
-    ) -> HostVerdict {
-        if !member.quiet {
-            return HostVerdict::Reached;
-        }
-        match self.record_settled(account, &errand.public, settled, true).await {
+    /// A host that was settled before, and to which nothing was written since, is as it was: whoever writes to one has its journal
+    /// first, and nobody can any more.
+    async fn untouched<R, O>(&self, host: &HostRecord, errand: &Errand<'_, '_, R, O>, settled: Settled) -> HostVerdict {
+        match self.record_settled(host, &errand.public, settled, true).await {
             Ok(()) => HostVerdict::Reached,
             Err(error) => HostVerdict::Failed(describe(&error)),
         }
@@ -327,20 +321,24 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         matches!(Stored::<KnownHost>::read(&self.store, &key).await, Ok(Some(known)) if known.body.host_key == *ours)
     }
 
-    /// Writes into the host's own record which master key it holds, alone.
+    /// Writes into the host's own record which master key it holds, alone; not where a session has brought it in once more since
+    /// it was `seen`: what that has put there is seen next.
     async fn record_settled(
         &self,
-        account: &Account,
+        seen: &HostRecord,
         keys: &[PublicKey],
         settled: Settled,
         knows_expiry: bool,
     ) -> Result<(), StoreError> {
-        let key = HostRecord::key(account)?;
+        let key = HostRecord::key(&seen.route.account)?;
         let Some(arriving) = keys.get(ARRIVING) else { return Ok(()) };
         let mut conflicts = 0;
         loop {
             // A host that was taken off the list meanwhile has nothing to be written.
             let Some(mut host) = Stored::<HostRecord>::read(&self.store, &key).await? else { return Ok(()) };
+            if host.body.session != seen.session {
+                return Ok(());
+            }
             for line in &mut host.body.keys {
                 if line.role == KeyRole::Master && keys.contains(&line.public_key) {
                     line.public_key = arriving.clone();

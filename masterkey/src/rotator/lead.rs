@@ -1,9 +1,11 @@
 //! Having the lead of a rotation: getting it, keeping it, and what is done when it ends.
 
+use std::time::Duration;
+
 use rand_core::CryptoRng;
 use toehold_core::{
     AuditEvent, AuditSink, Connector, CurrentMasterKey, Fingerprint, HostRecord, MasterKeyRecord, RetiredKey, RotationPhase,
-    RotationRecord, Store, StoreError, Stored, Timer,
+    RotationRecord, Store, StoreError, Stored, Timer, Timestamp,
 };
 use toehold_keygen::KeyPair;
 
@@ -21,6 +23,14 @@ pub(super) struct Lead {
     pub(super) record: Stored<RotationRecord>,
     /// Whether this run has begun the rotation, so that nobody else can have written for it.
     pub(super) fresh: bool,
+    /// Whether somebody has joined since the hosts were listed.
+    pub(super) joined: bool,
+}
+
+impl Lead {
+    pub(super) fn new(record: Stored<RotationRecord>, fresh: bool) -> Self {
+        Self { record, fresh, joined: false }
+    }
 }
 
 /// What became of a write of the rotation's record.
@@ -28,7 +38,7 @@ pub(super) struct Lead {
 pub(super) enum Saved {
     /// It is written.
     Yes,
-    /// Somebody has joined since it was last read; nothing is written, and the record is read anew.
+    /// Somebody has joined since it was last read; nothing is written, the record is read anew, and [`Lead::joined`] says so.
     Joined,
     /// Somebody else has the lead.
     LetGo,
@@ -65,19 +75,23 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         }
         let old = self.key_record(current.body.fingerprint).await?.body;
         self.open_key(&old)?;
-        if let Some(canary) = &request.policy.canary {
-            let hosts = Stored::<HostRecord>::list(&self.store, &HostRecord::prefix()).await?;
-            if !hosts.iter().flatten().any(|host| is_canary(&host.body, canary)) {
-                return Err(RotationError::NoCanary(canary.clone()));
-            }
+        let hosts = Stored::<HostRecord>::list(&self.store, &HostRecord::prefix()).await?;
+        if hosts.is_empty() {
+            return Err(RotationError::NoHosts);
+        }
+        if let Some(canary) = &request.policy.canary
+            && !hosts.iter().flatten().any(|host| is_canary(&host.body, canary))
+        {
+            return Err(RotationError::NoCanary(canary.clone()));
         }
         let number = current.body.generation.saturating_add(1);
-        let new = self.make_key(&request, number, rng).await?;
+        let new = self.make_key(&request, number, rng)?;
         let now = self.timer.now();
         let record = RotationRecord {
             number,
             old: old.public_key,
-            new: new.body.public_key.clone(),
+            new: new.public_key.clone(),
+            sealed_key: Some(Box::new(new)),
             phase: RotationPhase::Planned,
             policy: request.policy,
             operator: request.operator,
@@ -95,29 +109,25 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let error = match Stored::create(&self.store, key.clone(), record.clone()).await {
             Ok(record) => {
                 self.audit_rotation("rotation.begun", &record.body, &crate::NoObserver).await;
-                return Ok(Lead { record, fresh: true });
+                return Ok(Lead::new(record, true));
             }
             Err(error) => error,
         };
         match Stored::<RotationRecord>::read(&self.store, &key).await {
             // The write has taken place all the same.
-            Ok(Some(stored)) if stored.body == record => Ok(Lead { record: stored, fresh: true }),
-            Ok(found) => {
-                // No host knows of the key; a failure to drop it leaves a sealed key that nobody uses.
-                drop(self.store.delete(&new.key, new.revision).await);
-                Err(found.map_or(RotationError::Store(error), |found| already_open(&found.body)))
-            }
-            Err(_) => Err(error.into()),
+            Ok(Some(stored)) if stored.body == record => Ok(Lead::new(stored, true)),
+            Ok(found) => Err(found.map_or(RotationError::Store(error), |found| already_open(&found.body))),
+            Err(_) => Err(RotationError::InDoubt { number, source: error }),
         }
     }
 
-    /// Makes the new key and keeps it, sealed; what was sealed is opened once, for a copy that does not open is none.
-    async fn make_key<R: CryptoRng + Send>(
+    /// Makes the new key and seals it; what was sealed is opened once, for a copy that does not open is none.
+    fn make_key<R: CryptoRng + Send>(
         &self,
         request: &RotationRequest,
         generation: u64,
         rng: &mut R,
-    ) -> Result<Stored<MasterKeyRecord>, RotationError> {
+    ) -> Result<MasterKeyRecord, RotationError> {
         let pair = KeyPair::generate(rng, request.algorithm)?;
         let fingerprint = pair.public_key().fingerprint();
         let sealed = self.vault.seal(fingerprint, &pair.to_openssh(&request.comment)?).map_err(RotationError::Sealing)?;
@@ -129,7 +139,23 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             generation,
         };
         self.open_key(&record)?;
-        Ok(Stored::create(&self.store, MasterKeyRecord::key(&fingerprint)?, record).await?)
+        Ok(record)
+    }
+
+    /// Gives the new key a place of its own where the rotation's record still holds it, before anybody logs in with it. The next
+    /// write of that record leaves it out.
+    pub(super) async fn keep_new_key(&self, record: &RotationRecord) -> Result<(), RotationError> {
+        let Some(new) = &record.sealed_key else { return Ok(()) };
+        let key = MasterKeyRecord::key(&record.new.fingerprint())?;
+        let mut conflicts = 0;
+        while Stored::<MasterKeyRecord>::read(&self.store, &key).await?.is_none() {
+            match Stored::create(&self.store, key.clone(), (**new).clone()).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lead of the rotation that is open.
@@ -160,11 +186,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             match record.save(&self.store).await {
                 Ok(()) => {
                     self.audit_rotation("rotation.taken_up", &record.body, &crate::NoObserver).await;
-                    return Ok(Lead { record, fresh: false });
+                    return Ok(Lead::new(record, false));
                 }
                 // Whether it was written is found out by reading.
                 Err(error) => match self.open_rotation().await?.1 {
-                    Some(latest) if latest.body.run == run => return Ok(Lead { record: latest, fresh: false }),
+                    Some(latest) if latest.body.run == run => return Ok(Lead::new(latest, false)),
                     _ if matches!(error, StoreError::Conflict { .. }) => {}
                     _ => return Err(error.into()),
                 },
@@ -181,6 +207,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
     ) -> Result<Saved, RotationError> {
         let mut next = lead.record.clone();
         next.body.seen_at = self.timer.now();
+        // It has its own place since this run began.
+        next.body.sealed_key = None;
         change(&mut next.body);
         let mut tries = 0;
         loop {
@@ -201,6 +229,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 }
                 Some(latest) if latest.revision != lead.record.revision => {
                     lead.record = latest;
+                    lead.joined = true;
                     return Ok(Saved::Joined);
                 }
                 // A conflict for nothing.
@@ -224,7 +253,14 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         }
     }
 
-    /// Writes that the lead is alive, a few times in the span after which it would count as dead.
+    /// When the lead is to say next that it is alive: a few times in the span after which it would count as dead.
+    pub(super) fn next_beat(&self, lead: &Lead) -> Timestamp {
+        let now = self.timer.now();
+        let beat = lead.record.body.seen_at.saturating_add(self.pace.lively / 3);
+        beat.max(now.saturating_add(Duration::from_secs(1)))
+    }
+
+    /// Writes that the lead is alive, where that is due.
     pub(super) async fn beat(&self, lead: &mut Lead) -> Result<Saved, RotationError> {
         let since = self.timer.now().saturating_since(lead.record.body.seen_at);
         if since < self.pace.lively / 3 { Ok(Saved::Yes) } else { self.save_anyway(lead, |_| {}).await }

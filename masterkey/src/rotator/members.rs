@@ -86,18 +86,18 @@ impl Members {
         for host in hosts {
             let host = host.body;
             let account = host.route.account.clone();
-            let member = known.remove(&account).unwrap_or_else(|| Member {
-                journal: HostJournal::new(record.number, account.clone(), record.fence, toward.clone(), fresh),
-                machine: None,
-                reached: None,
-                failed: None,
-                litter: false,
+            let new = |host: HostRecord, journal| Member {
                 canary: record.policy.canary.as_deref().is_some_and(|canary| is_canary(&host, canary)),
                 quiet: is_settled(&host, record.old.fingerprint(), record.number.saturating_sub(1)),
-                took: Duration::ZERO,
-                host: host.clone(),
-            });
-            self.0.insert(account, Member { host, ..member });
+                ..Member::waiting(host, journal)
+            };
+            let member = match known.remove(&account) {
+                None => new(host, HostJournal::new(record.number, account.clone(), record.fence, toward.clone(), fresh)),
+                Some(member) if member.host.session == host.session => Member { host, ..member },
+                // It came in once more, with whichever key that session had: what is known of it is of before (R11).
+                Some(member) => Member { took: member.took, ..new(host, member.journal) },
+            };
+            self.0.insert(account, member);
         }
     }
 

@@ -45,8 +45,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
     /// The new private half is in the store, sealed, before the first host learns of the key.
     ///
     /// # Errors
-    /// [`RotationError::AlreadyOpen`] where another rotation is; otherwise where none could begin, or the store failed under
-    /// way: then the rotation is open, and [`Rotator::resume`] or [`Rotator::roll_back`] takes it up.
+    /// [`RotationError::AlreadyOpen`] where another rotation is, [`RotationError::NoHosts`] where no host could prove a new key;
+    /// otherwise where none could begin. [`RotationError::Unfinished`] where it has begun and the store failed under way:
+    /// [`Rotator::resume`] or [`Rotator::roll_back`] takes it up.
     pub async fn rotate<R: CryptoRng + Send, O: Observer>(
         &self,
         request: RotationRequest,

@@ -50,9 +50,10 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             observer,
         };
         let Some(arriving) = errand.public.first().cloned() else { return Err(RotationError::NoMasterKey) };
-        let mut waiting = Vec::new();
+        let (mut managed, mut waiting) = (0, Vec::new());
         for host in Stored::<HostRecord>::list(&self.store, &HostRecord::prefix()).await? {
             let host = host?.body;
+            managed += 1;
             if !is_settled(&host, fingerprint, number) {
                 waiting.push(host);
             }
@@ -89,7 +90,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         // A rotation that began meanwhile names the current key and a new one, which is not retired.
         let warn = |why| observer.progress(Progress::Warning(why));
         let dropped = self.drop_unneeded(&[fingerprint], warn).await?;
-        Ok(SettleOutcome { hosts, dropped })
+        Ok(SettleOutcome { managed, hosts, dropped })
     }
 
     async fn heal<R: CryptoRng + Send, O: Observer>(&self, errand: &Errand<'_, '_, R, O>, mut member: Member) -> Member {

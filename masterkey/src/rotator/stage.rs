@@ -12,6 +12,7 @@ use crate::error::{RotationError, describe};
 use crate::fleet::FleetStep;
 use crate::observer::{Observer, Progress};
 use crate::vault::KeyVault;
+use crate::wait::within;
 
 /// How a wave ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +52,22 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 tally.remove(&member);
                 running.push(self.one(errand, account, member));
             }
-            let Some((account, member, verdict)) = running.next().await else { return Ok(end) };
-            if let HostVerdict::Failed(reason) = &verdict {
-                self.audit_failure(lead, &account, reason, errand.observer).await;
+            // However long all of them hang, the lead says that it is alive.
+            let ended = within(running.next(), self.timer.sleep_until(self.next_beat(lead))).await;
+            let mut fenced = false;
+            match ended {
+                None => {}
+                Some(None) => return Ok(end),
+                Some(Some((account, member, verdict))) => {
+                    if let HostVerdict::Failed(reason) = &verdict {
+                        self.audit_failure(lead, &account, reason, errand.observer).await;
+                    }
+                    tally.add(&member);
+                    members.0.insert(account, member);
+                    fenced = verdict == HostVerdict::Fenced;
+                }
             }
-            tally.add(&member);
-            members.0.insert(account, member);
-            if verdict == HostVerdict::Fenced || self.beat(lead).await? == Saved::LetGo {
+            if fenced || self.beat(lead).await? == Saved::LetGo {
                 (going, end) = (false, WaveEnd::LetGo);
             }
             let next = tally.view(&lead.record.body).next();

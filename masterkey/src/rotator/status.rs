@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use toehold_core::{
-    Account, AuditSink, Connector, HostProgress, HostRecord, Key, KeyRole, RetiredKey, RotationPhase, Store, Stored, Timer,
+    Account, AuditSink, Connector, HostProgress, HostRecord, Key, KeyRole, RetiredKey, RotationPhase, RotationRecord, Store,
+    Stored, Timer,
 };
 
 use super::Rotator;
@@ -51,7 +52,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 held.push(key.body.public_key);
             }
         }
-        let rotation = rotation.map(|rotation| rotation.body).filter(|rotation| rotation.phase != RotationPhase::Done);
+        let rotation = rotation.map(|rotation| RotationRecord { sealed_key: None, ..rotation.body });
+        let rotation = rotation.filter(|rotation| rotation.phase != RotationPhase::Done);
         Ok(FleetStatus { current: record.public_key, created_at: record.created_at, generation, rotation, hosts, held })
     }
 
@@ -70,6 +72,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             let host = host?.body;
             let canary = request.policy.canary.as_deref().is_some_and(|canary| is_canary(&host, canary));
             if canary { &mut first } else { &mut rest }.push(host.route.account);
+        }
+        if first.is_empty() && rest.is_empty() {
+            return Err(RotationError::NoHosts);
         }
         if let Some(canary) = request.policy.canary.as_ref().filter(|_| first.is_empty()) {
             return Err(RotationError::NoCanary(canary.clone()));
