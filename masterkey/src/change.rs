@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use toehold_core::{Account, PublicKey, Timestamp};
-use toehold_keygen::authorized_keys::{Line, Options};
+use toehold_keygen::authorized_keys::{KeyLine, Line, Options};
 use toehold_keygen::replacement::KeyFile;
-use toehold_keygen::{AuthorizedKeys, ExpiryTime, HostExpiry, is_grant};
+use toehold_keygen::{AuthorizedKeys, ExpiryTime, GENERATION_COMMENT_PREFIX, HostExpiry, is_grant};
 
 use crate::host::ARRIVING;
 use crate::observe::{Files, LineEnd, line_end};
@@ -14,7 +14,7 @@ use crate::observe::{Files, LineEnd, line_end};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a driver has to know them all")]
 pub enum Change {
-    /// Put the arriving key on a line of its own, with the options of the line that logged in.
+    /// Put the arriving key on lines of its own, with the options of those of the key that logged in.
     Add {
         /// Whether the line gets an end, which its proof takes away.
         provisional: bool,
@@ -55,8 +55,8 @@ impl Change {
 pub struct Making {
     /// The machine's keys, the arriving one first.
     pub keys: Vec<PublicKey>,
-    /// The number of the rotation, which the new line's comment carries.
-    pub generation: u64,
+    /// The number of the rotation, which the new line's comment carries; `None` where rotations are not counted.
+    pub generation: Option<u64>,
     /// The account, which the new line's comment carries: another account that finds it there has the same file.
     pub account: Account,
     /// How the host wants an end to be written.
@@ -67,8 +67,6 @@ pub struct Making {
     pub grace: Duration,
 }
 
-/// What begins the word in a comment that says which rotation wrote the line.
-const GENERATION: &str = "toehold-generation=";
 /// What begins the word in a comment that says for which account the line was written.
 const ACCOUNT: &str = "toehold-account=";
 
@@ -95,16 +93,15 @@ impl Making {
         match change {
             Change::Add { provisional } => {
                 let end = if provisional { after(self.provisional) } else { None };
-                if let Some((place, line)) = self.line(over, files, end.as_ref())
-                    && place == file
-                {
-                    // The observation says that no line with the key is of any use.
-                    document.push(&line);
+                let Some(anchor) = self.keys.get(over) else { return };
+                // All of them into one file: two are two writes. The observation says that no line with the key is of any use.
+                if first_with(files, anchor, |end| end == LineEnd::Never) == Some(file) {
+                    self.lines(over, files, end.as_ref()).iter().for_each(|line| document.push(line));
                 }
             }
             Change::Extend => drop(after(self.provisional).map(|end| set_end(document, Some(end)))),
             // One line without an end is enough, and two files are two writes.
-            Change::Promote if file != first_with(files, key) => {}
+            Change::Promote if first_with(files, key, |end| end != LineEnd::Unusable) != Some(file) => {}
             Change::Promote => set_end(document, None),
             Change::Expire(_) => drop(after(self.grace).map(|end| set_end(document, Some(end)))),
             Change::Delete(_) => {
@@ -113,25 +110,36 @@ impl Making {
         }
     }
 
-    /// The arriving key's line, with options and comment of the line that logged in, and the file that this one is in.
-    fn line(&self, over: usize, files: &Files, end: Option<&ExpiryTime>) -> Option<(KeyFile, Line)> {
-        let anchor = self.keys.get(over)?;
-        let (place, options, comment) = KeyFile::ALL.into_iter().find_map(|place| {
-            let usable = files.file(place)?.find(anchor).find_map(|entry| {
-                let line = entry.key().filter(|line| !is_grant(line) && line_end(line) == LineEnd::Never)?;
-                let options = Options::parse(line.options().unwrap_or_default()).ok()?;
-                Some((options, String::from_utf8_lossy(line.comment()).into_owned()))
-            })?;
-            Some((place, usable.0, usable.1))
-        })?;
-        let mut options = options;
-        options.set_expiry_time(end);
-        let words = comment.split_whitespace().filter(|word| !word.starts_with(GENERATION) && !word.starts_with(ACCOUNT));
+    /// The arriving key's lines: for each line of the key that logged in, and that has no end, one with its options and its
+    /// comment. Which of them sshd went by does not show, and from elsewhere it goes by another; none is there twice.
+    fn lines(&self, over: usize, files: &Files, end: Option<&ExpiryTime>) -> Vec<Line> {
+        let (Some(anchor), Some(arriving)) = (self.keys.get(over), self.keys.get(ARRIVING)) else { return Vec::new() };
+        let mut seen: Vec<Options> = Vec::new();
+        let mut lines = Vec::new();
+        for entry in files.copies(anchor) {
+            let Some(line) = entry.key().filter(|line| line_end(line) == LineEnd::Never) else { continue };
+            let Ok(mut options) = Options::parse(line.options().unwrap_or_default()) else { continue };
+            if seen.contains(&options) {
+                continue;
+            }
+            seen.push(options.clone());
+            options.set_expiry_time(end);
+            let comment = self.comment(&String::from_utf8_lossy(line.comment()));
+            lines.extend(Line::new(options, arriving.clone(), &comment));
+        }
+        lines
+    }
+
+    /// A line's comment for its successor: with the words that say which rotation wrote it, and for which account.
+    fn comment(&self, before: &str) -> String {
+        let words =
+            before.split_whitespace().filter(|word| !word.starts_with(GENERATION_COMMENT_PREFIX) && !word.starts_with(ACCOUNT));
         let mut comment = words.collect::<Vec<_>>().join(" ");
         comment.retain(|character| !character.is_control());
-        let separator = if comment.is_empty() { "" } else { " " };
-        let comment = format!("{comment}{separator}{GENERATION}{} {ACCOUNT}{}", self.generation, self.account);
-        Some((place, Line::new(options, self.keys.get(ARRIVING)?.clone(), &comment).ok()?))
+        let generation = self.generation.map(|number| format!("{GENERATION_COMMENT_PREFIX}{number}"));
+        let account = format!("{ACCOUNT}{}", self.account);
+        let words = [Some(comment), generation, Some(account)].into_iter().flatten().filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join(" ")
     }
 
     /// Another account that wrote the arriving key's line in these files.
@@ -145,11 +153,9 @@ impl Making {
     }
 }
 
-fn first_with(files: &Files, key: &PublicKey) -> KeyFile {
-    let usable = |file: &KeyFile| {
-        files.file(*file).is_some_and(|document| {
-            document.find(key).any(|entry| entry.key().is_some_and(|line| line_end(&line) != LineEnd::Unusable))
-        })
-    };
-    KeyFile::ALL.into_iter().find(usable).unwrap_or(KeyFile::AuthorizedKeys)
+/// The first file with a line of the key that is as wanted.
+fn first_with(files: &Files, key: &PublicKey, wanted: impl Fn(LineEnd) -> bool) -> Option<KeyFile> {
+    let is_wanted = |line: KeyLine<'_>| !is_grant(&line) && wanted(line_end(&line));
+    let has = |document: &AuthorizedKeys| document.find(key).any(|entry| entry.key().is_some_and(is_wanted));
+    KeyFile::ALL.into_iter().find(|file| files.file(*file).is_some_and(has))
 }

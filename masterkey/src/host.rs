@@ -109,8 +109,14 @@ struct LineId(Digest);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostMachine {
     goal: Goal,
-    /// Whether the host's sshd knows `expiry-time` (R12).
+    /// Whether the host's sshd knows `expiry-time` (R12), as it stands now.
     knows_expiry: bool,
+    /// Whether it may: nobody has said otherwise, and it was not found out otherwise.
+    may_know_expiry: bool,
+    /// Whether the arriving key was refused while its line had an end that the host should read, and taken once it had none.
+    refused_an_end: bool,
+    /// Whether that is being found out.
+    suspects_its_end: bool,
     /// Whether nobody else can have written to the host since the rotation began, so that what the first login reads is what
     /// the login was made with.
     fresh: bool,
@@ -129,7 +135,20 @@ impl HostMachine {
     /// `fresh` says that nobody else can have written to the host in this rotation: its journal begins with this run.
     pub fn new(goal: Goal, keys: usize, knows_expiry: bool, fresh: bool) -> Self {
         let keys = vec![Known::default(); keys.max(2)];
-        Self { goal, knows_expiry, fresh, keys, connections: 0, probed: false, over: None, wanted: None, end: None }
+        Self {
+            goal,
+            knows_expiry,
+            may_know_expiry: knows_expiry,
+            refused_an_end: false,
+            suspects_its_end: false,
+            fresh,
+            keys,
+            connections: 0,
+            probed: false,
+            over: None,
+            wanted: None,
+            end: None,
+        }
     }
 
     /// The same host on its next stretch, with what is known of it.
@@ -175,14 +194,21 @@ impl HostMachine {
         self.goal
     }
 
-    /// Whether the host's sshd is taken to know `expiry-time`.
+    /// Whether the host's sshd is taken to know `expiry-time` at this visit.
     pub fn knows_expiry(&self) -> bool {
         self.knows_expiry
     }
 
-    /// Whether an end can be written so that the host reads it (R12). What this run has found out otherwise stands.
+    /// Whether an end can be written so that the host reads it (R12), as far as is known at this visit: its time zone may be
+    /// clear at the next one. What this run has found out otherwise stands.
     pub fn reads_expiry(&mut self, reads: bool) {
-        self.knows_expiry &= reads;
+        self.knows_expiry = self.may_know_expiry && reads;
+    }
+
+    /// Whether the host was seen to refuse a line because of its end, though by all that it says it reads one. Worth keeping:
+    /// nothing else tells.
+    pub fn has_refused_an_end(&self) -> bool {
+        self.refused_an_end
     }
 
     /// The lines, by digest, that were in the files when a login with their key succeeded: what the [guard](crate::guard)
@@ -262,6 +288,7 @@ impl HostMachine {
             known.met = true;
             known.refusals = 0;
         }
+        self.refused_an_end |= self.probed && self.suspects_its_end && key == ARRIVING;
         self.probed &= key != ARRIVING;
         let Some((asked, accepted)) = queried else { return };
         if accepted {
@@ -314,7 +341,8 @@ impl HostMachine {
             known.refusals = 0;
             if change == Change::Promote && self.over != Some(ARRIVING) {
                 // It refused a line that has not ended: it may not know what an end is.
-                (self.knows_expiry, self.probed) = (false, true);
+                self.suspects_its_end = self.knows_expiry;
+                (self.knows_expiry, self.may_know_expiry, self.probed) = (false, false, true);
             }
         }
         if change == Some(Change::Delete(ARRIVING)) {

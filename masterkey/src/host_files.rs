@@ -107,7 +107,8 @@ impl<F> Editor<'_, F> {
         let keys = &self.making.keys;
         if let Some(over) = keys.get(self.over) {
             let proven = self.machine.proven(seen);
-            let write = Write { keys, over, proven: &proven, before: &self.now, after: &after };
+            let generation = self.making.generation;
+            let write = Write { keys, over, proven: &proven, generation, before: &self.now, after: &after };
             write.check().inspect_err(|_| self.violation = true)?;
         }
         self.now = after;

@@ -119,7 +119,7 @@ fn foreign_bytes_a_rotation_neither_counts_nor_touches_the_line_of_a_grant() {
 
     let anchor = before.copies(&master_key()).map(|entry| Digest::of(entry.text())).collect::<Vec<_>>();
     let check = |after: &Files| {
-        let write = Write { keys: &keys, over: &master_key(), proven: &anchor, before: &before, after };
+        let write = Write { keys: &keys, over: &master_key(), proven: &anchor, generation: None, before: &before, after };
         write.check()
     };
     let mut after = before.clone();

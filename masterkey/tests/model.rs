@@ -412,7 +412,7 @@ impl Fleet {
                 Step::Write(change) => {
                     let making = Making {
                         keys: keys.clone(),
-                        generation: 1,
+                        generation: Some(1),
                         account: "a@b".parse().unwrap(),
                         expiry: HostExpiry::utc(),
                         provisional: Duration::from_secs(600),
@@ -422,7 +422,14 @@ impl Fleet {
                     making.apply(change, with, host_now, &read, KeyFile::AuthorizedKeys, &mut document);
                     let after = files(document.as_bytes());
                     let proven: Vec<Digest> = machine.proven(&seen);
-                    let write = Write { keys: &keys, over: &keys[with], proven: &proven, before: &read, after: &after };
+                    let write = Write {
+                        keys: &keys,
+                        over: &keys[with],
+                        proven: &proven,
+                        generation: Some(1),
+                        before: &read,
+                        after: &after,
+                    };
                     write.check().unwrap_or_else(|error| panic!("the rules want what the guard refuses: {change:?}: {error}"));
                     let name = world.free_name(host);
                     let after = document.into_bytes();

@@ -128,7 +128,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             }
         };
         let outcome = self.work_on(errand, account, member, &policy, &mut machine).await;
-        let knows_expiry = machine.knows_expiry();
+        let refused_an_end = machine.has_refused_an_end();
         member.machine = Some(machine);
         let (phase, verdict) = match outcome {
             HostVerdict::Fenced => return HostVerdict::Fenced,
@@ -136,7 +136,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             HostVerdict::Reached => match errand.goal {
                 Goal::Prepare => (HostPhase::Proven, HostVerdict::Reached),
                 Goal::Soften => (HostPhase::Softened, HostVerdict::Reached),
-                Goal::Remove => match self.record_settled(&member.host, &errand.public, settled, knows_expiry).await {
+                Goal::Remove => match self.record_settled(&member.host, &errand.public, settled, refused_an_end).await {
                     Ok(()) => (HostPhase::Settled, HostVerdict::Reached),
                     Err(error) => return HostVerdict::Failed(describe(&error)),
                 },
@@ -166,7 +166,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
     /// A host that was settled before, and to which nothing was written since, is as it was: whoever writes to one has its journal
     /// first, and nobody can any more.
     async fn untouched<R, O>(&self, host: &HostRecord, errand: &Errand<'_, '_, R, O>, settled: Settled) -> HostVerdict {
-        match self.record_settled(host, &errand.public, settled, true).await {
+        match self.record_settled(host, &errand.public, settled, false).await {
             Ok(()) => HostVerdict::Reached,
             Err(error) => HostVerdict::Failed(describe(&error)),
         }
@@ -251,6 +251,18 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             Err(error) => return Contact::Passing(describe(&error)),
         };
         let answer = query.and_then(|key| session.queried().map(|accepted| (key, accepted)));
+        if let (Some(key), Some(asked), None) = (query, asked, answer) {
+            // It was not asked on the way in, or not answered: then on a connection of its own.
+            session.close().await;
+            return match self.connector.would_accept(&member.host.route, asked, policy).await {
+                Ok(said) => {
+                    machine.logged_in(with, Some((key, said.accepted)));
+                    Contact::Over
+                }
+                Err(error @ ConnectError::HostKeyRefused { .. }) => Contact::Lasting(describe(&error)),
+                Err(error) => Contact::Passing(describe(&error)),
+            };
+        }
         machine.logged_in(with, answer);
         let holder = format!("rotation-{}-{}", errand.number, tag(account));
         let home = member.host.home.as_deref().unwrap_or(".");
@@ -275,7 +287,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let making = Making {
             expiry,
             keys: errand.public.clone(),
-            generation: errand.number,
+            generation: Some(errand.number),
             account: account.clone(),
             provisional: errand.provisional,
             grace: errand.grace,
@@ -321,14 +333,15 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         matches!(Stored::<KnownHost>::read(&self.store, &key).await, Ok(Some(known)) if known.body.host_key == *ours)
     }
 
-    /// Writes into the host's own record which master key it holds, alone; not where a session has brought it in once more since
-    /// it was `seen`: what that has put there is seen next.
+    /// Writes into the host's own record which master key it holds, alone, and whether it has refused a line for its end; what its
+    /// greeting or its time zone says is asked for at every visit and not kept. Nothing is written where a session has brought the
+    /// host in once more since it was `seen`: what that has put there is seen next.
     async fn record_settled(
         &self,
         seen: &HostRecord,
         keys: &[PublicKey],
         settled: Settled,
-        knows_expiry: bool,
+        refused_an_end: bool,
     ) -> Result<(), StoreError> {
         let key = HostRecord::key(&seen.route.account)?;
         let Some(arriving) = keys.get(ARRIVING) else { return Ok(()) };
@@ -345,7 +358,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 }
             }
             host.body.settled = Some(settled);
-            host.body.without_expiry |= !knows_expiry;
+            host.body.without_expiry |= refused_an_end;
             match host.save(&self.store).await {
                 Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
                 other => return other,
@@ -363,7 +376,8 @@ fn describe_end<R, O>(end: HostEnd, errand: &Errand<'_, '_, R, O>) -> String {
             format!("the host still takes the key {}, which is in none of its files that can be seen", name(key))
         }
         HostEnd::LockedOut => {
-            let closed: Vec<String> = errand.keys.closed().map(|(key, why)| format!("{} was not tried: {why}", name(key))).collect();
+            let closed: Vec<String> =
+                errand.keys.closed().map(|(key, why)| format!("{} was not tried: {why}", name(key))).collect();
             let besides = if closed.is_empty() { String::new() } else { format!(" ({})", closed.join("; ")) };
             format!("the host takes none of the master keys that the store holds{besides}")
         }

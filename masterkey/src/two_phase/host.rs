@@ -148,6 +148,18 @@ impl Host {
             Err(error) => return Err(WorkError::Passing(describe(&error))),
         };
         let answer = query.and_then(|key| session.queried().map(|accepted| (key, accepted)));
+        if let (Some(key), Some(asked), None) = (query, asked, answer) {
+            // It was not asked on the way in, or not answered: then on a connection of its own.
+            session.close().await;
+            return match errand.connector.would_accept(&server.route, asked, &server.host_key).await {
+                Ok(said) => {
+                    self.machine.logged_in(with, Some((key, said.accepted)));
+                    Ok(())
+                }
+                Err(error @ ConnectError::HostKeyRefused { .. }) => Err(WorkError::Lasting(describe(&error))),
+                Err(error) => Err(WorkError::Passing(describe(&error))),
+            };
+        }
         self.machine.logged_in(with, answer);
         if answer.is_some() {
             session.close().await;
@@ -165,7 +177,7 @@ impl Host {
         self.machine.reads_expiry(expiry.at(errand.timer.now()).is_some());
         let making = Making {
             keys,
-            generation: 0,
+            generation: None,
             account: server.route.account.clone(),
             expiry,
             provisional: errand.provisional,
