@@ -26,7 +26,7 @@ pub enum Moment {
 pub enum Fault {
     /// Store: a conflict for nothing; nothing is written.
     Conflict,
-    /// Files: permission denied.
+    /// Files: permission denied. Clusters: forbidden.
     Denied,
     /// Never an answer, and no effect. Later calls are well; tests that use it rely on the caller's own time limits.
     Hang,
@@ -44,13 +44,16 @@ pub enum Fault {
     UnavailableAfter,
     /// Store: fails before anything took place.
     UnavailableBefore,
-    /// Connecting: no connection.
+    /// Connecting: no connection. Clusters: the API server answers that it is not available; nothing took place.
     Unreachable,
 }
 
 /// What a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "each is named for the method of Store, Watch, Connector, HostSession or HostFiles")]
+#[expect(
+    missing_docs,
+    reason = "each is named for the method of Store, Watch, Connector, HostSession, HostFiles or of a cluster's API"
+)]
 pub enum CallKind {
     StoreGet,
     StorePut,
@@ -70,6 +73,10 @@ pub enum CallKind {
     Remove,
     RemoveDirectory,
     List,
+    ClusterChange,
+    ClusterCreate,
+    ClusterDelete,
+    ClusterRead,
 }
 
 impl CallKind {
@@ -89,6 +96,10 @@ impl CallKind {
             Self::Stage | Self::Sync | Self::Rename | Self::Remove | Self::RemoveDirectory => {
                 &[LostBefore, LostAfter, ServerError, Denied, Hang]
             }
+            Self::ClusterRead => &[LostBefore, Unreachable, Hang],
+            Self::ClusterChange | Self::ClusterCreate | Self::ClusterDelete => {
+                &[LostBefore, LostAfter, Unreachable, Denied, Hang]
+            }
         }
     }
 
@@ -96,7 +107,16 @@ impl CallKind {
     pub fn has_effect(self) -> bool {
         matches!(
             self,
-            Self::StorePut | Self::StoreDelete | Self::LogIn | Self::Stage | Self::Rename | Self::Remove | Self::RemoveDirectory
+            Self::StorePut
+                | Self::StoreDelete
+                | Self::LogIn
+                | Self::Stage
+                | Self::Rename
+                | Self::Remove
+                | Self::RemoveDirectory
+                | Self::ClusterChange
+                | Self::ClusterCreate
+                | Self::ClusterDelete
         )
     }
 }
@@ -139,11 +159,13 @@ struct Plan {
     take_turns: bool,
 }
 
-/// How a call that was begun is to go on.
+/// How a call that was begun is to go on, for those who simulate another part of the world.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) fault: Option<Fault>,
-    pub(super) late: bool,
+pub struct Step {
+    /// How it goes wrong, if it does.
+    pub fault: Option<Fault>,
+    /// Whether it has its effect only later, when the process is dead ([`Moment::Late`]).
+    pub late: bool,
     last: bool,
 }
 
@@ -194,7 +216,9 @@ impl Faults {
         lock(&self.0).log.iter().any(|call| call.fault.is_some())
     }
 
-    pub(super) async fn begin(&self, kind: CallKind, subject: impl FnOnce() -> String + Send) -> Step {
+    /// Begins a call of a simulated part of the world: to be awaited before it has any effect. Does not come back where the process
+    /// has died before, or where the call is to hang.
+    pub async fn begin(&self, kind: CallKind, subject: impl FnOnce() -> String + Send) -> Step {
         let take_turns = lock(&self.0).take_turns;
         if take_turns {
             yield_now().await;
@@ -219,7 +243,9 @@ impl Faults {
         (moment != Some(Moment::Before) && fault != Some(Fault::Hang)).then_some(step)
     }
 
-    pub(super) async fn end(&self, step: Step) {
+    /// Ends a call that [`Faults::begin`] began: to be awaited after its effect and before its answer. Does not come back where the
+    /// process dies with this call.
+    pub async fn end(&self, step: Step) {
         if step.last {
             pending::<()>().await;
         }

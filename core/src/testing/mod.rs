@@ -23,7 +23,7 @@ pub use clock::{ManualClock, START};
 pub use conformance::store_conformance;
 pub use crashing::Crashing;
 pub use executor::{Process, block_on, join_all, run_until_stalled, yield_now};
-pub use faults::{Call, CallKind, Fault, Faults, Moment};
+pub use faults::{Call, CallKind, Fault, Faults, Moment, Step};
 pub use fleet::{
     ExpiryTime, Grant, HostSettings, SimulatedFile, SimulatedFiles, SimulatedFleet, SimulatedSession, TreeEntry, sample_identity,
     sample_public_key,

@@ -1,0 +1,13 @@
+//! One pod: its record, its manifest, its life.
+
+mod life;
+mod manifest;
+mod record;
+
+pub use life::{Action, Event, LATE, Life, OutOfTurn, Phase, Retry, Timing};
+pub(crate) use manifest::{HEARTBEAT, is_owned_by, object_annotation};
+pub use manifest::{
+    Identity, identify, may_enter, owner_manifest, owner_selector, persistent_manifest, persistent_name, pod_manifest,
+    pods_of_owner, pods_of_principal, spec_digest,
+};
+pub use record::{OwnerReference, PodRecord, Who};

@@ -1,0 +1,20 @@
+trap '' HUP
+t_s=' '
+while IFS=' ' read -r t_k t_a t_b; do
+case $t_a in ''|*[!0-9]*) continue ;; esac
+case $t_k in
+w) t_s="$t_s$t_a " ;;
+u) case $t_s in *" $t_a "*) t_s="${t_s%% "$t_a" *} ${t_s#* "$t_a" }" ;; esac ;;
+s) case $t_b in ''|*[!A-Z0-9]*) continue ;; esac
+kill "-$t_b" "-$t_a" 2>/dev/null || kill "-$t_b" "$t_a" 2>/dev/null ;;
+esac
+done
+[ "$t_s" = ' ' ] && exit 0
+t_all() {
+for t_d in /proc/[0-9]*; do
+t_l=; { read -r t_l <"$t_d/stat"; } 2>/dev/null || continue
+set -- "$1" ${t_l##*) }
+case $t_s in *" $5 "*) kill "-$1" "${t_d#/proc/}" 2>/dev/null ;; esac
+done
+}
+t_all HUP; t_all CONT; sleep 1; t_all KILL

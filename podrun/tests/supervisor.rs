@@ -1,0 +1,229 @@
+//! What the supervisor's texts do in real shells: the ones that this machine has, of `sh`, `dash`, `bash` and `busybox`.
+
+use std::io::{Read as _, Write as _};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use toehold_core::SecretBytes;
+use toehold_podrun::supervisor::{FileToWrite, Launch, Leash, Preface, PrefaceState, ProcessNumber};
+use toehold_podrun::{Nonce, Signal};
+
+/// The shells of this machine, each as the words that stand in for `/bin/sh`.
+fn shells() -> Vec<Vec<&'static str>> {
+    let all = [vec!["/bin/sh"], vec!["dash"], vec!["bash"], vec!["bash", "--posix"], vec!["busybox", "sh"]];
+    let there = |shell: &Vec<&str>| {
+        Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    };
+    let shells: Vec<_> = all.into_iter().filter(there).collect();
+    assert!(!shells.is_empty());
+    shells
+}
+
+/// The command as a runtime starts it: as the leader of a session of its own.
+fn start(shell: &[&str], command: &[String]) -> Child {
+    let mut process = Command::new("setsid");
+    process.args(shell).args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    process.spawn().unwrap()
+}
+
+fn nonce() -> Nonce {
+    Nonce::generate(&mut ChaCha20Rng::from_seed([7; 32]))
+}
+
+struct Ran {
+    state: PrefaceState,
+    output: Vec<u8>,
+    errors: String,
+    status: ExitStatus,
+}
+
+fn run(shell: &[&str], launch: &Launch, input: &[u8]) -> Ran {
+    let mut child = start(shell, &Launch::command());
+    let preamble = launch.preamble().unwrap();
+    let mut all = preamble.expose().to_vec();
+    all.extend_from_slice(input);
+    let mut stdin = child.stdin.take().unwrap();
+    // What does not read its input to the end is no failure.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&all)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let mut preface = Preface::new(launch.nonce, preamble.len());
+    let state = preface.receive(&output.stdout);
+    let from = if let PrefaceState::Ready { output_from, .. } = state { output_from } else { output.stdout.len() };
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ran { state, output: output.stdout[from..].to_vec(), errors, status: output.status }
+}
+
+fn words(list: &[&str]) -> Vec<Vec<u8>> {
+    list.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn p6_every_byte_arrives_and_none_is_read_as_shell() {
+    let nasty: Vec<u8> = (1..=255).collect();
+    let texts: [&[u8]; 7] = [b"", b"$(touch /tmp/x) `id` ; | & \\", b"'\"", b" a  b ", b"\n\n", b"-n", &nasty];
+    for shell in shells() {
+        for text in texts {
+            let mut launch = Launch::new(nonce(), words(&["/bin/sh", "-c", r#"printf '%s|%s' "$VALUE" "$1""#, "sh"]));
+            launch.arguments.push(text.to_vec());
+            launch.environment.push(("VALUE".parse().unwrap(), SecretBytes::new(text.to_vec())));
+            let ran = run(&shell, &launch, b"");
+            assert!(matches!(ran.state, PrefaceState::Ready { .. }), "{shell:?} {text:?} {}", ran.errors);
+            assert_eq!(ran.output, [text, b"|", text].concat(), "{shell:?}");
+        }
+    }
+}
+
+#[test]
+fn p6_nothing_of_a_start_stands_in_the_arguments() {
+    let mut launch = Launch::new(nonce(), words(&["/bin/sh", "-c", "secret-command"]));
+    launch.environment.push(("SECRET_NAME".parse().unwrap(), SecretBytes::new(b"secret-value".to_vec())));
+    let arguments = Launch::command().join(" ");
+    assert!(!arguments.to_lowercase().contains("secret"));
+    assert!(!format!("{launch:?}").contains("secret-value"));
+}
+
+#[test]
+fn input_after_the_preamble_is_the_commands_own_to_the_byte() {
+    let input: Vec<u8> = (0..200_000_u32).map(|n| u8::try_from(n % 256).unwrap()).collect();
+    for shell in shells() {
+        let ran = run(&shell, &Launch::new(nonce(), words(&["cat"])), &input);
+        assert_eq!(ran.output, input, "{shell:?}");
+        assert_eq!(ran.status.code(), Some(0));
+    }
+}
+
+#[test]
+fn not_found_is_127_and_not_executable_126_each_with_a_line() {
+    for shell in shells() {
+        for (program, code) in [("/bin/nosuch", 127), ("nosuch-command", 127), ("/etc/passwd", 126)] {
+            let ran = run(&shell, &Launch::new(nonce(), words(&[program])), b"");
+            assert_eq!(ran.status.code(), Some(code), "{shell:?} {program}: {}", ran.errors);
+            assert!(ran.errors.contains(program), "{shell:?}: {}", ran.errors);
+        }
+    }
+}
+
+#[test]
+fn sh_takes_the_place_of_a_shell_that_is_not_there() {
+    for shell in shells() {
+        let mut launch = Launch::new(nonce(), words(&["/bin/nosuch-bash", "-c", "echo here"]));
+        launch.or_sh = true;
+        assert_eq!(run(&shell, &launch, b"").output, b"here\n", "{shell:?}");
+        launch.arguments[0] = b"/bin/cat".to_vec();
+        launch.arguments.truncate(1);
+        assert_eq!(run(&shell, &launch, b"kept").output, b"kept", "{shell:?}");
+    }
+}
+
+#[test]
+fn files_are_there_before_the_command_with_their_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let content: Vec<u8> = (0..=255).cycle().take(5000).collect();
+    for shell in shells() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/a file $(x)");
+        let mut launch = Launch::new(nonce(), words(&["cat", path.to_str().unwrap()]));
+        let file = |content: &[u8]| FileToWrite {
+            path: path.to_str().unwrap().to_owned(),
+            mode: 0o640,
+            content: SecretBytes::new(content.to_vec()),
+        };
+        launch.files.push(file(&content));
+        assert_eq!(run(&shell, &launch, b"").output, content, "{shell:?}");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        launch.files[0] = file(b"");
+        assert_eq!(run(&shell, &launch, b"").output, b"", "{shell:?}");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing stays beside it");
+        launch.files[0].path = path.parent().unwrap().to_str().unwrap().to_owned();
+        let ran = run(&shell, &launch, b"");
+        assert!(matches!(ran.state, PrefaceState::Failed(_)), "{shell:?}: a directory is in its place");
+        assert_eq!(ran.output, b"", "the command was not run");
+    }
+}
+
+#[test]
+fn a_preamble_that_breaks_off_runs_nothing() {
+    let launch = Launch::new(nonce(), words(&["echo", "ran"]));
+    let preamble = launch.preamble().unwrap();
+    for shell in shells() {
+        for cut in [0, 5, preamble.len() - 4] {
+            let mut child = start(&shell, &Launch::command());
+            child.stdin.take().unwrap().write_all(&preamble.expose()[..cut]).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(125), "{shell:?} {cut}");
+            assert!(!String::from_utf8_lossy(&output.stdout).contains("ran"));
+        }
+    }
+}
+
+/// Starts a command and waits until it runs.
+fn running(shell: &[&str], arguments: &[&str]) -> (Child, ChildStdin, ProcessNumber) {
+    let launch = Launch::new(nonce(), words(arguments));
+    let preamble = launch.preamble().unwrap();
+    let mut child = start(shell, &Launch::command());
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(preamble.expose()).unwrap();
+    let mut preface = Preface::new(launch.nonce, preamble.len());
+    let mut byte = [0];
+    let stdout = child.stdout.as_mut().unwrap();
+    loop {
+        assert_eq!(stdout.read(&mut byte).unwrap(), 1, "it ended before it was ready");
+        if let PrefaceState::Ready { process, .. } = preface.receive(&byte) {
+            return (child, stdin, process);
+        }
+    }
+}
+
+fn ended_within_a_minute(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "it still runs");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn signals_reach_the_command_without_a_program_of_ours() {
+    use std::os::unix::process::ExitStatusExt as _;
+    for shell in shells() {
+        let (mut child, _stdin, process) = running(&shell, &["/bin/sh", "-c", "sleep 600; exit 3"]);
+        let mut leash = start(&shell, &Leash::command());
+        let mut orders = leash.stdin.take().unwrap();
+        orders.write_all(Leash::Signal(process, Signal::Term).line().as_bytes()).unwrap();
+        assert_eq!(ended_within_a_minute(&mut child).signal(), Some(15), "{shell:?}");
+        drop(orders);
+        assert_eq!(ended_within_a_minute(&mut leash).code(), Some(0), "{shell:?}: nothing was left to end");
+    }
+}
+
+#[test]
+fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup() {
+    for shell in shells() {
+        // A session with a group of its own (as an interactive shell makes them) and a process that ignores HUP.
+        let script = "trap '' HUP; sleep 600 & echo $!; wait";
+        let (mut child, _stdin, process) = running(&shell, &["bash", "-mc", script]);
+        let (mut free, free_input, other) = running(&shell, &["cat"]);
+        let mut leash = start(&shell, &Leash::command());
+        let mut orders = leash.stdin.take().unwrap();
+        for order in [Leash::Watch(process), Leash::Watch(other), Leash::Unwatch(other)] {
+            orders.write_all(order.line().as_bytes()).unwrap();
+        }
+        orders.write_all(b"s $(id) TERM\nw x\nnonsense\n").unwrap();
+        drop(orders);
+        ended_within_a_minute(&mut leash);
+        ended_within_a_minute(&mut child);
+        assert!(free.try_wait().unwrap().is_none(), "{shell:?}: what is no longer watched lives on");
+        drop(free_input);
+        ended_within_a_minute(&mut free);
+        let mut background = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut background).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", background.trim())).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{shell:?}: {stat}");
+    }
+}
