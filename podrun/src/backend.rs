@@ -90,7 +90,7 @@ pub enum PodChange {
 
 /// The changes of one pod.
 pub trait PodWatch: Send {
-    /// Waits for a change. The first answer is the state at the start. May be dropped and called again at any time: nothing is lost
+    /// Waits for a change. The first answer is the state at the start, and the same state may come again. May be dropped and called again at any time: nothing is lost
     /// but states that others followed.
     ///
     /// # Errors

@@ -114,6 +114,13 @@ impl Marks {
         self
     }
 
+    /// With a label of ours whose value is one of our own names, and so valid as it is; `name` is one of this crate's own constants.
+    #[must_use]
+    pub(crate) fn own_name(mut self, name: &'static str, value: &impl fmt::Display) -> Self {
+        self.labels.insert(format!("{PREFIX}{name}"), value.to_string());
+        self
+    }
+
     /// With an annotation of ours, whose value is any text; `name` is one of this crate's own constants.
     #[must_use]
     pub(crate) fn annotation(mut self, name: &'static str, text: impl Into<String>) -> Self {

@@ -20,10 +20,12 @@ fn good_run(fate: &Fate) -> World {
     world.cluster.set_fate(fate.clone());
     run_until_stalled(gateway(&world, Timing::default(), Some(6))).unwrap().unwrap();
     nothing_is_left(&world, "a good run");
+    assert_eq!(world.cluster.ever_created_at_all(), 1);
     world
 }
 
 fn nothing_is_left(world: &World, context: &str) {
+    assert!(world.cluster.ever_created_at_all() <= 1, "{context}: two pods for one connection");
     assert_eq!(world.records(), [], "{context}");
     let pods: Vec<_> = world.cluster.pods().into_iter().filter(|pod| !pod.is_terminating()).map(|pod| pod.name).collect();
     assert_eq!(pods, Vec::<String>::new(), "{context}");

@@ -283,5 +283,8 @@ fn without_values(message: &str) -> String {
             return format!("{known}{expected}").chars().take(160).collect();
         }
     }
+    if message.contains("is not a duration") || message.contains("a duration is never negative") {
+        return "a duration has to be one such as 60s, 1m30s or 250ms".to_owned();
+    }
     "it is not YAML or JSON of this form".to_owned()
 }

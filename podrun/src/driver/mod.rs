@@ -2,10 +2,12 @@
 
 mod calls;
 mod keep;
+mod persistent;
 mod reap;
 mod run;
 
 pub use keep::{Keeper, OwnerState};
+pub use persistent::enter;
 pub use reap::{Reaped, Reaper};
 pub use run::{ConnectionSide, PodReference, SideEvent, recover, run};
 

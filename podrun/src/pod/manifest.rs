@@ -79,9 +79,9 @@ pub fn pod_manifest<'a>(
     metadata: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<Value, MetadataTooLarge> {
     let marks = marks(&record.who, metadata)?
-        .label(CONNECTION, &record.connection.to_string())
-        .label(MODE, "pod")
-        .label(OWNER, &record.owner.name.to_string())
+        .own_name(CONNECTION, &record.connection)
+        .own_name(MODE, &"pod")
+        .own_name(OWNER, &record.owner.name)
         .annotation(NONCE, record.nonce.to_string())
         .annotation(SPEC, &*record.spec_digest);
     Ok(json!({
@@ -119,7 +119,7 @@ pub fn persistent_manifest<'a>(
     who: &Who,
     metadata: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<Value, MetadataTooLarge> {
-    let marks = marks(who, metadata)?.label(MODE, "persistent").annotation(SPEC, spec_digest(settings));
+    let marks = marks(who, metadata)?.own_name(MODE, &"persistent").annotation(SPEC, spec_digest(settings));
     Ok(json!({
         "apiVersion": "v1",
         "kind": "Pod",

@@ -118,6 +118,11 @@ impl SimulatedCluster {
         self.state().history.iter().filter(|(label, _)| label == connection).count()
     }
 
+    /// How many pods were ever created.
+    pub fn ever_created_at_all(&self) -> usize {
+        self.state().history.len()
+    }
+
     /// Carries out what dead processes had asked for ([`Moment::Late`](toehold_core::testing::Moment::Late)).
     pub fn deliver_late(&self) {
         let mut state = self.state();
