@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use toehold_podrun::config::{Config, ConfigError, Credentials, Kubeconfig, KubeconfigError, Material, Mode, Settings, in_cluster};
+use toehold_podrun::config::{
+    Config, ConfigError, Credentials, Kubeconfig, KubeconfigError, Material, Mode, Settings, in_cluster,
+};
 
 const SEED: &str = include_str!("vectors/config/seed.yaml");
 const KUBECONFIG: &str = include_str!("vectors/config/kubeconfig.yaml");
@@ -65,7 +67,10 @@ fn a_fault_names_its_field() {
         ("pod: {podSpec: {containers: []}}", "pod.podSpec.containers"),
         ("pod: {podSpec: {containers: [{name: A, image: x}]}}", "pod.podSpec.containers[0].name"),
         ("pod: {podSpec: {containers: [{name: a}]}}", "pod.podSpec.containers[0].image"),
-        ("pod: {podSpec: {automountServiceAccountToken: true, containers: [{name: a, image: b}]}}", "pod.podSpec.automountServiceAccountToken"),
+        (
+            "pod: {podSpec: {automountServiceAccountToken: true, containers: [{name: a, image: b}]}}",
+            "pod.podSpec.automountServiceAccountToken",
+        ),
         ("pod: {podSpec: {restartPolicy: Always, containers: [{name: a, image: b}]}}", "pod.podSpec.restartPolicy"),
         ("pod: {podSpec: {activeDeadlineSeconds: 0, containers: [{name: a, image: b}]}}", "pod.podSpec.activeDeadlineSeconds"),
         ("pod: {shellCommand: []}", "pod.shellCommand"),
@@ -92,7 +97,12 @@ fn an_unknown_or_misspelt_field_is_named_and_no_value_is_quoted() {
         let error = Config::parse(text).unwrap_err().to_string();
         assert!(error.contains(part), "{text}: {error}");
     }
-    for text in ["connection: {burst: hunter2}", "connection: {bearerToken: [hunter2]}", "{\"connection\": {\"burst\": \"hunter2\"}}", "hunter2: ["] {
+    for text in [
+        "connection: {burst: hunter2}",
+        "connection: {bearerToken: [hunter2]}",
+        "{\"connection\": {\"burst\": \"hunter2\"}}",
+        "hunter2: [",
+    ] {
         let error = format!("{:?}", Config::parse(text).unwrap_err());
         assert!(!error.contains("hunter2") || text.starts_with("hunter2"), "{error}");
     }
@@ -129,7 +139,10 @@ fn a_kubeconfig_leads_to_its_cluster() {
     assert!(matches!(&other("token").credentials, Credentials::Token(token) if token.expose() == "t0ken"));
     let plugin = other("plugin");
     let Credentials::Exec(plugin) = &plugin.credentials else { panic!() };
-    assert_eq!((plugin.command.as_str(), plugin.arguments.as_slice()), ("get-token", &["--cluster".to_owned(), "c".to_owned()][..]));
+    assert_eq!(
+        (plugin.command.as_str(), plugin.arguments.as_slice()),
+        ("get-token", &["--cluster".to_owned(), "c".to_owned()][..])
+    );
     let names: Vec<String> = Kubeconfig::parse(KUBECONFIG).unwrap().contexts().map(str::to_owned).collect();
     assert_eq!(names, ["main", "token", "plugin", "dangling"]);
 }

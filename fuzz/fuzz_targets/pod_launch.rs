@@ -1,0 +1,27 @@
+//! The supervisor's stdin and its answer: every line of a preamble is plain and short, whatever is in it; any output is judged.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use toehold_core::SecretBytes;
+use toehold_podrun::supervisor::{FileToWrite, Launch, Preface, PrefaceState};
+
+fuzz_target!(|parts: (String, Vec<u8>, String, Vec<u8>, Vec<Vec<u8>>, Vec<u8>)| {
+    let (name, value, path, content, arguments, answer) = parts;
+    let Ok(nonce) = "0123456789abcdef0123456789abcdef".parse() else { return };
+    let mut launch = Launch::new(nonce, arguments);
+    if let Ok(name) = name.parse() {
+        launch.environment.push((name, SecretBytes::new(value)));
+    }
+    launch.files.push(FileToWrite { path, mode: 0o600, content: SecretBytes::new(content) });
+    if let Ok(preamble) = launch.preamble() {
+        let text = preamble.expose();
+        assert!(text.ends_with(b"g \n"));
+        for line in text.split(|byte| *byte == b'\n') {
+            assert!(line.len() <= 1024 && line.iter().all(|byte| (b' '..=b'~').contains(byte)));
+        }
+    }
+    let mut preface = Preface::new(nonce, 0);
+    if let PrefaceState::Ready { output_from, .. } = preface.receive(&answer) {
+        assert!(output_from <= answer.len());
+    }
+});
