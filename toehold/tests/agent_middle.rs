@@ -100,7 +100,8 @@ async fn in_the_middle(operator: &Toehold, files: &Files, gateway: &Gateway, own
     let certified = if own_pin { Files::new().certified() } else { files.certified() };
     if own_pin {
         let pins = certified.chain.iter().map(|der| {
-            let known = toehold_joinproto::Trust::DangerousInsecure.check(&[der], "127.0.0.1", toehold_core::Timestamp::UNIX_EPOCH);
+            let known =
+                toehold_joinproto::Trust::DangerousInsecure.check(&[der], "127.0.0.1", toehold_core::Timestamp::UNIX_EPOCH);
             known.as_ref().map(GatewayIdentity::pin).unwrap()
         });
         line.pins.extend(pins);

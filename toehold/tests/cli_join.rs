@@ -253,7 +253,8 @@ fn secrets_are_in_no_log_and_no_output() {
         let machine = Machine::new();
         let text = line.expose();
         let mut said = String::new();
-        for arguments in [vec!["-vv", "agent", "join", &text], vec!["-vv", "agent", "ping"], vec!["-vv", "agent", "join", &text]] {
+        for arguments in [vec!["-vv", "agent", "join", &text], vec!["-vv", "agent", "ping"], vec!["-vv", "agent", "join", &text]]
+        {
             let mut command = machine.0.command(arguments.iter().copied());
             let output = command.env("RUST_LOG", "trace").output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

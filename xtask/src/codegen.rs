@@ -62,7 +62,8 @@ fn generate_into(directory: &Path) -> Result<BTreeMap<String, String>> {
     }
     packages.sort();
     for package in &packages {
-        let descriptors = protox::compile([format!("{package}.proto")], [&protos]).map_err(|error| format!("{package}: {error}"))?;
+        let descriptors =
+            protox::compile([format!("{package}.proto")], [&protos]).map_err(|error| format!("{package}: {error}"))?;
         let mut builder = tonic_prost_build::configure().build_transport(false).out_dir(directory);
         if RAW_PACKAGES.contains(&package.as_str()) {
             builder = builder.codec_path(RAW_CODEC);

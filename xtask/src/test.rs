@@ -4,8 +4,8 @@ use crate::prerequisites::Part;
 use crate::report::Report;
 use crate::workspace::Metadata;
 use crate::{
-    Result, architecture, cli_document, codegen, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process, readme,
-    test_targets,
+    Result, architecture, cli_document, codegen, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process,
+    readme, test_targets,
 };
 
 /// The command line of the task.

@@ -14,10 +14,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
-use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 use toehold_joinproto::v3::{EXPORTER_LABEL, Exporter};
 use toehold_joinproto::{Endpoint, GatewayIdentity, JoinError, Trust};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 

@@ -1,11 +1,11 @@
 //! The hands: one file for each outside system.
 
+pub mod archive_fetcher;
 pub(crate) mod dial;
 pub mod file_lock;
 pub mod gateway_connection;
 pub(crate) mod gateway_verifier;
 pub mod grpc;
-pub mod archive_fetcher;
 pub mod health_command;
 pub mod identity;
 pub mod local_host;

@@ -111,7 +111,9 @@ impl JoinedAs {
     /// # Errors
     /// [`AgentError::Damaged`] where somebody has changed the file.
     pub fn endpoint(&self) -> Result<Endpoint, AgentError> {
-        self.endpoint.parse().map_err(|_| AgentError::Damaged { file: MEMBERSHIP.to_owned(), reason: "its endpoint is none".into() })
+        self.endpoint
+            .parse()
+            .map_err(|_| AgentError::Damaged { file: MEMBERSHIP.to_owned(), reason: "its endpoint is none".into() })
     }
 
     /// Whether that is what this line leads to: the same protocol, gateway and token.

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use futures_util::stream;
 use rand_core::CryptoRng;
-use tokio::sync::mpsc;
 use toehold_core::Timestamp;
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::challenge::{Assertion, ChallengeError};
 use toehold_joinproto::keyring::SharedKeys;
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin::Pin;
+use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
 
@@ -71,7 +71,8 @@ impl AgentSession {
             let value: MetadataValue<_> = value.parse().map_err(|_| not_known(ChallengeError::Metadata))?;
             request.metadata_mut().insert(name, value);
         }
-        let mut client = AgentClient::with_origin(connection.channel(), connection.origin()).max_decoding_message_size(MAX_MESSAGE);
+        let mut client =
+            AgentClient::with_origin(connection.channel(), connection.origin()).max_decoding_message_size(MAX_MESSAGE);
         let opened = within(endpoint, limit, "to begin a session", client.session(request)).await?;
         let opened = opened.map_err(|status| refused(status, endpoint, "to begin a session"))?;
         let mut session = Self { endpoint: endpoint.clone(), limit, to, from: opened.into_inner(), pins: None };

@@ -2,12 +2,12 @@
 
 use futures_util::stream;
 use rand_core::CryptoRng;
-use tokio::sync::mpsc;
 use toehold_core::Clock as _;
 use toehold_joinproto::JoinError;
 use toehold_joinproto::line::JoinLine;
 use toehold_joinproto::v3::frame::MAX_FRAME;
 use toehold_joinproto::v3::{AgentIdentity, ClientConfig};
+use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use super::directory::{Attempt, Membership};
@@ -54,8 +54,7 @@ pub(super) async fn converse<R: CryptoRng>(
     reached.set(Stage::Confirmed);
     let done = frames.exchange(confirm, "to say that it is done").await?;
     let joined = accepted.receive(&done).map_err(join)?;
-    let membership =
-        Membership { joined: attempt.joined, role: Some(joined.role), joined_at: SystemClock.now() };
+    let membership = Membership { joined: attempt.joined, role: Some(joined.role), joined_at: SystemClock.now() };
     directory.finish(lock, &membership, &joined.keyring)?;
     Ok(membership)
 }
@@ -80,7 +79,8 @@ impl<'a> Frames<'a> {
         let (to, mut receiver) = mpsc::channel(2);
         drop(to.send(Frame { frame: hello }).await);
         let frames = stream::poll_fn(move |context| receiver.poll_recv(context));
-        let mut client = JoinClient::with_origin(connection.channel(), connection.origin()).max_decoding_message_size(MAX_MESSAGE);
+        let mut client =
+            JoinClient::with_origin(connection.channel(), connection.origin()).max_decoding_message_size(MAX_MESSAGE);
         let opened = within(&line.endpoint, limits.answer, DOING, client.converse(frames)).await?;
         let opened = opened.map_err(|status| AgentError::of_status(status, &line.endpoint, DOING))?;
         Ok(Self { line, limits, to, from: opened.into_inner() })

@@ -123,11 +123,8 @@ pub(super) fn gateway_limits(global: &Global) -> GatewayLimits {
 
 fn request(options: &AgentJoin) -> Result<JoinRequest, Failure> {
     let line = line(options)?;
-    let opni = OpniOptions {
-        client_id: options.client_id.clone(),
-        name: options.name.clone(),
-        capability: options.capability.clone(),
-    };
+    let opni =
+        OpniOptions { client_id: options.client_id.clone(), name: options.name.clone(), capability: options.capability.clone() };
     check_options(&line, &opni, options)?;
     let trust = trust(&line, options)?;
     Ok(JoinRequest { line, trust, opni, rejoin: options.rejoin })
@@ -311,8 +308,7 @@ pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits)
     let keys = keyring.shared_keys.first().ok_or_else(not_joined)?.duplicate();
     let connection = GatewayConnection::open(&endpoint, membership.joined.trust.with(&keyring), limits).await?;
     let since = Instant::now();
-    let mut session =
-        AgentSession::open(&connection, &endpoint, &membership.joined.id, &keys, limits.answer, &mut rng).await?;
+    let mut session = AgentSession::open(&connection, &endpoint, &membership.joined.id, &keys, limits.answer, &mut rng).await?;
     let authenticated_in = since.elapsed();
     let mut pins_saved = false;
     if let Some(pins) = session.new_pins().map(<[_]>::to_vec) {

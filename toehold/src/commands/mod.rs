@@ -19,8 +19,8 @@ mod renew;
 mod rotate;
 mod rotation_display;
 mod session;
-mod token;
 mod spec;
+mod token;
 mod via;
 
 use clap::CommandFactory as _;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use toehold_specsign::{Admission, NoGovernors, PlainPolicy, Settings, SourcePolicy, StoreGovernors, TrustedKeys, VerifyingKey};
+use toehold_specsign::{
+    Admission, Facts as _, NoGovernors, PlainPolicy, Settings, SourcePolicy, StoreGovernors, TrustedKeys, VerifyingKey,
+};
 
 use crate::adapters::archive_fetcher::FetchLimits;
 use crate::adapters::health_command::HealthCommand;
