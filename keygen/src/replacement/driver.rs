@@ -68,15 +68,18 @@ pub enum FencedError<S> {
 /// # Errors
 /// [`ReplaceError`]; [`ReplaceError::may_have_replaced`] tells those after which the file may be the new one. Of two files
 /// the first may have been replaced when the second fails; doing it all again is always safe.
-pub async fn replace<F, E>(files: &mut F, plan: &Plan, edit: E) -> Result<Replaced, ReplaceError>
+pub fn replace<F, E>(files: &mut F, plan: &Plan, edit: E) -> impl Future<Output = Result<Replaced, ReplaceError>> + Send
 where
     F: HostFiles,
     E: FnMut(KeyFile, &mut AuthorizedKeys) -> Result<(), Source> + Send,
 {
-    match replace_fenced(files, plan.clone(), &mut Unfenced(edit)).await {
-        Ok(replaced) => Ok(replaced),
-        Err(FencedError::Replace(error)) => Err(*error),
-        Err(FencedError::Stopped(never)) => match never {},
+    let plan = plan.clone();
+    async move {
+        match replace_fenced(files, plan, &mut Unfenced(edit)).await {
+            Ok(replaced) => Ok(replaced),
+            Err(FencedError::Replace(error)) => Err(*error),
+            Err(FencedError::Stopped(never)) => match never {},
+        }
     }
 }
 
