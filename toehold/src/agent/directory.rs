@@ -293,12 +293,12 @@ impl AgentDirectory {
     ///
     /// # Errors
     /// As [`AgentDirectory::identity`].
-    pub fn add_unconfirmed(&self, _: &AgentLock, attempt: &Attempt, keyring: Keyring) -> Result<(), AgentError> {
+    pub fn add_unconfirmed(&self, lock: &AgentLock, attempt: &Attempt, keyring: Keyring) -> Result<(), AgentError> {
+        self.begin(lock, attempt)?;
         let mut keyring = keyring.merge(self.unconfirmed()?.unwrap_or_default());
         keyring.shared_keys.truncate(MAX_TRIES);
         keyring.pinned_keys.truncate(MAX_TRIES);
         keyring.ca_certificates.truncate(MAX_TRIES);
-        self.write(ATTEMPT, attempt)?;
         Ok(private::replace(&self.path.join(UNCONFIRMED), keyring.expose_json().expose())?)
     }
 

@@ -56,7 +56,7 @@ pub enum AgentError {
         source: JoinError,
     },
     /// The connection broke.
-    #[error("the connection to the gateway {endpoint} broke off {doing}")]
+    #[error("the connection to the gateway {endpoint} broke off when it was {doing}")]
     Lost {
         /// Which gateway.
         endpoint: Endpoint,

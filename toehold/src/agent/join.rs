@@ -2,15 +2,14 @@
 
 use rand_core::CryptoRng;
 use toehold_core::Clock as _;
+use toehold_joinproto::Trust;
 use toehold_joinproto::line::{JoinLine, Protocol};
 use toehold_joinproto::mac::{NONCE_LENGTH, uuid, uuid_v4};
 use toehold_joinproto::opni::Version;
-use toehold_joinproto::{Endpoint, JoinError, Trust};
 
 use super::directory::{AgentDirectory, AgentLock, Attempt, JoinedAs, Membership, TrustKind};
 use super::error::{AgentError, Reached};
 use super::resume::finish_half_done;
-use super::session::AgentSession;
 use super::{opni, v3};
 use crate::adapters::gateway_connection::{GatewayConnection, GatewayLimits};
 use crate::adapters::system_clock::SystemClock;
@@ -48,8 +47,6 @@ pub struct JoinOutcome {
     pub already: bool,
     /// An earlier try had gone through, and was brought to its end.
     pub resumed: bool,
-    /// v1 and v2: the gateway has sessions of ours, in which the machine has shown its keys.
-    pub authenticated: bool,
 }
 
 /// What all steps share.
@@ -75,18 +72,17 @@ pub async fn join<R: CryptoRng>(
 ) -> Result<JoinOutcome, AgentError> {
     let lock = directory.lock()?;
     let line = &request.line;
-    let outcome = |membership| JoinOutcome { membership, already: false, resumed: false, authenticated: false };
-    let before = directory.attempt()?;
-    let is_half_done = before.is_some();
-    let before = before.filter(|attempt| attempt.joined.is_of(line));
+    let outcome = |membership| JoinOutcome { membership, already: false, resumed: false };
+    let before = directory.attempt()?.filter(|attempt| attempt.joined.is_of(line));
     if let Some(membership) = directory.membership()?
         && !request.rejoin
+        && before.is_none()
     {
-        if !membership.joined.is_of(line) && before.is_none() {
+        if !membership.joined.is_of(line) {
             let endpoint = membership.joined.endpoint()?.to_string();
             return Err(AgentError::OtherJoined { endpoint, id: membership.joined.id });
         }
-        if !is_half_done && directory.keyring()?.is_some() {
+        if directory.keyring()?.is_some() {
             return Ok(JoinOutcome { already: true, ..outcome(membership) });
         }
     }
@@ -99,10 +95,11 @@ pub async fn join<R: CryptoRng>(
     match line.protocol {
         Protocol::V3 => join_v3(&joining, &request.trust, rng).await.map(outcome),
         Protocol::V1 | Protocol::V2 => {
-            let before = before.map(|attempt| attempt.joined.id);
-            let membership = join_opni(&joining, &request, before, rng).await?;
-            let authenticated = authenticate(directory, &membership, limits, rng).await?;
-            Ok(JoinOutcome { authenticated, ..outcome(membership) })
+            join_opni(&joining, &request, before.map(|attempt| attempt.joined.id), rng).await?;
+            // The gateway knows that the join is over once the machine has shown its keys.
+            let membership = finish_half_done(directory, &lock, limits, rng).await?;
+            let not_known = || AgentError::NotKnown { endpoint: line.endpoint.clone() };
+            membership.map(outcome).ok_or_else(not_known)
         }
     }
 }
@@ -110,7 +107,7 @@ pub async fn join<R: CryptoRng>(
 async fn join_v3<R: CryptoRng>(joining: &Joining<'_>, trust: &Trust, rng: &mut R) -> Result<Membership, AgentError> {
     // Durable before the first message: a retry is the same admission for this key alone (J1).
     let identity = joining.directory.identity(joining.lock, rng)?;
-    let attempt = begin(joining, identity.id().to_string(), trust)?;
+    let attempt = attempt(joining, identity.id().to_string(), trust);
     let connection = connect(joining, trust).await?;
     v3::converse(&connection, joining, &identity, attempt, rng).await
 }
@@ -120,46 +117,26 @@ async fn join_opni<R: CryptoRng>(
     request: &JoinRequest,
     before: Option<String>,
     rng: &mut R,
-) -> Result<Membership, AgentError> {
+) -> Result<(), AgentError> {
     let version = match joining.line.protocol {
         Protocol::V1 => Version::V1 { capability: request.opni.capability.clone().unwrap_or_default() },
         _ => Version::V2 { friendly_name: request.opni.name.clone() },
     };
     // Durable as well: a token is kept for the id that came with it first.
     let id = request.opni.client_id.clone().or(before).unwrap_or_else(|| random_id(rng));
-    let attempt = begin(joining, id, &request.trust)?;
+    let attempt = attempt(joining, id, &request.trust);
+    joining.directory.begin(joining.lock, &attempt)?;
     let connection = connect(joining, &request.trust).await?;
-    opni::call(&connection, joining, version, &request.trust, attempt, rng).await
+    opni::call(&connection, joining, version, &request.trust, &attempt, rng).await
 }
 
-fn begin(joining: &Joining<'_>, id: String, trust: &Trust) -> Result<Attempt, AgentError> {
+fn attempt(joining: &Joining<'_>, id: String, trust: &Trust) -> Attempt {
     let joined = JoinedAs::new(id, joining.line, TrustKind::of(trust));
-    let attempt = Attempt { joined, pins: joining.line.pins.clone(), role: None, begun_at: SystemClock.now() };
-    joining.directory.begin(joining.lock, &attempt)?;
-    Ok(attempt)
+    Attempt { joined, pins: joining.line.pins.clone(), role: None, begun_at: SystemClock.now() }
 }
 
 async fn connect(joining: &Joining<'_>, trust: &Trust) -> Result<GatewayConnection, AgentError> {
     Ok(GatewayConnection::open(&joining.line.endpoint, trust.clone(), joining.limits).await?)
-}
-
-/// Shows the keys once, by which the gateway knows that the join is over. `false`: it has no such sessions, as Opni's gateways do.
-async fn authenticate<R: CryptoRng>(
-    directory: &AgentDirectory,
-    membership: &Membership,
-    limits: GatewayLimits,
-    rng: &mut R,
-) -> Result<bool, AgentError> {
-    let endpoint: Endpoint = membership.joined.endpoint()?;
-    let keyring = directory.keyring()?.unwrap_or_default();
-    let no_keys = || AgentError::Join { endpoint: endpoint.clone(), source: JoinError::NotConfirmed };
-    let keys = keyring.shared_keys.first().ok_or_else(no_keys)?;
-    let connection = GatewayConnection::open(&endpoint, membership.joined.trust.with(&keyring), limits).await?;
-    match AgentSession::open(&connection, &endpoint, &membership.joined.id, keys, limits.answer, rng).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_unimplemented() => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 fn random_id<R: CryptoRng>(rng: &mut R) -> String {

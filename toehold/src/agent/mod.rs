@@ -4,8 +4,9 @@
 //! completable.
 //!
 //! ```text
-//! lock · identity durable · attempt durable · connect · (v3) prove · unconfirmed keyring durable · confirm · Done ·
-//! keyring durable · membership durable · unconfirmed keyring and attempt gone
+//! v3     lock · identity durable · connect · prove · attempt and unconfirmed keyring durable · confirm · Done ·
+//!        keyring durable · membership durable · unconfirmed keyring and attempt gone
+//! v1, v2 lock · attempt with its id durable · connect · token · unconfirmed keyring durable · authenticate with it · as above
 //! ```
 
 mod directory;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rand_core::CryptoRng;
-use toehold_core::Clock as _;
 use toehold_joinproto::JoinError;
 use toehold_joinproto::Trust;
 use toehold_joinproto::line::JoinLine;
@@ -12,13 +11,12 @@ use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 
-use super::directory::{Attempt, Membership, one_of};
+use super::directory::Attempt;
 use super::error::{AgentError, Stage};
 use super::join::Joining;
 use super::session::within;
 use crate::adapters::gateway_connection::GatewayConnection;
 use crate::adapters::grpc::raw::{Raw, RawCodec};
-use crate::adapters::system_clock::SystemClock;
 
 /// Joins over this connection; the attempt, with the id in it, is durable already. What is left to be done is to authenticate once.
 pub(super) async fn call<R: CryptoRng>(
@@ -26,28 +24,23 @@ pub(super) async fn call<R: CryptoRng>(
     joining: &Joining<'_>,
     version: Version,
     trust: &Trust,
-    attempt: Attempt,
+    attempt: &Attempt,
     rng: &mut R,
-) -> Result<Membership, AgentError> {
+) -> Result<(), AgentError> {
     let &Joining { line, directory, lock, limits, reached } = joining;
     let refused = |source: JoinError| AgentError::Join { endpoint: line.endpoint.clone(), source };
     let (join_method, auth_method) = (version.join_method(), version.auth_method());
     let client = OpniClient { version, client_id: attempt.joined.id.clone(), token: Some(&line.token) };
     let awaiting = client.start().map_err(refused)?;
     let call = Call { connection, line, limit: limits.answer };
-    let answer = call.unary(join_method, "to be asked", None, Vec::new()).await?;
+    let answer = call.unary(join_method, "to name its tokens", None, Vec::new()).await?;
     let (awaiting, auth) = awaiting.receive(&answer, connection.identity(), rng).map_err(refused)?;
     reached.set(Stage::Proven);
     let authorization = Some(auth.authorization.as_str());
-    let answer = call.unary(auth_method, "this machine", authorization, auth.message).await?;
+    let answer = call.unary(auth_method, "to let this machine in", authorization, auth.message).await?;
     let keyring = awaiting.receive(&answer, trust).map_err(refused)?;
     reached.set(Stage::Confirmed);
-    // Beside what was there, until all of it is in its place.
-    directory.add_unconfirmed(lock, &attempt, keyring)?;
-    let keyring = directory.unconfirmed()?.and_then(|tries| one_of(&tries, 0)).unwrap_or_default();
-    let membership = Membership { joined: attempt.joined, role: None, joined_at: SystemClock.now() };
-    directory.finish(lock, &membership, &keyring)?;
-    Ok(membership)
+    directory.add_unconfirmed(lock, attempt, keyring)
 }
 
 struct Call<'a> {

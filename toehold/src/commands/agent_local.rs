@@ -52,11 +52,8 @@ pub(super) async fn join(context: &Context, global: &Global, options: &AgentJoin
     let joined = agent::run(&directory, request, agent::gateway_limits(global), context.signals.clone()).await;
     // However that went, and also when the operator wants out: nobody else is to have it.
     let revoked = revoke(&desk, id).await;
-    match &joined {
-        Ok(outcome) => agent::tell_joined(&directory, outcome, context.output),
-        Err(_) => {}
-    }
-    joined?;
+    let outcome = joined?;
+    agent::tell_joined(&directory, &outcome, context.output);
     revoked?;
     Ok(Exit::Done)
 }
@@ -71,7 +68,7 @@ fn already(directory: &AgentDirectory, endpoint: &Endpoint) -> Result<Option<Joi
     if joined != *endpoint {
         return Err(AgentError::OtherJoined { endpoint: joined.to_string(), id: membership.joined.id });
     }
-    Ok(Some(JoinOutcome { membership, already: true, resumed: false, authenticated: false }))
+    Ok(Some(JoinOutcome { membership, already: true, resumed: false }))
 }
 
 async fn revoke(desk: &GatewayDesk<NoVault>, id: TokenId) -> Result<(), Failure> {

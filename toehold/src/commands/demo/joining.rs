@@ -19,7 +19,7 @@ use crate::cli::context::Context;
 use crate::cli::{Failure, Output, chain};
 use crate::commands::agent::ping_once;
 use crate::gateway::keys::GatewayRecord;
-use crate::gateway::{GatewayError, GatewayVault, LimitOptions, NoVault, ServeOptions, Serving, serve, system_rng};
+use crate::gateway::{Announcement, GatewayError, GatewayVault, LimitOptions, NoVault, ServeOptions, Serving, serve, system_rng};
 
 /// How long anything may take on loopback.
 const LIMITS: GatewayLimits =
@@ -112,7 +112,10 @@ async fn start(context: &Context) -> Result<(JoinHandle<Result<(), GatewayError>
         drain: Duration::ZERO,
     };
     let (announced, listening) = oneshot::channel();
-    let announce = move |announcement: crate::gateway::Announcement| drop(announced.send(announcement.listening));
+    let announce = move |announcement: Announcement| {
+        // Whoever waits for it has not gone.
+        let _ = announced.send(announcement.listening);
+    };
     let (store, pins, signals) = (context.store().clone(), record.pins(), context.signals.clone());
     let gateway = tokio::spawn(serve(options, store, vault, serving, pins, announce, signals));
     match listening.await {

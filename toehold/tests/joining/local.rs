@@ -1,22 +1,13 @@
 //! `agent join --local`: the operator's command, whose token nobody sees.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
-
-mod support;
 
 use std::net::TcpListener;
 use std::process::Stdio;
 
+use crate::support::Toehold;
+use crate::support::gateway::Gateway;
+use crate::support::machine::agents;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::Toehold;
-use support::gateway::Gateway;
-use support::machine::agents;
 
 fn tokens(operator: &Toehold) -> Vec<Value> {
     operator.run(["--json", "token", "ls"]).ends(0).json()["tokens"].as_array().unwrap().clone()

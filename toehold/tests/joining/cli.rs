@@ -1,22 +1,13 @@
 //! `agent join`, `agent ping` and `agents` against `gateway serve`, as processes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use support::Toehold;
-use support::gateway::{Gateway, line};
-use support::machine::{Machine, agents, uses_taken};
-use support::server::write_private;
+use crate::support::Toehold;
+use crate::support::gateway::{Gateway, line};
+use crate::support::machine::{Machine, agents, uses_taken};
+use crate::support::server::write_private;
 use toehold::adapters::system_clock::SystemClock;
 use toehold_core::Clock as _;
 

@@ -1,25 +1,16 @@
 //! SIGKILL at random moments of `agent join`, and of the gateway while a machine joins; the same command again completes.
 //!
 //! `TOEHOLD_KILLS` says how often for each (12 where it is not set), `TOEHOLD_SEED` repeats a run.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
-
-mod support;
 
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::Toehold;
+use crate::support::gateway::{Gateway, line};
+use crate::support::machine::{Machine, agents, uses_taken};
+use crate::support::relay::Relay;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
-use support::Toehold;
-use support::gateway::{Gateway, line};
-use support::machine::{Machine, agents, uses_taken};
-use support::relay::Relay;
 use toehold_joinproto::line::JoinLine;
 
 fn kills() -> usize {

@@ -1,23 +1,14 @@
 //! By what `agent join` knows a gateway: where Opni's agents let a certificate pass, or dial until their deadline, ours say so at once.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
-
-mod support;
 
 use std::net::TcpListener;
 
+use crate::support::gateway::{Gateway, line};
+use crate::support::machine::Machine;
+use crate::support::middle::{Certified, Middle, unchanged};
+use crate::support::server::{directory, write_private};
+use crate::support::{Done, Toehold};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, date_time_ymd};
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use support::gateway::{Gateway, line};
-use support::machine::Machine;
-use support::middle::{Certified, Middle, unchanged};
-use support::server::{directory, write_private};
-use support::{Done, Toehold};
 use toehold_joinproto::Trust;
 use toehold_joinproto::line::JoinLine;
 use toehold_joinproto::pin::Pin;

@@ -1,22 +1,13 @@
 //! `agent join` at a gateway of Opni's, for which recorded exchanges stand, over real TLS; and at one of ours, which speaks its protocol.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
-
-mod support;
 
 use std::fs;
 
+use crate::support::gateway::{Gateway, line};
+use crate::support::machine::{Machine, agents, uses_taken};
+use crate::support::opni_gateway::{OpniGateway, chain, exchanges, hex};
+use crate::support::{Done, Toehold};
 use base64ct::{Base64, Encoding as _};
 use serde_json::Value;
-use support::gateway::{Gateway, line};
-use support::machine::{Machine, agents, uses_taken};
-use support::opni_gateway::{OpniGateway, chain, exchanges, hex};
-use support::{Done, Toehold};
 use toehold_joinproto::agreement::{Ephemeral, Side};
 use toehold_joinproto::keyring::Keyring;
 use toehold_joinproto::wire::{AuthRequestV1, AuthRequestV2};

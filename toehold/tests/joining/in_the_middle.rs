@@ -1,14 +1,5 @@
 //! Somebody in the middle of a join: with another certificate, with the gateway's own, passing on, replaying, swapping keys, and cutting
 //! at every message. Each time the machine ends without a keyring and with a reason, and then joins all the same.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,15 +8,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::gateway::{Dial, Gateway, Talk, line};
+use crate::support::machine::{Machine, agents, uses_taken};
+use crate::support::middle::{Certified, Change, Middle, unchanged};
+use crate::support::relay::{Cut, Relay, Side};
+use crate::support::server::{directory, write_private};
+use crate::support::{Done, Toehold};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use support::gateway::{Dial, Gateway, Talk, line};
-use support::machine::{Machine, agents, uses_taken};
-use support::middle::{Certified, Change, Middle, unchanged};
-use support::relay::{Cut, Relay, Side};
-use support::server::{directory, write_private};
-use support::{Done, Toehold};
 use toehold_joinproto::GatewayIdentity;
 use toehold_joinproto::line::JoinLine;
 use toehold_joinproto::v3::frame::{Answer, Offer};

@@ -1,0 +1,20 @@
+//! A machine joins a gateway, both as processes: the commands, crashes, somebody in the middle, and Opni's protocol.
+//!
+//! `TOEHOLD_KILLS` says how often each is killed (12 where it is not set), `TOEHOLD_SEED` repeats a run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod in_the_middle;
+mod kill;
+mod local;
+mod opni;
+mod trust;
