@@ -17,6 +17,7 @@ mod readme;
 mod report;
 mod target;
 mod test;
+mod test_programs;
 mod test_targets;
 mod workspace;
 

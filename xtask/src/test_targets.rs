@@ -6,29 +6,27 @@
 use crate::prerequisites::Part;
 use crate::report::Report;
 use crate::workspace::Metadata;
-use crate::{Result, process};
+use crate::{Result, process, test_programs};
 
 /// Runs all tests, documentation included; what is left out is put into the report.
 pub(crate) fn run(metadata: &Metadata, without: &[Part], report: &mut Report) -> Result<()> {
-    let programs = programs(metadata)?;
-    if without.is_empty() {
-        return process::run(cargo_test().arg("--no-fail-fast"));
-    }
-    let mut cargo = cargo_test();
-    cargo.args(["--no-fail-fast", "--lib", "--bins", "--examples"]);
-    for (name, needs) in &programs {
+    let mut left_out = Vec::new();
+    for (name, needs) in programs(metadata)? {
         if needs.iter().any(|part| without.contains(part)) {
-            report.leave_out(format!("test program {name}, which needs {}", names(needs)));
-        } else {
-            cargo.args(["--test", name]);
+            report.leave_out(format!("test program {name}, which needs {}", names(&needs)));
+            left_out.push(name);
         }
     }
-    cargo.arg("--");
+    let mut arguments = Vec::new();
     for part in without {
-        cargo.args(["--skip", part.name()]);
+        arguments.extend(["--skip".to_owned(), part.name().to_owned()]);
     }
-    report.leave_out(format!("single tests with {} in their name", names(without)));
-    let tests = process::run(&mut cargo);
+    if !without.is_empty() {
+        report.leave_out(format!("single tests with {} in their name", names(without)));
+    }
+    let mut built = test_programs::build(&mut cargo_test())?;
+    built.retain(|program| program.kind != "test" || !left_out.contains(&program.name.as_str()));
+    let tests = test_programs::run(built, &arguments, metadata);
     let documentation = process::run(cargo_test().arg("--doc"));
     tests.and(documentation)
 }
