@@ -1,7 +1,5 @@
 //! Several things asked of a host's files at once.
 
-use std::future::Future;
-
 use crate::connect::{FileError, FileStat, HostFiles};
 
 /// Something that is asked of a host's files and changes nothing that can be seen there. Each is a method of [`HostFiles`].
@@ -64,34 +62,30 @@ pub enum Change<'a> {
 }
 
 /// Looks at one thing after the other.
-pub(crate) fn one_by_one<F: HostFiles + ?Sized>(files: &mut F, looks: &[Look]) -> impl Future<Output = Vec<Seen>> + Send {
-    async move {
-        let mut seen = Vec::with_capacity(looks.len());
-        for look in looks {
-            seen.push(match look {
-                Look::RealPath(path) => Seen::RealPath(files.real_path(path).await),
-                Look::Stat(path) => Seen::Stat(files.stat(path).await),
-                Look::Read { path, limit } => Seen::Read(files.read(path, *limit).await),
-                Look::List(path) => Seen::List(files.list(path).await),
-                Look::Sync(path) => Seen::Sync(files.sync(path).await),
-            });
-        }
-        seen
+pub(crate) async fn one_by_one<F: HostFiles + ?Sized>(files: &mut F, looks: &[Look]) -> Vec<Seen> {
+    let mut seen = Vec::with_capacity(looks.len());
+    for look in looks {
+        seen.push(match look {
+            Look::RealPath(path) => Seen::RealPath(files.real_path(path).await),
+            Look::Stat(path) => Seen::Stat(files.stat(path).await),
+            Look::Read { path, limit } => Seen::Read(files.read(path, *limit).await),
+            Look::List(path) => Seen::List(files.list(path).await),
+            Look::Sync(path) => Seen::Sync(files.sync(path).await),
+        });
     }
+    seen
 }
 
 /// Makes the change, and then looks at one thing after the other; after a failed change at nothing.
-pub(crate) fn change_first<F: HostFiles + ?Sized>(
+pub(crate) async fn change_first<F: HostFiles + ?Sized>(
     files: &mut F,
     change: Change<'_>,
     looks: &[Look],
-) -> impl Future<Output = (Result<(), FileError>, Vec<Seen>)> + Send {
-    async move {
-        let changed = match change {
-            Change::Stage { path, content, mode } => files.stage(path, content, mode).await,
-            Change::Rename { from, to } => files.rename(from, to).await,
-        };
-        let seen = if changed.is_ok() { files.look(looks).await } else { Vec::new() };
-        (changed, seen)
-    }
+) -> (Result<(), FileError>, Vec<Seen>) {
+    let changed = match change {
+        Change::Stage { path, content, mode } => files.stage(path, content, mode).await,
+        Change::Rename { from, to } => files.rename(from, to).await,
+    };
+    let seen = if changed.is_ok() { files.look(looks).await } else { Vec::new() };
+    (changed, seen)
 }

@@ -1,6 +1,6 @@
 //! A rotation over simulated hosts, 50 ms away, with its journal in the real SQLite store: 100, 1,000 and 10,000 of them.
 //!
-//! Prints `measured NAME VALUE BAR DETAIL` a line, which `cargo xtask bench key-rotate` holds to the bars. Without `--bench`, as
+//! Prints `measured NAME VALUE BAR DETAIL` a line, which `cargo xtask bench key-rotate-simulated` holds to the bars. Without `--bench`, as
 //! `cargo test` runs it, a few hosts once.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench")]
 

@@ -102,7 +102,7 @@ pub async fn inspect<F: HostFiles>(files: &mut F, home: &str) -> Result<Inspecti
         found.files.push(InspectedFile { file, path, stat, document: AuthorizedKeys::default() });
     }
     let lock = answers.stat(&paths.lock)?;
-    found.staged = staged(answers.list(directory)?, &paths, None);
+    found.staged = staged(&answers.list(directory)?, &paths, None);
     if lock.is_some() {
         looks.push(Look::Read { path: paths.lock.clone(), limit: MAX_LOCK });
     }
@@ -147,7 +147,7 @@ pub async fn sweep<F: HostFiles>(files: &mut F, home: &str, holder: &str) -> Res
     if answers.lock_holder(&paths.lock)?.is_some_and(|found| found == holder) {
         ours.push(paths.lock.clone());
     }
-    ours.extend(staged(answers.list(&paths.directory)?, &paths, Some(holder)));
+    ours.extend(staged(&answers.list(&paths.directory)?, &paths, Some(holder)));
     for path in &ours {
         gone(files.remove(path).await).map_err(failed("removing", path))?;
     }
@@ -200,7 +200,7 @@ fn unanswered(doing: &'static str, path: &str) -> ReplaceError {
     failed(doing, path)(FileError::Unsupported { what: "answers to several questions at once" })
 }
 
-fn staged(names: Vec<String>, paths: &Paths, holder: Option<&str>) -> Vec<String> {
+fn staged(names: &[String], paths: &Paths, holder: Option<&str>) -> Vec<String> {
     let mut staged: Vec<_> = names.iter().filter(|name| is_staged(name, holder)).map(|name| paths.in_directory(name)).collect();
     staged.sort();
     staged

@@ -35,14 +35,19 @@ struct Managed {
     state: PathBuf,
 }
 
-/// Measures all of it.
-pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
+/// The program, and a directory with so many servers.
+fn prepare(metadata: &Metadata) -> Result<(PathBuf, PathBuf, Vec<Server>)> {
     process::run(process::cargo().args(["build", "--locked", "--release", "--package", "toehold"]))?;
     let program = metadata.target_directory.join("release/toehold");
     let directory = metadata.target_directory.join("bench/key-rotate");
     println!("starting {HOSTS} servers");
     let servers = Server::start_many(&directory, HOSTS)?;
+    Ok((program, directory, servers))
+}
 
+/// Against plain logins by `ssh` and against Geofront, on the same machine.
+pub(super) fn near(metadata: &Metadata) -> Result<Vec<Measured>> {
+    let (program, directory, servers) = prepare(metadata)?;
     let near = Managed::bring_in(&program, directory.join("near"), &servers, &ports(&servers))?;
     let (mut ratios, mut walls, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
@@ -62,7 +67,7 @@ pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
     }
     let wall = median(walls)?;
     let a_host = wall / count(HOSTS);
-    let mut measured = vec![
+    Ok(vec![
         Measured::new(
             "key-rotate",
             median(ratios)?,
@@ -78,8 +83,12 @@ pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
             "ratio",
             format!("{:.1} ms a host against Geofront's {:.0} ms", a_host * 1e3, GEOFRONT * 1e3),
         ),
-    ];
+    ])
+}
 
+/// Over a long way, against logins by `ssh` in series: Geofront logs in once and has its files to read and write besides.
+pub(super) fn far(metadata: &Metadata) -> Result<Vec<Measured>> {
+    let (program, directory, servers) = prepare(metadata)?;
     let round_trip = RoundTrip::default();
     let proxies = servers.iter().map(|server| Proxy::start(server.port(), &round_trip)).collect::<Result<Vec<_>>>()?;
     let through: Vec<u16> = proxies.iter().map(Proxy::port).collect();
@@ -94,22 +103,21 @@ pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
     })?;
     let serial = one_by_one / count(SAMPLE) * count(HOSTS);
     let wall = time(|| far.rotate())?;
-    measured.push(Measured::new(
+    Ok(vec![Measured::new(
         "key-rotate-far",
         wall / serial,
         0.2,
         "ratio",
         format!(
-            "{wall:.1} s at {} ms round trip against {serial:.1} s for one login a host in series ({SAMPLE} measured)",
+            "{wall:.1} s at {} ms round trip and concurrency {CONCURRENCY} against {serial:.1} s for one login a host in series \
+             ({SAMPLE} measured)",
             LONG_WAY.as_millis()
         ),
-    ));
-    measured.extend(simulated()?);
-    Ok(measured)
+    )])
 }
 
 /// What the simulated fleets are held to, by the bench's own words: `measured NAME VALUE BAR UNIT DETAIL…`.
-fn simulated() -> Result<Vec<Measured>> {
+pub(super) fn simulated() -> Result<Vec<Measured>> {
     const NAMES: [(&str, &str); 4] = [
         ("key-rotate-10000", "ratio"),
         ("key-rotate-memory", "KiB"),

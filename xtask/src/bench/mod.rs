@@ -38,17 +38,19 @@ impl Measured {
 
 type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
     ("join", |_| criterion::join()),
-    ("key-rotate", key_rotate::measure),
+    ("key-rotate", key_rotate::near),
+    ("key-rotate-far", key_rotate::far),
+    ("key-rotate-simulated", |_| key_rotate::simulated()),
     ("spec-apply", spec_apply::measure),
 ];
 
 /// Those that measure against real servers.
-const WITH_OPENSSH: [&str; 2] = ["host-add", "key-rotate"];
+const WITH_OPENSSH: [&str; 3] = ["host-add", "key-rotate", "key-rotate-far"];
 
 /// The command line of the task.
 #[derive(Debug)]
