@@ -34,7 +34,8 @@ cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
     --fuzz-seconds is for each fuzz target (default 3).
 
 cargo xtask bench [NAME]...
-    The measured bars: temporary-key, authorized-keys, host-add, join, key-rotate, key-rotate-far, key-rotate-simulated, spec-apply
+    The measured bars: temporary-key, authorized-keys, gateway, host-add, join, key-rotate, key-rotate-far,
+    key-rotate-simulated, spec-apply
     (all of them by default).
 
 cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|spec-apply]

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -89,26 +89,29 @@ impl Services {
     }
 }
 
-/// Sees a connection through, from its first byte to its last.
-pub(super) async fn handle(
-    services: Services,
-    mut tcp: TcpStream,
-    address: SocketAddr,
-    mut place: Place,
-    proxy_from: Arc<[IpNet]>,
-) {
+/// Whether this address is a load balancer's, which says who is behind it.
+pub(super) fn is_balancer(address: IpAddr, proxy_from: &[IpNet]) -> bool {
+    proxy_from.iter().any(|network| network.contains(&address))
+}
+
+/// Sees a connection through, from its first byte to its last. A load balancer's `place` is not identified yet.
+pub(super) async fn handle(services: Services, mut tcp: TcpStream, address: IpAddr, mut place: Place, is_balancer: bool) {
     let hub = Arc::clone(&services.hub);
     let options = *hub.limits.options();
     let begun = tokio::time::Instant::now();
     let handshake = begun + options.handshake;
-    let Ok(Ok(source)) = timeout_at(handshake, source(&mut tcp, address.ip(), &proxy_from)).await else {
-        hub.metrics.count(Counter::ProxyHeaderBad);
-        return;
-    };
-    if let Err(refused) = place.identify(source, Instant::now()) {
-        hub.metrics.count(Counter::ConnectionRefused);
-        tracing::debug!("a connection from {source} was refused: {refused}");
-        return;
+    let mut source = address;
+    if is_balancer {
+        let Ok(Ok(behind)) = timeout_at(handshake, behind(&mut tcp)).await else {
+            hub.metrics.count(Counter::ProxyHeaderBad);
+            return;
+        };
+        source = behind.unwrap_or(address);
+        if let Err(refused) = place.identify(source, Instant::now()) {
+            hub.metrics.count(Counter::ConnectionRefused);
+            tracing::debug!("a connection from {source} was refused: {refused}");
+            return;
+        }
     }
     let serving = hub.serving.borrow().clone();
     let acceptor = TlsAcceptor::from(Arc::clone(&serving.tls));
@@ -143,16 +146,12 @@ pub(super) async fn handle(
     }
 }
 
-/// Who is at the other end, or behind the load balancer that is. `Err`: its header cannot be read.
-async fn source(tcp: &mut TcpStream, address: IpAddr, proxy_from: &[IpNet]) -> Result<IpAddr, ()> {
-    let address = address.to_canonical();
-    if !proxy_from.iter().any(|network| network.contains(&address)) {
-        return Ok(address);
-    }
+/// Who is behind a load balancer; `None`: it speaks for itself. `Err`: its header cannot be read.
+async fn behind(tcp: &mut TcpStream) -> Result<Option<IpAddr>, ()> {
     let mut read = Vec::new();
     loop {
         match proxy_protocol::step(&read).map_err(drop)? {
-            Step::Done(behind) => return Ok(behind.unwrap_or(address)),
+            Step::Done(behind) => return Ok(behind),
             Step::Read(count) => {
                 let before = read.len();
                 read.resize(before + count, 0);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::admission::Desk;
@@ -87,21 +87,28 @@ pub async fn serve(
 
     let mut connections = JoinSet::new();
     let services = Services::new(&hub);
-    let proxy_from: Arc<[ipnet::IpNet]> = options.proxy_from.into();
     loop {
         tokio::select! {
             () = signals.wait() => break,
             accepted = listener.accept() => match accepted {
                 Ok((tcp, address)) => {
-                    let Ok(place) = hub.limits.enter() else {
+                    let address = address.ip().to_canonical();
+                    let is_balancer = connection::is_balancer(address, &options.proxy_from);
+                    let place = hub.limits.enter().and_then(|mut place| {
+                        // At once, so that one source's flood takes the places of no others.
+                        if !is_balancer {
+                            place.identify(address, Instant::now())?;
+                        }
+                        Ok(place)
+                    });
+                    let Ok(place) = place else {
                         hub.metrics.count(Counter::ConnectionRefused);
                         continue;
                     };
                     hub.metrics.count(Counter::ConnectionAccepted);
                     // Each answer is small and awaited.
                     let _ = tcp.set_nodelay(true);
-                    let handled = connection::handle(services.clone(), tcp, address, place, Arc::clone(&proxy_from));
-                    connections.spawn(handled);
+                    connections.spawn(connection::handle(services.clone(), tcp, address, place, is_balancer));
                 }
                 Err(error) => {
                     hub.metrics.count(Counter::AcceptFailed);

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod demo;
 pub mod dropbear;
 pub mod fleet;
+pub mod gateway;
 pub mod inside;
 pub mod keys;
 pub mod machine;

@@ -29,3 +29,12 @@ pub fn change(toehold: &Toehold, key: &str, how: impl FnOnce(&mut Value)) {
     let changed = database.execute("UPDATE entry SET value = ?1 WHERE key = ?2", (value.to_string().into_bytes(), key)).unwrap();
     assert_eq!(changed, 1);
 }
+
+/// Puts a record in, of many at once.
+pub fn insert(transaction: &rusqlite::Transaction<'_>, key: &str, value: &Value) {
+    transaction
+        .prepare_cached("INSERT INTO entry (key, revision, written_at, value) VALUES (?1, 1, 0, ?2)")
+        .unwrap()
+        .execute((key, value.to_string().into_bytes()))
+        .unwrap_or_else(|error| panic!("{key}: {error}"));
+}

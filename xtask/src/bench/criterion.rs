@@ -47,6 +47,22 @@ pub(super) fn join() -> Result<Vec<Measured>> {
     ])
 }
 
+/// Runs a bench that prints `measured NAME VALUE BAR DETAIL` a line, and reads these names and their units out of it.
+pub(super) fn measured(package: &str, bench: &str, names: &[(&'static str, &'static str)]) -> Result<Vec<Measured>> {
+    let printed = process::text(&mut bench_of(package, bench))?;
+    print!("{printed}");
+    let mut all = Vec::new();
+    for &(name, unit) in names {
+        let label = format!("measured {name} ");
+        let line = printed.lines().find_map(|line| line.strip_prefix(&label)).ok_or(format!("the bench measured no {name}"))?;
+        let mut words = line.splitn(3, ' ');
+        let mut number = || -> Result<f64> { Ok(words.next().unwrap_or_default().parse()?) };
+        let (value, bar) = (number()?, number()?);
+        all.push(Measured::new(name, value, bar, unit, words.next().unwrap_or_default().to_owned()));
+    }
+    Ok(all)
+}
+
 fn bench(name: &str) -> Command {
     bench_of("toehold-keygen", name)
 }

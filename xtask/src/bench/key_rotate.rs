@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::openssh::Server;
 use super::proxy::{Proxy, RoundTrip};
-use super::{Measured, children_cpu, median, time};
+use super::{Measured, children_cpu, criterion, median, time};
 use crate::workspace::Metadata;
 use crate::{Result, process};
 
@@ -124,20 +124,7 @@ pub(super) fn simulated() -> Result<Vec<Measured>> {
         ("key-rotate-linear", "ratio"),
         ("key-rotate-open", "ratio"),
     ];
-    let mut cargo = process::cargo();
-    cargo.args(["bench", "--locked", "--package", "toehold", "--bench", "key_rotate"]);
-    let printed = process::text(&mut cargo)?;
-    print!("{printed}");
-    let mut all = Vec::new();
-    for (name, unit) in NAMES {
-        let label = format!("measured {name} ");
-        let line = printed.lines().find_map(|line| line.strip_prefix(&label)).ok_or(format!("the bench measured no {name}"))?;
-        let mut words = line.splitn(3, ' ');
-        let mut number = || -> Result<f64> { Ok(words.next().unwrap_or_default().parse()?) };
-        let (value, bar) = (number()?, number()?);
-        all.push(Measured::new(name, value, bar, unit, words.next().unwrap_or_default().to_owned()));
-    }
-    Ok(all)
+    criterion::measured("toehold", "key_rotate", &NAMES)
 }
 
 impl Managed {

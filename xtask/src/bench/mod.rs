@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the measured bars, each a ratio or a time of one run, with a verdict.
 
 mod criterion;
+mod gateway;
 mod host_add;
 mod key_rotate;
 mod openssh;
@@ -42,6 +43,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
+    ("gateway", |_| gateway::measure()),
     ("join", |_| criterion::join()),
     ("key-rotate", key_rotate::near),
     ("key-rotate-far", key_rotate::far),

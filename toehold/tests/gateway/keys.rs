@@ -1,0 +1,98 @@
+//! The gateway's key is renewed while agents are connected (J4).
+
+use toehold::adapters::grpc::agent_v1::{Pins, answer, request};
+use toehold_joinproto::Trust;
+use toehold_joinproto::pin::Pin;
+
+use crate::support::Toehold;
+use crate::support::gateway::{Dial, Gateway, Session, eventually, identity, join, line};
+
+fn pins(toehold: &Toehold) -> Vec<Pin> {
+    let document = toehold.run(["--json", "gateway", "pin"]).ends(0).json();
+    document["pins"].as_array().unwrap().iter().map(|pin| pin.as_str().unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn j4_the_next_key_is_announced_acknowledged_and_switched_to() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &[]);
+    let before = pins(&toehold);
+    assert_eq!(before.len(), 2);
+    let first = line(&toehold, gateway.address, &[]);
+    assert_eq!(first.pins, before);
+    let dial = Dial::to(gateway.address);
+    let joined = join(&dial, &first, &identity()).await.unwrap();
+    let (id, key) = (joined.id.to_string(), &joined.keyring.shared_keys[0]);
+    let connection = dial.clone().trusting(Trust::Pinned(before.clone())).connect().await.unwrap();
+    let mut session = Session::open(&connection, &id, key).await.unwrap();
+
+    // It confirmed its join, and with it the pins that it was sent: nobody is missing.
+    let renewed = toehold.run(["--json", "gateway", "renew-key"]).ends(0).json();
+    assert_eq!(renewed["pins"][0], before[1].to_string());
+    let after = pins(&toehold);
+    assert_eq!(after[0], before[1]);
+    assert!(!before.contains(&after[1]));
+    // The agent that is connected is told at once.
+    let answer::Answer::Pins(told) = session.next().await.unwrap() else { panic!("no pins") };
+    assert_eq!(told.pins, after.iter().map(ToString::to_string).collect::<Vec<_>>());
+
+    // The running gateway presents the new key, which the pins of the old line know.
+    let knows = |pin: Pin| dial.clone().trusting(Trust::Pinned(vec![pin]));
+    eventually("the new key is presented", || async { knows(after[0]).connect().await.is_ok() }).await;
+    assert!(knows(before[0]).connect().await.is_err());
+    let late = line(&toehold, gateway.address, &[]);
+    assert_eq!(late.pins, after);
+
+    // Not acknowledged yet: switching again would leave it behind, and waits.
+    let waits = toehold.run(["--json", "gateway", "renew-key"]).ends(3).json();
+    assert_eq!(waits["missing"][0], id);
+    assert_eq!(pins(&toehold), after);
+    session.ask(request::Request::PinsSaved(Pins { pins: told.pins })).await.unwrap();
+    toehold.run(["gateway", "renew-key"]).ends(0);
+}
+
+#[tokio::test]
+async fn j4_an_agent_that_does_not_answer_is_left_behind_by_force_alone() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &[]);
+    let joined = join(&Dial::to(gateway.address), &line(&toehold, gateway.address, &[]), &identity()).await.unwrap();
+    toehold.run(["gateway", "renew-key"]).ends(0);
+    let waits = toehold.run(["gateway", "renew-key"]).ends(3);
+    assert!(waits.stderr.contains(&joined.id.to_string()) && waits.stderr.contains("--force"), "{}", waits.stderr);
+    let forced = toehold.run(["--json", "gateway", "renew-key", "--force"]).ends(0).json();
+    assert_eq!(forced["left_behind"][0], joined.id.to_string());
+}
+
+#[tokio::test]
+async fn two_gateways_of_one_store_present_one_key() {
+    let toehold = Toehold::new();
+    let gateways = [Gateway::start(&toehold, &[]), Gateway::start(&toehold, &[])];
+    assert_eq!(gateways[0].announced["pins"], gateways[1].announced["pins"]);
+    let pins = pins(&toehold);
+    for gateway in &gateways {
+        Dial::to(gateway.address).trusting(Trust::Pinned(vec![pins[0]])).connect().await.unwrap();
+    }
+}
+
+#[test]
+fn the_operators_own_key_is_served_and_announced() {
+    let toehold = Toehold::new();
+    let directory = tempfile::tempdir().unwrap();
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["gw.example.net".to_owned()]).unwrap().self_signed(&pair).unwrap();
+    let (chain, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
+    std::fs::write(&chain, certificate.pem()).unwrap();
+    std::fs::write(&key, pair.serialize_pem()).unwrap();
+    let files = ["--cert", chain.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let loose = toehold.run(["gateway", "serve", "--listen", "127.0.0.1:0", files[0], files[1], files[2], files[3]]).ends(1);
+    assert!(loose.stderr.contains("chmod"), "{}", loose.stderr);
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let next = Pin::new(toehold_joinproto::pin::PinAlgorithm::Sha256, [7; 32]).to_string();
+    let gateway = Gateway::start(&toehold, &[&files[..], &["--next-pin", &next]].concat());
+    assert_eq!(gateway.announced["serves_opni"], true);
+    assert_eq!(pins(&toehold)[1].to_string(), next);
+    assert_eq!(line(&toehold, gateway.address, &[]).pins, pins(&toehold));
+    let refused = toehold.run(["gateway", "renew-key"]).ends(1);
+    assert!(refused.stderr.contains("--next-pin"), "{}", refused.stderr);
+}
