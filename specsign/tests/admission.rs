@@ -326,7 +326,11 @@ fn a_statement_says_what_its_text_says() {
 #[test]
 fn s3_a_first_contact_knows_the_keys_of_any_version() {
     // Serial 1 by key 1; 2 hands over to key 2, 4 to key 3; 5 is the current one.
-    let of = |serial, by: &[u8], next: u8| signed(Statement { next: keys(&[next], 1), ..statement(serial, b"[]") }, by);
+    let of = |serial, by: &[u8], next: u8| {
+        let mut statement = statement(serial, b"[]");
+        statement.next = keys(&[next], 1);
+        signed(statement, by)
+    };
     let versions = [of(1, &[1], 1), of(2, &[1, 2], 2), of(3, &[2], 2), of(4, &[2, 3], 3), of(5, &[3], 3)];
     let mut envelope = Envelope { current: versions[0].clone(), key_changes: Vec::new() };
     for version in &versions[1..] {
