@@ -1,4 +1,5 @@
 //! Every recorded exec, frame by frame.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 #[path = "support/vectors.rs"]
 mod vectors;

@@ -1,4 +1,5 @@
 //! Owners: who is taken for dead, and who never is (P1, P2); whose a pod is (P3); what an exec is allowed to reach (P4).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod support;
 
@@ -110,7 +111,7 @@ fn p1_a_living_gateway_keeps_its_pods_and_a_stalled_cluster_kills_none() {
     };
     let reaper = async {
         let hands = other.hands();
-        let mut reaper = Reaper::new();
+        let mut clearing = Reaper::new();
         let end = world.clock.now().saturating_add(Duration::from_secs(1750));
         let mut pass = 0;
         while world.clock.now() < end {
@@ -119,9 +120,9 @@ fn p1_a_living_gateway_keeps_its_pods_and_a_stalled_cluster_kills_none() {
             if pass % 50 < 12 {
                 other.faults.fail_at(other.faults.calls() + 1, toehold_core::testing::Fault::Hang);
             }
-            let reaped = reaper.pass(hands.parts(), NAMESPACE, None).await;
-            assert_eq!(reaped.owners, [], "pass {pass}");
-            assert_eq!(reaped.orphans, [], "pass {pass}");
+            let found = clearing.pass(hands.parts(), NAMESPACE, None).await;
+            assert_eq!(found.owners, [], "pass {pass}");
+            assert_eq!(found.orphans, [], "pass {pass}");
             world.clock.sleep_until(world.clock.now().saturating_add(INTERVAL)).await;
         }
         None

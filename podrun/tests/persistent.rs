@@ -1,4 +1,5 @@
 //! Persistent mode: one pod for each principal, or one for all, found or made, and never removed by us.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 mod support;
 

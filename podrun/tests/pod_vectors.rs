@@ -1,4 +1,5 @@
 //! Whole recorded lives of pods, and what each state means for somebody who waits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 #[path = "support/vectors.rs"]
 mod vectors;

@@ -1,4 +1,5 @@
 //! What the supervisor's texts do in real shells: the ones that this machine has, of `sh`, `dash`, `bash` and `busybox`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -160,6 +161,7 @@ fn a_preamble_that_breaks_off_runs_nothing() {
 }
 
 /// Starts a command and waits until it runs.
+#[expect(clippy::zombie_processes, reason = "the caller waits for it")]
 fn running(shell: &[&str], arguments: &[&str]) -> (Child, ChildStdin, ProcessNumber) {
     let launch = Launch::new(nonce(), words(arguments));
     let preamble = launch.preamble().unwrap();

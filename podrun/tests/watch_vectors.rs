@@ -1,4 +1,5 @@
 //! Recorded watches, cut everywhere.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 #[path = "support/vectors.rs"]
 mod vectors;
@@ -57,7 +58,7 @@ fn what_is_no_watch_is_refused() {
     assert_eq!(decoder.finish(), Err(WatchError::CutShort));
     let mut endless = WatchDecoder::new();
     let refused = (0..100).any(|_| {
-        endless.push(&[b' '; MAX_LINE / 50]);
+        endless.push(&vec![b' '; MAX_LINE / 50]);
         endless.next_event() == Err(WatchError::TooLong { limit: MAX_LINE })
     });
     assert!(refused);

@@ -94,28 +94,28 @@ mod tests {
         Config::parse(text).unwrap().validate().unwrap()
     }
 
-    fn supervised(words: &[&str], or_sh: bool) -> Option<Plan> {
-        Some(Plan::Supervised { arguments: words.iter().map(|word| word.as_bytes().to_vec()).collect(), or_sh })
+    fn supervised(words: &[&str], or_sh: bool) -> Plan {
+        Plan::Supervised { arguments: words.iter().map(|word| word.as_bytes().to_vec()).collect(), or_sh }
     }
 
     #[test]
     fn the_whole_line_goes_to_the_shell() {
         let line = "/bin/echo a; /bin/echo b";
         let wanted = Wanted::Command(line.into());
-        assert_eq!(plan(&settings("{}"), &wanted), supervised(&["/bin/bash", "-c", line], true));
+        assert_eq!(plan(&settings("{}"), &wanted), Some(supervised(&["/bin/bash", "-c", line], true)));
         let own = settings(r#"{"pod": {"shellCommand": ["/bin/zsh", "-l"]}}"#);
-        assert_eq!(plan(&own, &wanted), supervised(&["/bin/zsh", "-c", line], false));
-        assert_eq!(plan(&own, &Wanted::Shell), supervised(&["/bin/zsh", "-l"], false));
+        assert_eq!(plan(&own, &wanted), Some(supervised(&["/bin/zsh", "-c", line], false)));
+        assert_eq!(plan(&own, &Wanted::Shell), Some(supervised(&["/bin/zsh", "-l"], false)));
         let seed = settings(r#"{"pod": {"splitPathCommands": true}}"#);
         let split = ["/bin/echo", "a;", "/bin/echo", "b"].map(str::to_owned).to_vec();
         assert_eq!(plan(&seed, &wanted), Some(Plan::Direct(split)), "the original's way, where it is wanted");
-        assert_eq!(plan(&seed, &Wanted::Command("echo a".into())), supervised(&["/bin/bash", "-c", "echo a"], true));
+        assert_eq!(plan(&seed, &Wanted::Command("echo a".into())), Some(supervised(&["/bin/bash", "-c", "echo a"], true)));
     }
 
     #[test]
     fn a_subsystem_is_one_that_is_configured() {
         let sftp = "/usr/lib/openssh/sftp-server";
-        assert_eq!(plan(&settings("{}"), &Wanted::Subsystem("sftp".into())), supervised(&["/bin/bash", "-c", sftp], true));
+        assert_eq!(plan(&settings("{}"), &Wanted::Subsystem("sftp".into())), Some(supervised(&["/bin/bash", "-c", sftp], true)));
         assert_eq!(plan(&settings("{}"), &Wanted::Subsystem("netconf".into())), None);
     }
 

@@ -136,15 +136,15 @@ impl Kubeconfig {
     /// Puts `later` behind this one, as `KUBECONFIG=this:later` does: of two entries of a name the first counts.
     #[must_use]
     pub fn merge(mut self, later: Self) -> Self {
-        fn join<T>(first: Option<Vec<T>>, then: Option<Vec<T>>) -> Option<Vec<T>> {
+        fn join<T>(first: Option<Vec<T>>, then: Option<Vec<T>>) -> Vec<T> {
             let mut all = first.unwrap_or_default();
             all.extend(then.into_iter().flatten());
-            Some(all)
+            all
         }
         self.current_context = self.current_context.filter(|name| !name.is_empty()).or(later.current_context);
-        self.clusters = join(self.clusters, later.clusters);
-        self.contexts = join(self.contexts, later.contexts);
-        self.users = join(self.users, later.users);
+        self.clusters = Some(join(self.clusters, later.clusters));
+        self.contexts = Some(join(self.contexts, later.contexts));
+        self.users = Some(join(self.users, later.users));
         self
     }
 

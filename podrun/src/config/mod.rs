@@ -1,4 +1,4 @@
-//! The configuration, with the names and defaults of ContainerSSH's `kuberun`, and what is made of it once it was checked.
+//! The configuration, with the names and defaults of `ContainerSSH`'s `kuberun`, and what is made of it once it was checked.
 
 mod cluster;
 mod duration;

@@ -25,7 +25,8 @@ pub enum Outcome {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Status {
-    status: String,
+    #[serde(rename = "status")]
+    result: String,
     message: String,
     reason: String,
     details: Option<Details>,
@@ -53,7 +54,7 @@ impl Outcome {
         let Ok(status) = serde_json::from_slice::<Status>(payload) else {
             return Self::Failed("the cluster sent a status that cannot be read".to_owned());
         };
-        if status.status == "Success" {
+        if status.result == "Success" {
             return Self::Exited(0);
         }
         let causes = status.details.unwrap_or_default().causes.unwrap_or_default();

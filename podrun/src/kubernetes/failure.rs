@@ -95,7 +95,7 @@ impl ApiFailure {
         });
         let header = retry_after.and_then(|seconds| seconds.trim().parse().ok()).map(Duration::from_secs);
         let empty = body.iter().all(u8::is_ascii_whitespace);
-        let mut failure = Self::from_status(code, status);
+        let mut failure = Self::from_status(code, &status);
         if code == 403 && empty {
             failure.kind = FailureKind::UnknownProtocol;
         }
@@ -106,12 +106,12 @@ impl ApiFailure {
     /// Out of a `Status` that stands where an object was expected, as in a watch.
     pub fn from_status_object(status: &serde_json::Value) -> Self {
         let status = Status::deserialize(status).unwrap_or_default();
-        Self::from_status(status.code.unwrap_or(500), status)
+        Self::from_status(status.code.unwrap_or(500), &status)
     }
 
-    fn from_status(code: u16, status: Status) -> Self {
+    fn from_status(code: u16, status: &Status) -> Self {
         let retry_after = status.details.retry_after_seconds.map(Duration::from_secs);
-        Self { kind: kind(code, &status), code, message: cleaned(&status.message), retry_after }
+        Self { kind: kind(code, status), code, message: cleaned(&status.message), retry_after }
     }
 
     /// A failure of which nothing but its kind is known, for backends that are no Kubernetes.

@@ -237,20 +237,20 @@ impl Life {
     /// [`OutOfTurn`] for an answer to what was not asked; nothing has changed.
     pub fn handle(&mut self, now: Timestamp, event: Event) -> Result<Vec<Action>, OutOfTurn> {
         match event {
-            Event::Disconnected => return Ok(self.leave(None)),
+            Event::Disconnected => Ok(self.leave(None)),
             Event::OwnerLost => {
                 let words = "the cluster has taken the gateway for dead and is removing its pods; connect again";
-                return Ok(self.leave(Some(trouble("OwnerLost", words))));
+                Ok(self.leave(Some(trouble("OwnerLost", words))))
             }
             Event::Traffic => {
                 if self.phase == Phase::Ready {
                     self.last_traffic = now;
                 }
-                return Ok(Vec::new());
+                Ok(Vec::new())
             }
-            Event::Tick => return Ok(self.tick(now)),
-            Event::Observed(uid, availability) => return Ok(self.observed(now, &uid, availability)),
-            Event::Gone => return Ok(self.gone()),
+            Event::Tick => Ok(self.tick(now)),
+            Event::Observed(uid, availability) => Ok(self.observed(now, &uid, availability)),
+            Event::Gone => Ok(self.gone()),
             event => self.answered(now, event),
         }
     }
@@ -268,19 +268,19 @@ impl Life {
                 let failure = self.fail(trouble("RecordFailed", &format!("the gateway's store failed: {reason}")));
                 Ok(failure.into_iter().chain(self.go(Phase::Forgetting, Action::RemoveRecord)).collect())
             }
-            (Phase::Creating, Event::Created(uid, availability)) => Ok(self.there(now, uid, availability)),
-            (Phase::Creating, Event::CreateRefused(failure)) => Ok(self.refused(now, failure)),
+            (Phase::Creating, Event::Created(uid, availability)) => Ok(self.there(now, &uid, availability)),
+            (Phase::Creating, Event::CreateRefused(failure)) => Ok(self.refused(now, &failure)),
             (Phase::Creating, Event::CreateUncertain(reason)) => {
                 self.uncertain = Some(now);
                 self.last_problem = Some(reason);
                 Ok(self.retry(now, Retry::Create, None))
             }
-            (Phase::Identifying, Event::LookedUp(found)) => Ok(self.identified(now, found)),
+            (Phase::Identifying, Event::LookedUp(found)) => Ok(self.identified(now, found.as_ref())),
             (Phase::Identifying, Event::LookUpFailed(reason)) => {
                 self.last_problem = Some(reason);
                 Ok(self.retry(now, Retry::Identify, None))
             }
-            (Phase::Finding, Event::LookedUp(found)) => Ok(self.found(now, found)),
+            (Phase::Finding, Event::LookedUp(found)) => Ok(self.found(now, found.as_ref())),
             (Phase::Finding, Event::LookUpFailed(_)) => Ok(self.pause(now, Retry::Find, None)),
             (Phase::Deleting, Event::DeleteAccepted) => {
                 self.tries = 0;
@@ -369,8 +369,16 @@ impl Life {
                 Vec::new()
             }
             // An answer is under way; it goes on from there.
-            (Phase::Recording | Phase::Finding | Phase::Deleting | Phase::AwaitGone | Phase::Forgetting | Phase::Closed, _)
-            | (Phase::Pausing(_, Retry::Find | Retry::Delete | Retry::Forget), _) => Vec::new(),
+            (
+                Phase::Recording
+                | Phase::Finding
+                | Phase::Deleting
+                | Phase::AwaitGone
+                | Phase::Forgetting
+                | Phase::Closed
+                | Phase::Pausing(_, Retry::Find | Retry::Delete | Retry::Forget),
+                _,
+            ) => Vec::new(),
             (_, Some(uid)) => {
                 self.tries = 0;
                 self.go(Phase::Deleting, Action::Delete(uid))
@@ -396,7 +404,7 @@ impl Life {
         self.go(Phase::Forgetting, Action::RemoveRecord)
     }
 
-    fn there(&mut self, now: Timestamp, uid: Uid, availability: Availability) -> Vec<Action> {
+    fn there(&mut self, now: Timestamp, uid: &Uid, availability: Availability) -> Vec<Action> {
         self.uid = Some(uid.clone());
         self.uncertain = None;
         self.tries = 0;
@@ -406,11 +414,11 @@ impl Life {
         }
         self.phase = Phase::AwaitReady;
         let mut actions = vec![Action::Watch];
-        actions.extend(self.observed(now, &uid, availability));
+        actions.extend(self.observed(now, uid, availability));
         actions
     }
 
-    fn refused(&mut self, now: Timestamp, failure: ApiFailure) -> Vec<Action> {
+    fn refused(&mut self, now: Timestamp, failure: &ApiFailure) -> Vec<Action> {
         if failure.kind == FailureKind::AlreadyExists {
             return self.go(Phase::Identifying, Action::LookUp);
         }
@@ -424,11 +432,11 @@ impl Life {
         told.into_iter().chain(then).collect()
     }
 
-    fn identified(&mut self, now: Timestamp, found: Option<(Uid, Identity, Availability)>) -> Vec<Action> {
+    fn identified(&mut self, now: Timestamp, found: Option<&(Uid, Identity, Availability)>) -> Vec<Action> {
         match found {
-            Some((uid, Identity::Ours, availability)) => self.there(now, uid, availability),
+            Some((uid, Identity::Ours, availability)) => self.there(now, uid, availability.clone()),
             Some((uid, Identity::OursAltered, _)) => {
-                self.uid = Some(uid);
+                self.uid = Some(uid.clone());
                 let told = self.fail(trouble("Altered", "the pod was changed by somebody else before it could be used"));
                 told.into_iter().chain(self.end()).collect()
             }
@@ -442,10 +450,10 @@ impl Life {
         }
     }
 
-    fn found(&mut self, now: Timestamp, found: Option<(Uid, Identity, Availability)>) -> Vec<Action> {
+    fn found(&mut self, now: Timestamp, found: Option<&(Uid, Identity, Availability)>) -> Vec<Action> {
         match found {
             Some((uid, Identity::Ours | Identity::OursAltered, _)) => {
-                self.uid = Some(uid);
+                self.uid = Some(uid.clone());
                 self.uncertain = None;
                 self.phase = Phase::Pausing(now, Retry::Delete);
                 self.tick(now)

@@ -136,7 +136,8 @@ pub struct SimulatedWatch {
     cluster: SimulatedCluster,
     namespace: String,
     name: String,
-    last: Option<Option<String>>,
+    /// The version that was reported last, empty for none of that name.
+    last: Option<String>,
 }
 
 impl PodWatch for SimulatedWatch {
@@ -145,7 +146,7 @@ impl PodWatch for SimulatedWatch {
             return pending().await;
         }
         let pod = self.cluster.state().get(&self.namespace, &self.name);
-        let version = pod.as_ref().map(|pod| pod.resource_version.clone());
+        let version = pod.as_ref().map(|pod| pod.resource_version.clone()).unwrap_or_default();
         if self.last.as_ref() != Some(&version) {
             self.last = Some(version);
             return Ok(pod.map_or(PodChange::Gone, PodChange::State));
@@ -154,7 +155,7 @@ impl PodWatch for SimulatedWatch {
         let soon = self.cluster.clock.now().saturating_add(Duration::from_secs(1));
         self.cluster.clock.sleep_until(soon).await;
         let pod = self.cluster.state().get(&self.namespace, &self.name);
-        self.last = Some(pod.as_ref().map(|pod| pod.resource_version.clone()));
+        self.last = Some(pod.as_ref().map(|pod| pod.resource_version.clone()).unwrap_or_default());
         Ok(pod.map_or(PodChange::Gone, PodChange::State))
     }
 }

@@ -133,13 +133,13 @@ pub(crate) async fn gateway(world: &World, timing: Timing, leaves_after: Option<
 pub(crate) async fn caretaker(world: &World, passes: usize) {
     let hands = world.hands();
     let mut keeper = Keeper::create(hands.parts(), NAMESPACE, &mut world.rng()).await.unwrap();
-    let mut reaper = Reaper::new();
+    let mut clearing = Reaper::new();
     for pass in 0..passes {
         let state = keeper.beat(hands.parts()).await.unwrap();
         assert!(matches!(state, OwnerState::Held(_)), "{state:?}");
-        let reaped = reaper.pass(hands.parts(), NAMESPACE, Some(keeper.owner())).await;
-        assert_eq!(reaped.problems, Vec::<String>::new());
-        for orphan in &reaped.orphans {
+        let found = clearing.pass(hands.parts(), NAMESPACE, Some(keeper.owner())).await;
+        assert_eq!(found.problems, Vec::<String>::new());
+        for orphan in &found.orphans {
             Reaper::recover(hands.parts(), orphan).await.unwrap();
         }
         world.check(&format!("pass {pass}"));
