@@ -145,6 +145,25 @@ fn p1_a_gateway_that_was_taken_for_dead_learns_it_and_tells_its_people() {
 }
 
 #[test]
+fn p2_a_sign_of_life_at_the_last_moment_stops_the_deletion() {
+    let world = World::new();
+    world.clock.set_auto_advance(false);
+    let hands = world.hands();
+    let mut keeper = run_until_stalled(Keeper::create(hands.parts(), NAMESPACE, &mut world.rng())).unwrap().unwrap();
+    let mut sightings = Sightings::new();
+    let mut stale = Vec::new();
+    for _ in 0..5 {
+        stale = sightings.observe(world.clock.now(), &world.cluster.owners(), None);
+        world.wait(5);
+    }
+    assert_eq!(stale.len(), 1);
+    run_until_stalled(keeper.beat(hands.parts())).unwrap().unwrap();
+    let delete = world.cluster.delete_owner(NAMESPACE, stale[0].name, &stale[0].preconditions);
+    assert!(!run_until_stalled(delete).unwrap().unwrap());
+    assert_eq!(world.cluster.owners().len(), 1);
+}
+
+#[test]
 fn p1_the_owner_is_an_empty_job_that_ends_by_itself() {
     let job = toehold_podrun::pod::owner_manifest(owner(1, 0, 0).name, "pods", 600, 0);
     for (pointer, value) in [

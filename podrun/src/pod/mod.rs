@@ -1,10 +1,12 @@
 //! One pod: its record, its manifest, its life.
 
+mod events;
 mod life;
 mod manifest;
 mod record;
 
-pub use life::{Action, Event, LATE, Life, OutOfTurn, Phase, Retry, Timing};
+pub use events::{Action, Event, LATE, OutOfTurn, Phase, Retry, Timing};
+pub use life::Life;
 pub(crate) use manifest::{HEARTBEAT, is_owned_by, object_annotation};
 pub use manifest::{
     Identity, identify, may_enter, owner_manifest, owner_selector, persistent_manifest, persistent_name, pod_manifest,
