@@ -98,7 +98,7 @@ fn pods_end_and_people_are_told_whatever_call_fails_in_whatever_way() {
                 world.cluster.set_fate(fate.clone());
                 world.faults.fail_at(call.number, *fault);
                 let context = format!("{fate:?}, {fault:?} at {call}");
-                let side = run_until_stalled(gateway(&world, Timing::default(), Some(400))).expect(&context);
+                let side = run_until_stalled(gateway(&world, Timing::default(), Some(120))).expect(&context);
                 world.check(&context);
                 assert_eq!(world.records(), [], "{context}");
                 if let Some(side) = side {
@@ -119,13 +119,13 @@ fn two_failures_in_a_row_leave_nothing_either() {
     let good = good_run(&Fate::ReadyAfter(0));
     for call in good.faults.log() {
         for fault in call.kind.faults() {
-            for next in 1..4 {
+            for next in 1..3 {
                 for second in call.kind.faults() {
                     let world = World::new();
                     world.faults.fail_at(call.number, *fault);
                     world.faults.fail_at(call.number + next, *second);
                     let context = format!("{fault:?} at {call}, {second:?} {next} later");
-                    run_until_stalled(gateway(&world, Timing::default(), Some(400))).expect(&context);
+                    run_until_stalled(gateway(&world, Timing::default(), Some(120))).expect(&context);
                     world.check(&context);
                     assert_eq!(world.records(), [], "{context}");
                     world.wait(toehold_podrun::owner::LAPSE.as_secs());
