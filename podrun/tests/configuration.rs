@@ -18,7 +18,7 @@ fn settings(text: &str) -> Settings {
 
 #[test]
 fn nothing_set_means_the_seeds_defaults() {
-    for text in ["{}", "connection: {}\npod: {}\n"] {
+    for text in ["", "{}", "connection: {}\npod: {}\n"] {
         let settings = settings(text);
         assert_eq!(settings.cluster.server, "https://kubernetes.default.svc");
         assert_eq!(settings.cluster.queries_per_second, None, "not set is no limit of ours");

@@ -221,13 +221,16 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads YAML or JSON.
+    /// Reads YAML or JSON; an empty text sets nothing.
     ///
     /// # Errors
     /// [`ConfigError::TooLarge`] and [`ConfigError::Unreadable`], which names the place and quotes nothing of the text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         if text.len() > MAX_CONFIG {
             return Err(ConfigError::TooLarge { got: text.len(), limit: MAX_CONFIG });
+        }
+        if text.trim().is_empty() {
+            return Ok(Self::default());
         }
         read_yaml(text).map_err(ConfigError::Unreadable)
     }
