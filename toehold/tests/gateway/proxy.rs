@@ -31,8 +31,9 @@ async fn a_header_of_anybody_else_is_not_believed() {
     let gateway = Gateway::start(&toehold, &["--proxy-from", "127.0.0.9/32"]);
     let liar = Dial::to(gateway.address).header(&v2([203, 0, 113, 8]));
     assert!(liar.connect().await.is_err());
-    let refused = join(&Dial::to(gateway.address), &line(&toehold, gateway.address, &["--from", "203.0.113.0/24"]), &identity());
-    assert!(refused.await.unwrap_err().to_string().contains("this network"));
+    let line = line(&toehold, gateway.address, &["--from", "203.0.113.0/24"]);
+    let refused = join(&Dial::to(gateway.address), &line, &identity()).await;
+    assert!(refused.unwrap_err().to_string().contains("this network"));
 }
 
 #[tokio::test]
