@@ -113,14 +113,13 @@ fn s5_old_or_new_and_whole_over_sigkill() {
     let begun = Instant::now();
     node.apply_versions(1, &current, &[]).ends(0);
     let mut longest = begun.elapsed();
-    let over = AtomicBool::new(false);
+    let (over, root) = (AtomicBool::new(false), node.root());
     std::thread::scope(|scope| {
-        let root = node.root();
         let reader = scope.spawn(|| watch(&root, &over));
         let (mut killed, mut serial, mut old, mut new) = (0, 1, 0, 0);
         while killed < kills {
             serial += 1;
-            assert!(serial < 4 * kills as u64 + 20, "the moments are off: only {killed} were killed");
+            assert!(serial < 4 * u64::try_from(kills).unwrap() + 20, "the moments are off: only {killed} were killed");
             let next: Vec<Version> = NAMES.iter().map(|name| version(name, serial, &mut rng)).collect();
             let entries: Vec<_> = next
                 .iter()

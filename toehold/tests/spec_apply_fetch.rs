@@ -12,6 +12,7 @@ mod support;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding as _};
@@ -28,10 +29,16 @@ fn large() -> Version {
     packed("facts", &[("large", &content)])
 }
 
+/// What the next document says: each is another version.
+fn next() -> Says {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    Says { serial: SERIAL.fetch_add(1, Ordering::Relaxed), ..Says::default() }
+}
+
 /// Applies a list of one machine whose archive is this page.
 fn apply(node: &Node, version: &Version, page: Page, more: &[&str]) -> Done {
     node.web.serve("/a.tgz", page);
-    node.publish(&document(&[version.entry(&node.web.url("/a.tgz"))], &Says::default()));
+    node.publish(&document(&[version.entry(&node.web.url("/a.tgz"))], &next()));
     node.web.seen();
     node.apply(&[&["--json", "--request-timeout", "2s"], more].concat())
 }
@@ -66,7 +73,7 @@ fn a_server_without_ranges_sends_the_beginning_again() {
     let (node, version) = (Node::new(), large());
     // It breaks off until the page is exchanged for the whole.
     node.web.serve("/a.tgz", Page::Stalls(version.archive.clone(), 200_000));
-    node.publish(&document(&[version.entry(&node.web.url("/a.tgz"))], &Says::default()));
+    node.publish(&document(&[version.entry(&node.web.url("/a.tgz"))], &next()));
     std::thread::scope(|scope| {
         let applying = scope.spawn(|| node.apply(&["--request-timeout", "2s"]));
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -116,7 +123,7 @@ fn a_length_that_is_a_lie_and_content_that_is_another_are_seen() {
 fn nothing_listens_and_nothing_is_left() {
     let (node, version) = (Node::new(), large());
     let port = support::server::free_port();
-    node.publish(&document(&[version.entry(&format!("http://127.0.0.1:{port}/a.tgz"))], &Says::default()));
+    node.publish(&document(&[version.entry(&format!("http://127.0.0.1:{port}/a.tgz"))], &next()));
     refused(&node, node.apply(&["--json"]), "could not be fetched");
 }
 
@@ -149,7 +156,7 @@ fn s5_user_and_password_go_to_the_source_alone() {
     let (node, version, other) = (Node::new(), version("facts", 1), Web::start());
     let basic = Some(format!("Basic {}", Base64::encode_string(b"somebody:sesame")));
     let apply = |node: &Node| {
-        node.publish(&document(&[with_password(&version, &node.web.url("/a.tgz"))], &Says::default()));
+        node.publish(&document(&[with_password(&version, &node.web.url("/a.tgz"))], &next()));
         let done = node.apply(&["-vv"]);
         assert!(!done.stderr.contains("sesame") && !done.stderr.contains("c2VzYW1l"), "{}", done.stderr);
         done.ends(0);
@@ -179,7 +186,7 @@ fn s5_user_and_password_go_to_the_source_alone() {
 #[test]
 fn s5_a_user_in_a_url_is_refused_and_not_shown() {
     let (node, version) = (Node::new(), version("facts", 1));
-    node.publish(&document(&[version.entry("http://somebody:sesame@127.0.0.1/a.tgz")], &Says::default()));
+    node.publish(&document(&[version.entry("http://somebody:sesame@127.0.0.1/a.tgz")], &next()));
     let done = node.apply(&["-vv"]).ends(1);
     assert!(done.stderr.contains("username") && !done.stderr.contains("sesame"), "{}", done.stderr);
 }
@@ -189,12 +196,12 @@ fn only_what_is_allowed_is_a_source() {
     let (node, version) = (Node::new(), version("facts", 1));
     let file = node.directory.path().join("a.tgz");
     std::fs::write(&file, &version.archive).unwrap();
-    node.publish(&document(&[version.entry(&format!("file://{}", file.display()))], &Says::default()));
+    node.publish(&document(&[version.entry(&format!("file://{}", file.display()))], &next()));
     node.apply(&[]).ends(1);
     node.apply(&["--allow-file"]).ends(0);
     assert_eq!(node.live("facts"), Some(version.tree.clone()));
     let other = Node::new();
-    other.publish(&document(&other.entries(&[version]), &Says::default()));
+    other.publish(&document(&other.entries(&[version]), &next()));
     let arguments: Vec<String> = other.arguments(&[]).into_iter().filter(|argument| argument != "--allow-http").collect();
     let done = other.toehold.run(arguments.iter().map(String::as_str)).ends(1);
     assert!(done.stderr.contains("http"), "{}", done.stderr);
@@ -206,7 +213,7 @@ fn a_proxy_is_taken_from_the_environment() {
     let source = "http://files.example.net/a.tgz";
     // A request to a proxy names the whole target.
     proxy.serve(source, Page::Good(version.archive.clone()));
-    node.publish(&document(&[version.entry(source)], &Says::default()));
+    node.publish(&document(&[version.entry(source)], &next()));
     let mut command = node.command(&[]);
     command.env("http_proxy", proxy.url(""));
     Done::of(command.output().unwrap()).ends(0);
@@ -234,7 +241,7 @@ fn https_is_taken_from_a_server_that_a_trusted_authority_names() {
     });
     secure.serve("/a.tgz", Page::Good(version.archive.clone()));
     let source = format!("https://localhost:{}/a.tgz", secure.port());
-    node.publish(&document(&[with_password(&version, &source)], &Says::default()));
+    node.publish(&document(&[with_password(&version, &source)], &next()));
     let authority = node.directory.path().join("authority.pem");
     std::fs::write(&authority, certified.cert.pem()).unwrap();
     let trusting = |trusted: bool| {

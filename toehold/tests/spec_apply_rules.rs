@@ -144,6 +144,26 @@ fn s3_the_floor_survives_a_torn_copy_and_fails_closed_without_any() {
 }
 
 #[test]
+fn s3_a_run_that_ends_between_the_two_copies_has_raised_the_floor() {
+    let node = Node::new();
+    node.apply_versions(3, &[version("facts", 1)], &[]).ends(0);
+    let old = fs::read(node.file()).unwrap();
+    // The second copy cannot be written: as if the run had been killed right before it.
+    let obstacle = node.root().join(".toehold/state-2.new");
+    fs::create_dir(&obstacle).unwrap();
+    let done = node.apply_versions(4, &[version("facts", 2)], &[]).ends(3);
+    assert!(done.stderr.contains("writing the state failed"), "{}", done.stderr);
+    let new = fs::read(node.file()).unwrap();
+    let copies = ["state-1", "state-2"].map(|name| fs::read(node.root().join(".toehold").join(name)).unwrap());
+    assert_ne!(copies[0], copies[1]);
+    fs::remove_dir(obstacle).unwrap();
+    refused(&node, &old, &[], "below 4");
+    node.publish(&new);
+    node.apply(&[]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+}
+
+#[test]
 fn s4_a_purge_needs_noes_apart_and_stays_within_the_guard() {
     let node = Node::new();
     let flag = node.directory.path().join("flag");

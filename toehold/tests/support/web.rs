@@ -20,7 +20,7 @@ pub enum Page {
     /// So many bytes, then nothing.
     Stalls(Vec<u8>, usize),
     /// Announces so many more, or fewer, than it sends.
-    Lies(Vec<u8>, i64),
+    Lies(Vec<u8>, isize),
     /// Without a length: the end of the connection is its end.
     Endless(Vec<u8>),
     /// Bytes without an end.
@@ -119,72 +119,83 @@ fn answer<S: Read + Write>(stream: S, shared: &Shared) -> std::io::Result<()> {
     let page = shared.pages.lock().unwrap().get(&target).cloned();
     shared.seen.lock().unwrap().push(Seen { target, headers });
     let stream = stream.get_mut();
-    let ok = |length: i64| format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    let part = |from: usize, length: usize| {
-        format!(
-            "HTTP/1.1 206 Partial Content\r\nETag: \"v1\"\r\nContent-Range: bytes {from}-{}/{length}\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n",
-            length - 1,
-            length - from
-        )
-    };
-    let head = |from: Option<usize>, length: usize| match from {
-        Some(from) if from < length => part(from, length),
-        _ => ok(length as i64),
-    };
     match page {
-        Some(Page::Good(body)) => {
-            stream.write_all(head(from, body.len()).as_bytes())?;
-            stream.write_all(&body[from.unwrap_or_default().min(body.len())..])?;
-        }
-        Some(Page::WithoutRanges(body)) => {
-            stream.write_all(ok(body.len() as i64).as_bytes())?;
-            stream.write_all(&body)?;
-        }
-        Some(Page::Breaks(body, bytes)) => {
-            let begin = from.unwrap_or_default().min(body.len());
-            stream.write_all(head(from, body.len()).as_bytes())?;
-            stream.write_all(&body[begin..(begin + bytes).min(body.len())])?;
-        }
-        Some(Page::Changes(body, bytes, other)) => match from {
-            None => {
-                stream.write_all(ok(body.len() as i64).as_bytes())?;
-                stream.write_all(&body[..bytes])?;
-            }
-            Some(from) => {
-                stream.write_all(part(from, other.len()).as_bytes())?;
-                stream.write_all(&other[from..])?;
-            }
-        },
-        Some(Page::Stalls(body, bytes)) => {
-            stream.write_all(ok(body.len() as i64).as_bytes())?;
-            stream.write_all(&body[..bytes])?;
-            stream.flush()?;
-            // Until the client has had enough.
-            let _ = stream.read(&mut [0]);
-        }
-        Some(Page::Lies(body, by)) => {
-            stream.write_all(ok(body.len() as i64 + by).as_bytes())?;
-            stream.write_all(&body)?;
-        }
-        Some(Page::Endless(body)) => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-            stream.write_all(&body)?;
-        }
-        Some(Page::Flood) => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-            while stream.write_all(&[0; 65536]).is_ok() {}
-        }
-        Some(Page::Status(status, body)) => {
-            let head = format!("HTTP/1.1 {status} So\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&body)?;
-        }
-        Some(Page::Redirect(to)) => {
-            let head = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            stream.write_all(head.as_bytes())?;
-        }
+        Some(page) => send(stream, page, from)?,
         None => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?,
     }
     stream.flush()
+}
+
+fn ok(length: usize) -> String {
+    format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")
+}
+
+fn part(from: usize, length: usize) -> String {
+    format!(
+        "HTTP/1.1 206 Partial Content\r\nETag: \"v1\"\r\nContent-Range: bytes {from}-{}/{length}\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n",
+        length - 1,
+        length - from
+    )
+}
+
+fn send<S: Read + Write>(stream: &mut S, page: Page, from: Option<usize>) -> std::io::Result<()> {
+    let head = |length: usize| match from {
+        Some(from) if from < length => part(from, length),
+        _ => ok(length),
+    };
+    match page {
+        Page::Good(body) => {
+            stream.write_all(head(body.len()).as_bytes())?;
+            stream.write_all(&body[from.unwrap_or_default().min(body.len())..])
+        }
+        Page::WithoutRanges(body) => {
+            stream.write_all(ok(body.len()).as_bytes())?;
+            stream.write_all(&body)
+        }
+        Page::Breaks(body, bytes) => {
+            let begin = from.unwrap_or_default().min(body.len());
+            stream.write_all(head(body.len()).as_bytes())?;
+            stream.write_all(&body[begin..(begin + bytes).min(body.len())])
+        }
+        Page::Changes(body, bytes, other) => match from {
+            None => {
+                stream.write_all(ok(body.len()).as_bytes())?;
+                stream.write_all(&body[..bytes])
+            }
+            Some(from) => {
+                stream.write_all(part(from, other.len()).as_bytes())?;
+                stream.write_all(&other[from..])
+            }
+        },
+        Page::Stalls(body, bytes) => {
+            stream.write_all(ok(body.len()).as_bytes())?;
+            stream.write_all(&body[..bytes])?;
+            stream.flush()?;
+            // Until the client has had enough.
+            stream.read(&mut [0]).map(drop)
+        }
+        Page::Lies(body, by) => {
+            stream.write_all(ok(body.len().saturating_add_signed(by)).as_bytes())?;
+            stream.write_all(&body)
+        }
+        Page::Endless(body) => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            stream.write_all(&body)
+        }
+        Page::Flood => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            while stream.write_all(&[0; 65536]).is_ok() {}
+            Ok(())
+        }
+        Page::Status(status, body) => {
+            let head = format!("HTTP/1.1 {status} So\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(&body)
+        }
+        Page::Redirect(to) => {
+            let head = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes())
+        }
+    }
 }
