@@ -203,6 +203,9 @@ pub struct HostProgress {
     /// Why it is quarantined, or what went wrong last, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The later rotation that has taken the host up: from then on nobody leads or heals it under this one any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_by: Option<u64>,
     /// Another account that has the same file, as far as the line's marker and the host key tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_file_as: Option<Account>,

@@ -102,7 +102,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         // A host that an earlier rotation has left behind is owed until it was seen settled: it is visited, whatever became of it
         // in this one.
         let touched_only = errand.touched_only && member.quiet;
-        match member.journal.claim(&self.store, &self.timer, !touched_only).await {
+        let mut claimed = member.journal.claim(&self.store, &self.timer, !touched_only).await;
+        if claimed.is_ok() && !member.quiet {
+            claimed = member.journal.take_from_healers(&self.store, &self.timer).await;
+        }
+        match claimed {
             Ok(()) => {}
             Err(NoPass::Fenced) => return HostVerdict::Fenced,
             Err(NoPass::Store(why)) => return HostVerdict::Failed(why),
@@ -349,7 +353,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         loop {
             // A host that was taken off the list meanwhile has nothing to be written.
             let Some(mut host) = Stored::<HostRecord>::read(&self.store, &key).await? else { return Ok(()) };
-            if host.body.session != seen.session {
+            // Nor is it written over what a later rotation says of it.
+            if host.body.session != seen.session || host.body.settled.is_some_and(|later| later.generation > settled.generation) {
                 return Ok(());
             }
             for line in &mut host.body.keys {

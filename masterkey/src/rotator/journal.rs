@@ -19,18 +19,20 @@ pub(super) struct HostJournal {
     stored: Option<Stored<HostProgress>>,
     /// Whether `stored` is what the store holds as far as this run knows; else it is read before anything is written.
     known: bool,
+    /// Whether nobody heals the host under an earlier rotation any more.
+    taken_from_healers: bool,
     same_file_as: Option<Account>,
 }
 
 impl HostJournal {
     /// The journal of a host in a rotation that this run has begun itself: there is nothing to be read.
     pub(super) fn new(number: u64, account: Account, fence: u64, toward: PublicKey, known: bool) -> Self {
-        Self { number, account, fence, toward, stored: None, known, same_file_as: None }
+        Self { number, account, fence, toward, stored: None, known, taken_from_healers: false, same_file_as: None }
     }
 
     /// The journal of a host that is healed outside of a rotation: whoever claims it last has it.
     pub(super) fn healing(number: u64, account: Account, toward: PublicKey) -> Self {
-        Self { number, account, fence: 0, toward, stored: None, known: false, same_file_as: None }
+        Self { number, account, fence: 0, toward, stored: None, known: false, taken_from_healers: true, same_file_as: None }
     }
 
     /// Which turn of the shared job this is.
@@ -88,6 +90,40 @@ impl HostJournal {
         .await
     }
 
+    /// Takes the host from whoever heals it under the rotation before this one, by a write that makes theirs fail: they may have
+    /// begun before this one had, and be anywhere by now. Done once.
+    pub(super) async fn take_from_healers<S: Store, T: Clock>(&mut self, store: &S, clock: &T) -> Result<(), NoPass> {
+        let (Some(earlier), false) = (self.number.checked_sub(1), self.taken_from_healers) else { return Ok(()) };
+        let failed = |error: &StoreError| NoPass::Store(describe(error));
+        let key = HostProgress::key(earlier, &self.account).map_err(|error| NoPass::Store(error.to_string()))?;
+        let mut error = None;
+        for _ in 0..MAX_CONFLICTS {
+            let stored = Stored::<HostProgress>::read(store, &key).await.map_err(|error| failed(&error))?;
+            if stored.as_ref().is_some_and(|stored| stored.body.taken_by.is_some()) {
+                self.taken_from_healers = true;
+                return Ok(());
+            }
+            // What is not known to be written, and was not, has failed.
+            if let Some(error) = error {
+                return Err(failed(&error));
+            }
+            let mut body = stored.as_ref().map_or_else(|| self.blank(clock), |stored| stored.body.clone());
+            (body.taken_by, body.at) = (Some(self.number), clock.now());
+            let written = match stored {
+                None => Stored::create(store, key.clone(), body).await.map(|_| ()),
+                Some(mut stored) => {
+                    stored.body = body;
+                    stored.save(store).await
+                }
+            };
+            error = match written {
+                Ok(()) | Err(StoreError::Conflict { .. }) => None,
+                Err(error) => Some(error),
+            };
+        }
+        Err(NoPass::Store(format!("{key} keeps changing")))
+    }
+
     /// Another account was found to have the same file; it is written with whatever is written next.
     pub(super) fn same_file_as(&mut self, account: Account) {
         self.same_file_as = Some(account);
@@ -104,7 +140,7 @@ impl HostJournal {
         let key = HostProgress::key(self.number, &self.account).map_err(|error| NoPass::Store(error.to_string()))?;
         for _ in 0..MAX_CONFLICTS {
             let mut body = self.stored.as_ref().map_or_else(|| self.blank(clock), |stored| stored.body.clone());
-            if body.fence > self.fence {
+            if is_anothers(&body, self.fence) {
                 return Err(NoPass::Fenced);
             }
             (body.fence, body.at) = (self.fence, clock.now());
@@ -129,7 +165,7 @@ impl HostJournal {
             let latest = Stored::<HostProgress>::read(store, &key).await.map_err(|error| failed(&error))?;
             let before = self.stored.as_ref().map(|stored| stored.revision);
             match latest {
-                Some(latest) if latest.body.fence > self.fence => return Err(NoPass::Fenced),
+                Some(latest) if is_anothers(&latest.body, self.fence) => return Err(NoPass::Fenced),
                 // The write has taken place all the same.
                 Some(latest) if latest.body == body && Some(latest.revision) != before => {
                     self.stored = Some(latest);
@@ -151,10 +187,16 @@ impl HostJournal {
             toward: self.toward.clone(),
             about_to: None,
             reason: None,
+            taken_by: None,
             same_file_as: None,
             at: clock.now(),
         }
     }
+}
+
+/// Whether this was written by a later leader, or taken by a later rotation.
+fn is_anothers(progress: &HostProgress, fence: u64) -> bool {
+    progress.fence > fence || progress.taken_by.is_some()
 }
 
 /// The journal on the way to a host: what [`Fence::pass`] writes.

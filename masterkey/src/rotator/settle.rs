@@ -94,9 +94,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
     }
 
     async fn heal<R: CryptoRng + Send, O: Observer>(&self, errand: &Errand<'_, '_, R, O>, mut member: Member) -> Member {
-        // Another healing that took the host over has it.
+        // Another healing that took the host over has it, or a rotation that has begun meanwhile.
         if self.lead_host(errand, &mut member).await == super::host_run::HostVerdict::Fenced {
-            member.failed = Some("somebody else has taken the host up".to_owned());
+            member.failed = Some("a rotation that has begun meanwhile, or another settling, has taken the host up".to_owned());
         }
         member
     }

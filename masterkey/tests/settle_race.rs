@@ -1,0 +1,124 @@
+//! A settling, and a rotation that begins meanwhile: two operators on one store, in every order of their calls.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+mod support;
+
+use support::{Lab, Standing, Watch, rng, watched};
+use toehold_core::{HostPhase, OnUnreachable, RotationPhase};
+use toehold_masterkey::{End, NoObserver, RotationError};
+
+/// A fleet of two, the second of which an earlier rotation has left behind.
+fn owing() -> Lab {
+    let mut lab = Lab::new(2);
+    let away = lab.accounts[1].clone();
+    let attempts = std::mem::replace(&mut lab.pace.attempts, 1);
+    lab.world.fleet().switch_off(&away);
+    let mut request = lab.request();
+    request.policy.on_unreachable = OnUnreachable::Defer;
+    let outcome = lab.rotate(request).unwrap();
+    assert_eq!((outcome.end, outcome.owed().count()), (End::Done, 1));
+    lab.world.fleet().switch_on(&away);
+    lab.pace.attempts = attempts;
+    lab.restart()
+}
+
+#[test]
+fn r8_a_settling_that_a_rotation_has_overtaken_stops_for_that_host_and_says_so() {
+    let calls = {
+        let lab = owing();
+        assert!(lab.settle().hosts.iter().all(|host| host.phase == HostPhase::Settled));
+        lab.world.faults().calls()
+    };
+    let (mut said, mut done) = (0, 0);
+    // At once, and when a lock that the settling holds has gone stale.
+    for wait in [0, 600] {
+        for at in 1..calls {
+            let when = format!("after call {at} of the settling and {wait} s");
+            let lab = owing();
+            let away = lab.accounts[1].clone();
+            let (healer, mut one) = (lab.rotator(), rng(4));
+            let mut slow = Standing::new(healer.settle(&mut one, &NoObserver));
+            if slow.run_to(&lab.world, at).is_some() {
+                continue;
+            }
+            let mut watch = Watch::new(&lab);
+            let owed = lab.host(&away).settled.is_none_or(|settled| settled.generation < 1);
+            lab.advance(wait);
+            let second = lab.restart();
+            let rotator = second.rotator();
+            let rotated = watched(&second.world, &mut watch, rotator.rotate(lab.request(), &mut rng(9), &NoObserver));
+            let rotated = rotated.unwrap().unwrap();
+            // Where the settling holds the host's lock for now, the host cannot be taken along.
+            assert!(matches!(rotated.end, End::Done | End::RolledBack), "{when}: {:?}", rotated.reason);
+            done += usize::from(rotated.end == End::Done);
+            if owed {
+                assert_eq!(lab.progress(1, &away).unwrap().taken_by, Some(2), "{when}: the settling is not fenced off");
+            }
+            let files: Vec<Vec<u8>> = lab.accounts.iter().map(|account| lab.file(account)).collect();
+            let late = slow.run_on(&lab.world, &mut watch).unwrap_or_else(|| panic!("{when}: the settling stalls"));
+            let after: Vec<Vec<u8>> = lab.accounts.iter().map(|account| lab.file(account)).collect();
+            assert_eq!(files, after, "{when}: it has gone on");
+            match late {
+                Ok(late) => {
+                    let of_away = late.hosts.iter().find(|host| host.account == away);
+                    let reason = of_away.and_then(|host| host.reason.clone()).unwrap_or_default();
+                    said += usize::from(reason.contains("taken the host up"));
+                    assert!(!owed || !reason.is_empty(), "{when}: it calls a host settled that somebody else has");
+                }
+                // It had read too little before the rotation, and sees it now, or the key that it wanted to leave there is gone.
+                Err(RotationError::AlreadyOpen { .. } | RotationError::NoDurableCopy { .. }) => {}
+                Err(error) => panic!("{when}: {error}"),
+            }
+            let healed = lab.restart().settle();
+            assert!(healed.hosts.iter().all(|host| host.reason.is_none()), "{when}: {:?}", healed.hosts);
+            let key = if rotated.rotation.phase == RotationPhase::Done { &rotated.rotation.new } else { &rotated.rotation.old };
+            lab.assert_settled_on(key, &when);
+            assert_eq!(lab.keys().len(), 1, "{when}");
+        }
+    }
+    assert!(said > calls / 2 && done > calls / 2, "{said} and {done} of {calls}");
+}
+
+/// The rotation is held up as well, in the middle of its way.
+#[test]
+fn r8_a_settling_and_a_rotation_side_by_side_leave_exactly_one_key() {
+    let calls = {
+        let lab = owing();
+        lab.settle();
+        lab.world.faults().calls()
+    };
+    for at in (3..calls).step_by(4) {
+        for until in (4..260).step_by(23) {
+            let when = format!("after call {at} of the settling and call {until} of the rotation");
+            let lab = owing();
+            let second = lab.restart();
+            let (healer, rotator) = (lab.rotator(), second.rotator());
+            let (mut one, mut two) = (rng(4), rng(9));
+            let mut slow = Standing::new(healer.settle(&mut one, &NoObserver));
+            if slow.run_to(&lab.world, at).is_some() {
+                continue;
+            }
+            let mut watch = Watch::new(&lab);
+            lab.advance(600);
+            let mut rotating = Standing::new(rotator.rotate(lab.request(), &mut two, &NoObserver));
+            let ended = rotating.run_to(&second.world, until);
+            watch.keys_changed = true;
+            assert!(slow.run_on(&lab.world, &mut watch).is_some(), "{when}: the settling stalls");
+            let rotated = match ended {
+                Some(ended) => ended,
+                None => rotating.run_on(&second.world, &mut watch).unwrap_or_else(|| panic!("{when}: the rotation stalls")),
+            };
+            let rotated = rotated.unwrap_or_else(|error| panic!("{when}: {error}"));
+            assert!(matches!(rotated.end, End::Done | End::RolledBack), "{when}: {:?}", rotated.reason);
+            let healed = lab.restart().settle();
+            assert!(healed.hosts.iter().all(|host| host.reason.is_none()), "{when}: {:?}", healed.hosts);
+            let key = if rotated.end == End::Done { &rotated.rotation.new } else { &rotated.rotation.old };
+            lab.assert_settled_on(key, &when);
+        }
+    }
+}
