@@ -12,6 +12,7 @@
     reason = "helpers of tests, of which each test uses some"
 )]
 
+pub mod crash;
 pub mod watch;
 
 use std::collections::BTreeMap;
