@@ -13,6 +13,7 @@ mod host_list;
 mod host_remove;
 mod init;
 mod key;
+mod key_status;
 mod operator;
 mod recovery_copy;
 mod renew;
@@ -52,8 +53,8 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Key(Key::Show) => key::show(&context()?).await,
         Command::Key(Key::Rotate(options)) => rotate::rotate(&context()?, options).await,
         Command::Key(Key::Renew(options)) => renew::renew(&context()?, options).await,
-        Command::Key(Key::Status) => rotate::status(&context()?).await,
-        Command::Key(Key::Settle { concurrency, timeout }) => rotate::settle(&context()?, concurrency, timeout).await,
+        Command::Key(Key::Status) => key_status::status(&context()?).await,
+        Command::Key(Key::Settle { concurrency, timeout }) => key_status::settle(&context()?, concurrency, timeout).await,
         Command::Key(Key::Load { lifetime, confirm }) => key::load(&context()?, lifetime, confirm).await,
         Command::Key(Key::Unload) => key::unload(&context()?).await,
         Command::Key(Key::Export(options)) => recovery_copy::export(&context()?, &options).await,

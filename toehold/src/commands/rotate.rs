@@ -1,25 +1,29 @@
-//! `toehold key rotate`, `key status` and `key settle`: the master key of the fleet, renewed without locking anybody out.
-
-use std::time::Duration;
+//! `toehold key rotate`: the master key of the fleet, renewed without locking anybody out.
 
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
-use serde_json::{Value, json};
-use toehold_core::{Clock as _, Fingerprint, HostPhase, OnUnreachable, PublicKey, SecretBytes, StoreAudit};
-use toehold_masterkey::{
-    End, FleetStatus, HostStatus, KeyVault, Outcome, Pace, RotationError, RotationRequest, Rotator, SettleOutcome, TakeUp,
-};
+use serde_json::json;
+use toehold_core::{HostPhase, OnUnreachable, PublicKey, StoreAudit};
+use toehold_masterkey::{End, Outcome, Pace, RotationError, RotationRequest, Rotator, TakeUp};
 
+use super::key_status::fleet_status;
 use super::recovery_copy;
-use super::rotation_display::{Display, host_documents, host_table};
+use super::rotation_display::{Display, host_documents, named, tell_hosts};
 use crate::adapters::russh_connector::RusshConnector;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::adapters::vault_sealer::VaultSealer;
 use crate::cli::args::{Rotate, Unreachable};
 use crate::cli::context::Context;
-use crate::cli::{Exit, Failure, chain, table};
+use crate::cli::{Exit, Failure, chain};
 use crate::master_key;
+
+/// What to do about a rotation that is open.
+pub(super) const GO_ON: &str = "go on: toehold key rotate --resume; or go back: toehold key rotate --rollback";
+/// What to do about hosts that are owed.
+const SETTLE: &str = "when they are back: toehold key settle; which ones: toehold key status";
+/// What to do about a fleet without hosts.
+const BRING_IN: &str = "bring one in: toehold host add ACCOUNT; the master key that there is will do for the first host";
 
 /// A rotator over the real world.
 pub(super) type RealRotator<'c> =
@@ -122,16 +126,21 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Resu
         "owed": owed,
         "hosts": host_documents(&outcome.hosts),
     });
-    context.output.text(host_table(&outcome.hosts, HostPhase::Settled).trim_end());
+    tell_hosts(context.output, &outcome.hosts, HostPhase::Settled);
     let total = outcome.hosts.len();
     let settled = total - owed;
+    let owed_by_name = named(outcome.owed().map(|host| &host.account));
     let why = outcome.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     match outcome.end {
         End::Done => {
-            context.output.text(format_args!(
-                "{settled} of {total} hosts have the new master key {} alone; the old one was seen refused.",
-                rotation.new.fingerprint()
-            ));
+            let new = rotation.new.fingerprint();
+            if total == 0 {
+                context.output.text(format_args!("The master key is {new}; no host is managed any more."));
+            } else {
+                context.output.text(format_args!(
+                    "{settled} of {total} hosts have the new master key {new} alone; the old one was seen refused."
+                ));
+            }
             if let Some(advice) = recovery_copy::advice(context.store()).await? {
                 context.output.text(advice);
             }
@@ -139,19 +148,21 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Resu
                 context.output.document(&found);
                 return Ok(Exit::Done);
             }
-            Err(Failure::new(format!("{owed} hosts still have the old key, which stays sealed in the store"))
-                .hint("when they are back: toehold key settle; which ones: toehold key status")
+            Err(Failure::new(format!("still to be settled: {owed_by_name}; the old key stays sealed in the store"))
+                .hint(SETTLE)
                 .partly()
                 .with(found))
         }
         End::RolledBack => {
-            let message = format!(
-                "rolled back{why}; {settled} of {total} hosts have the old master key {} alone",
-                rotation.old.fingerprint()
-            );
+            let old = rotation.old.fingerprint();
+            let message = if total == 0 {
+                format!("rolled back{why}; the master key is {old}, and no host is managed")
+            } else {
+                format!("rolled back{why}; {settled} of {total} hosts have the old master key {old} alone")
+            };
             if owed > 0 {
-                return Err(Failure::new(format!("{message}, {owed} are owed"))
-                    .hint("when they are back: toehold key settle; which ones: toehold key status")
+                return Err(Failure::new(format!("{message}; still to be settled: {owed_by_name}"))
+                    .hint(SETTLE)
                     .partly()
                     .with(found));
             }
@@ -160,9 +171,12 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Resu
                 context.output.text(format_args!("The rotation is {message}."));
                 return Ok(Exit::Done);
             }
-            Err(Failure::new(message)
-                .hint("leave hosts that cannot be reached for later: toehold key rotate --on-unreachable defer")
-                .with(found))
+            let advice = if total == 0 {
+                BRING_IN
+            } else {
+                "leave hosts that cannot be reached for later: toehold key rotate --on-unreachable defer"
+            };
+            Err(Failure::new(message).hint(advice).with(found))
         }
         End::Grace => {
             let until = rotation.retire_at.map(|at| format!(" until {at}")).unwrap_or_default();
@@ -176,152 +190,10 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Resu
             .partly()
             .with(found)),
         _ => Err(Failure::new(format!("the rotation stands still in the phase {}{why}", rotation.phase))
-            .hint("go on: toehold key rotate --resume; or go back: toehold key rotate --rollback")
+            .hint(GO_ON)
             .partly()
             .with(found)),
     }
-}
-
-/// Heals hosts that were away.
-///
-/// # Errors
-/// Where some are still owed.
-pub(super) async fn settle(context: &Context, concurrency: u16, timeout: Duration) -> Result<Exit, Failure> {
-    let pace = Pace { concurrency: usize::from(concurrency), timeout, ..Pace::default() };
-    let rotator = rotator(context, pace).await?;
-    let display = Display::new(context.output, context.signals.clone());
-    let result = rotator.settle(&mut UnwrapErr(SysRng), &display).await;
-    display.finish();
-    let SettleOutcome { hosts, dropped, .. } = result.map_err(failure)?;
-    let owed = hosts.iter().filter(|host| host.phase != HostPhase::Settled).count();
-    let found = json!({
-        "event": "settled",
-        "owed": owed,
-        "hosts": host_documents(&hosts),
-        "dropped": dropped.iter().map(PublicKey::fingerprint).collect::<Vec<_>>(),
-    });
-    context.output.text(host_table(&hosts, HostPhase::Settled).trim_end());
-    for key in &dropped {
-        context.output.text(format_args!("No host needs {} any more; its private half is gone.", key.fingerprint()));
-    }
-    sync_agent(context).await?;
-    if owed == 0 {
-        context.output.document(&found);
-        context.output.text("Every host has the current master key alone.");
-        return Ok(Exit::Done);
-    }
-    Err(Failure::new(format!("{owed} of {} hosts are still owed", hosts.len()))
-        .hint("run it again when they can be reached; a host that is gone for good: toehold host rm --unreachable ACCOUNT")
-        .partly()
-        .with(found))
-}
-
-/// Shows where the fleet stands, by the store alone.
-///
-/// # Errors
-/// Where hosts are owed, or a rotation is open.
-pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
-    let status = fleet_status(context).await?;
-    let age = SystemClock.now().saturating_since(status.created_at);
-    let owed = status.hosts.iter().filter(|host| !host.is_settled).count();
-    let found = json!({
-        "current": status.current.fingerprint(),
-        "public_key": status.current,
-        "created_at": status.created_at,
-        "age_seconds": age.as_secs(),
-        "generation": status.generation,
-        "rotation": status.rotation,
-        "held": status.held.iter().map(PublicKey::fingerprint).collect::<Vec<_>>(),
-        "owed": owed,
-        "hosts": status.hosts.iter().map(host_document).collect::<Vec<_>>(),
-    });
-    let current = status.current.fingerprint();
-    context.output.text(format_args!(
-        "Master key {current}, generation {}, made {} ({})",
-        status.generation,
-        status.created_at,
-        in_words(age)
-    ));
-    for held in &status.held {
-        context.output.text(format_args!("Also held, for hosts that may need it: {}", held.fingerprint()));
-    }
-    if let Some(rotation) = &status.rotation {
-        context.output.text(format_args!(
-            "Rotation {} to {} is open: {}, led by {} since {}, last seen {}",
-            rotation.number,
-            rotation.new.fingerprint(),
-            rotation.phase,
-            rotation.operator,
-            rotation.started_at,
-            rotation.seen_at
-        ));
-        if let Some(at) = rotation.retire_at {
-            context.output.text(format_args!("The old key {} logs in until {at}", rotation.old.fingerprint()));
-        }
-    }
-    let mut rows = vec![["ACCOUNT", "LABEL", "KEY", "STATE", "WHY"].map(str::to_owned).to_vec()];
-    for host in &status.hosts {
-        let key = match &host.key {
-            Some(key) if *key == status.current => "current".to_owned(),
-            Some(key) => key.fingerprint().to_string(),
-            None => "none on record".to_owned(),
-        };
-        let state = if host.is_settled { "settled" } else { host.phase.map_or("owed", HostPhase::name) };
-        let label = host.label.clone().unwrap_or_default();
-        rows.push(vec![host.account.to_string(), label, key, state.to_owned(), host.reason.clone().unwrap_or_default()]);
-    }
-    context.output.text(table(&rows).trim_end());
-    if let Some(rotation) = &status.rotation {
-        return Err(Failure::new(format!("rotation {} is open ({})", rotation.number, rotation.phase))
-            .hint("go on: toehold key rotate --resume; or go back: toehold key rotate --rollback")
-            .partly()
-            .with(found));
-    }
-    if owed > 0 {
-        return Err(Failure::new(format!("{owed} of {} hosts are owed", status.hosts.len()))
-            .hint("when they are back: toehold key settle")
-            .partly()
-            .with(found));
-    }
-    context.output.document(&found);
-    Ok(Exit::Done)
-}
-
-/// Where the fleet stands. The identity stays locked: nothing is opened for it.
-async fn fleet_status(context: &Context) -> Result<FleetStatus, Failure> {
-    let rotator = Rotator {
-        store: context.store(),
-        connector: &context.connector,
-        timer: SystemClock,
-        audit: StoreAudit::new(context.store().clone(), "status"),
-        vault: Locked,
-        pace: Pace::default(),
-    };
-    rotator.status().await.map_err(failure)
-}
-
-/// A vault of which nothing is asked.
-struct Locked;
-
-impl KeyVault for Locked {
-    fn seal(&self, _: Fingerprint, _: &SecretBytes) -> Result<String, String> {
-        Err("the identity is locked".to_owned())
-    }
-
-    fn open(&self, _: Fingerprint, _: &str) -> Result<SecretBytes, String> {
-        Err("the identity is locked".to_owned())
-    }
-}
-
-fn host_document(host: &HostStatus) -> Value {
-    json!({
-        "account": host.account,
-        "label": host.label,
-        "key": host.key.as_ref().map(PublicKey::fingerprint),
-        "settled": host.is_settled,
-        "state": host.phase,
-        "reason": host.reason,
-    })
 }
 
 /// Lets the agent that the operator uses hold the current master key, and none that is not current any more.
@@ -356,13 +228,17 @@ async fn other_keys(context: &Context, current: &PublicKey) -> Result<Vec<Public
     Ok(keys)
 }
 
+/// What went wrong, with what to do next.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
-fn failure(error: RotationError) -> Failure {
+pub(super) fn failure(error: RotationError) -> Failure {
     let failure = Failure::new(chain(&error));
     match error {
         RotationError::AlreadyOpen { .. } => {
             failure.hint("go on with it: toehold key rotate --resume; or take it back: toehold key rotate --rollback")
         }
+        RotationError::NoHosts => failure.hint(BRING_IN),
+        RotationError::Unfinished { .. } => failure.hint(GO_ON).partly(),
+        RotationError::InDoubt { .. } => failure.hint("see how it stands: toehold key status").partly(),
         RotationError::BeingLed { .. } => failure.hint("if nobody is at it any more, add --take-over"),
         RotationError::NoneOpen => failure.hint("begin one: toehold key rotate"),
         RotationError::NoDurableCopy { .. } => failure.hint("restore the store from a recovery copy: toehold init --restore"),
@@ -376,18 +252,6 @@ pub(super) fn operator() -> String {
     let user = user.unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     crate::cli::printable(&format!("{user}@{}", host.trim()))
-}
-
-/// An age that people read: in its largest whole unit.
-fn in_words(age: Duration) -> String {
-    let seconds = age.as_secs();
-    let (count, unit) = match seconds {
-        0..120 => (seconds, "second"),
-        120..7_200 => (seconds / 60, "minute"),
-        7_200..172_800 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
 }
 
 impl From<Unreachable> for OnUnreachable {

@@ -17,6 +17,9 @@ const FULL_TABLE: usize = 40;
 /// How many of the slowest hosts are named.
 const SLOWEST: usize = 5;
 
+/// How many hosts are named in a sentence.
+const NAMED: usize = 5;
+
 /// Watches a run for the operator.
 #[derive(Debug)]
 pub(super) struct Display {
@@ -162,10 +165,29 @@ impl Observer for Display {
         }
         leaving
     }
+
+    async fn wants_out(&self) {
+        self.signals.clone().wait().await;
+    }
 }
 
-/// The hosts as a table: all of a small fleet; of a large one those that are not where they should be, and the slowest.
-pub(super) fn host_table(hosts: &[HostOutcome], wanted: HostPhase) -> String {
+/// Prints the hosts as a table, if there are any: all of a small fleet; of a large one those that are not where they should be,
+/// and the slowest.
+pub(super) fn tell_hosts(output: Output, hosts: &[HostOutcome], wanted: HostPhase) {
+    if !hosts.is_empty() {
+        output.text(host_table(hosts, wanted).trim_end());
+    }
+}
+
+/// Accounts in a sentence: the first few by name.
+pub(super) fn named<'a>(accounts: impl Iterator<Item = &'a Account>) -> String {
+    let names: Vec<String> = accounts.map(Account::to_string).collect();
+    let (first, rest) = names.split_at(names.len().min(NAMED));
+    let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+    format!("{}{more}", first.join(", "))
+}
+
+fn host_table(hosts: &[HostOutcome], wanted: HostPhase) -> String {
     let all = hosts.len() <= FULL_TABLE;
     let mut rows = vec![["ACCOUNT", "LABEL", "STATE", "TOOK", "WHY"].map(str::to_owned).to_vec()];
     for host in hosts.iter().filter(|host| all || host.phase != wanted) {

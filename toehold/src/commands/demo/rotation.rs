@@ -96,4 +96,8 @@ impl Observer for Phases<'_> {
     fn is_leaving(&self) -> bool {
         self.context.signals.came()
     }
+
+    async fn wants_out(&self) {
+        self.context.signals.clone().wait().await;
+    }
 }
