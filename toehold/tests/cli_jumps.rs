@@ -13,7 +13,9 @@ mod support;
 
 use std::fs;
 
+use support::fleet::lines_of;
 use support::{Done, FOREIGN, RealSshd, Toehold, names_in};
+use toehold_core::PublicKey;
 
 fn add(toehold: &Toehold, host: &RealSshd, more: &[&str]) -> Done {
     let (account, home) = (host.account().to_string(), host.home());
@@ -91,4 +93,59 @@ fn a_hardened_host_cannot_be_a_jump_host_and_that_is_said_before_anything_begins
     toehold.run(["host", "rm", &jump.account().to_string()]).ends(0);
     add(&toehold, &jump, &[]).ends(0);
     add(&toehold, &end, &["--jump", &jump.account().to_string()]).ends(0);
+}
+
+/// The way there leads over a host that is rotated as well, and is open with whichever key is current.
+#[test]
+fn r4_the_master_key_is_renewed_and_taken_back_on_hosts_behind_a_jump_host() {
+    let (toehold, jump) = (Toehold::new(), RealSshd::start());
+    let ends = [RealSshd::start(), RealSshd::start()];
+    let jump_account = jump.account().to_string();
+    add(&toehold, &jump, &[]).ends(0);
+    for end in &ends {
+        end.authorize(FOREIGN);
+        add(&toehold, end, &["--jump", &jump_account]).ends(0);
+    }
+    let key = || toehold.master_key().parse::<PublicKey>().unwrap();
+    let hosts = [&jump, &ends[0], &ends[1]];
+    let hold = |keys: &[PublicKey], wanted: &[(PublicKey, bool)]| {
+        for host in hosts {
+            assert_eq!(lines_of(host, keys), wanted, "{}", host.account());
+        }
+    };
+    // Logins through the jump host, as the way is on record.
+    let through = || {
+        let log = jump.log();
+        log.matches("Accepted publickey").count()
+    };
+    let first = key();
+    let before = through();
+    toehold.run(["key", "rotate", "--grace", "0s"]).ends(0);
+    let second = key();
+    assert_ne!(first, second);
+    hold(&[first.clone(), second.clone()], &[(second.clone(), false)]);
+    assert!(through() >= before + 12, "the hosts were reached by another way");
+    toehold.run(["host", "check"]).ends(0);
+
+    // Back from within the grace.
+    toehold.run(["key", "rotate", "--grace", "1h", "--no-wait"]).ends(3);
+    let third = key();
+    assert_ne!(second, third);
+    toehold.run(["key", "rotate", "--rollback"]).ends(0);
+    assert_eq!(key(), second);
+    hold(&[first, second.clone(), third], &[(second, false)]);
+    toehold.run(["host", "check"]).ends(0);
+
+    // Without the jump host nothing behind it is changed, and everything is as it was.
+    let file = fs::read(jump.authorized_keys()).unwrap();
+    jump.authorize("");
+    let files: Vec<Vec<u8>> = ends.iter().map(|end| fs::read(end.authorized_keys()).unwrap()).collect();
+    let done = toehold.run(["key", "rotate", "--grace", "0s"]);
+    assert!(matches!(done.code, 1 | 3), "{}", done.stderr);
+    assert!(done.stderr.contains(&jump_account), "{}", done.stderr);
+    let after: Vec<Vec<u8>> = ends.iter().map(|end| fs::read(end.authorized_keys()).unwrap()).collect();
+    assert_eq!(files, after);
+    jump.authorize(&file);
+    toehold.run(["key", "settle"]).ends(0);
+    toehold.run(["host", "check"]).ends(0);
 }

@@ -75,8 +75,12 @@ impl Renewer {
         panic!("it ended and never said {event}");
     }
 
-    fn stops(mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    fn stops(self) -> Option<i32> {
+        self.ends_by(Signal::TERM)
+    }
+
+    fn ends_by(mut self, signal: Signal) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
         self.lines.by_ref().for_each(drop);
         self.child.wait().unwrap().code()
     }
@@ -125,4 +129,51 @@ fn a_renewal_that_fails_is_told_and_the_renewer_lives_on() {
     renewer.says("renewed");
     assert_eq!(renewer.stops(), Some(0));
     fleet.is_settled(&fleet.all(), &[&old], "after the second try");
+}
+
+/// Lets the times pass for which another process leaves alone what a dead one had taken.
+fn time_passes(fleet: &Fleet) {
+    let long_ago = "2026-01-01T00:00:00Z";
+    support::store::change(&fleet.toehold, "renewal/master-key", |schedule| {
+        if !schedule["claim"].is_null() {
+            schedule["claim"]["until"] = long_ago.into();
+        }
+        if !schedule["retry_at"].is_null() {
+            schedule["retry_at"] = long_ago.into();
+        }
+    });
+    support::store::change(&fleet.toehold, "rotation/1", |rotation| rotation["seen_at"] = long_ago.into());
+}
+
+#[test]
+fn a_renewal_that_a_signal_has_ended_or_killed_is_finished_by_the_next_process_and_not_doubled() {
+    for signal in [Signal::KILL, Signal::TERM] {
+        let fleet = Fleet::new(3);
+        let old = fleet.current();
+        is_due(&fleet);
+        let mut renewer = Renewer::start(&fleet, &["--concurrency", "1"]);
+        renewer.says("host_step");
+        let ended = renewer.ends_by(signal);
+        assert_eq!(ended, (signal == Signal::TERM).then_some(3), "what is due was not done");
+        let status = fleet.toehold.run(["--json", "key", "status"]).ends(3).json();
+        assert_eq!(status["rotation"]["number"], 1, "{status}");
+        fleet.is_anchored(&fleet.all(), "in the middle of a renewal");
+        let new = status["rotation"]["new"].as_str().unwrap().to_owned();
+
+        // While the other one may be alive it is left alone.
+        let mut renewer = Renewer::start(&fleet, &[]);
+        let first = renewer.says(if signal == Signal::KILL { "elsewhere" } else { "waiting" });
+        assert!(first.is_object());
+        assert_eq!(renewer.stops(), Some(0));
+        time_passes(&fleet);
+        let mut renewer = Renewer::start(&fleet, &[]);
+        renewer.says("renewed");
+        renewer.says("waiting");
+        assert_eq!(renewer.stops(), Some(0));
+        assert_eq!(fleet.toehold.master_key(), new, "another rotation was begun");
+        fleet.is_settled(&fleet.all(), &[&old], "finished by the next process");
+        let status = fleet.toehold.run(["--json", "key", "status"]).ends(0).json();
+        assert_eq!(status["generation"], 1, "{status}");
+        fleet.owes_nothing("finished by the next process");
+    }
 }

@@ -1,4 +1,4 @@
-//! Several at once: operators who renew one master key, one who is interrupted, one who brings in a host meanwhile.
+//! Several at once: operators who renew one master key, one who waits for hosts, one who is interrupted.
 //!
 //! Needs: openssh.
 #![allow(
@@ -12,15 +12,12 @@
 mod support;
 
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use support::fleet::lines_of;
-use support::running::{QUICK, Running, arguments, publics};
-use support::{Done, Fleet, RealSshd, Toehold};
-
-fn settle(fleet: &Fleet) -> Done {
-    fleet.toehold.run([&["--json", "key", "settle"], QUICK.as_slice()].concat())
-}
+use support::running::{Running, arguments};
+use support::{Done, Fleet, Toehold};
+use toehold_core::Timestamp;
 
 #[test]
 fn two_renewals_at_once_are_one_and_a_refusal() {
@@ -61,25 +58,63 @@ fn r8_a_leader_who_was_taken_over_is_fenced_off() {
     fleet.owes_nothing("taken over");
 }
 
+/// Nobody takes the lead from somebody who waits for a host.
 #[test]
-fn r11_a_host_that_comes_in_while_a_rotation_runs_ends_with_the_key_of_that_phase() {
-    let fleet = Fleet::new(4);
+fn a_leader_whose_hosts_hang_says_that_it_is_alive() {
+    let fleet = Fleet::new(2);
     let old = fleet.current();
-    let late = RealSshd::start();
-    let (account, home) = (late.account().to_string(), late.home());
-    let mut running = Running::start(&fleet.toehold, &arguments(&["--grace", "0s", "--concurrency", "1"]));
+    for host in &fleet.hosts {
+        host.suspend();
+    }
+    let limits = ["--connect-timeout", "300s", "--login-timeout", "300s", "--request-timeout", "300s", "--timeout", "300s"];
+    let arguments: Vec<&str> = [&["--json", "key", "rotate", "--grace", "0s"][..], &limits].concat();
+    let mut running = Running::start(&fleet.toehold, &arguments);
     running.until(|event| event["event"] == "host_begun").unwrap();
-    let added = fleet.toehold.run(["host", "add", &account, "--home", home.to_str().unwrap(), "--via", "sh"]);
+    let seen = || {
+        let status = fleet.toehold.run(["--json", "key", "status"]).ends(3).json();
+        let text = |member: &str| status["rotation"][member].as_str().unwrap().to_owned();
+        (text("seen_at").parse::<Timestamp>().unwrap(), text("phase"))
+    };
+    let (first, patience) = (seen().0, Instant::now());
+    loop {
+        let (at, phase) = seen();
+        assert_eq!(phase, "installing");
+        // Twice: the lead would be free to be taken a minute after the first write.
+        if at.saturating_since(first) >= Duration::from_secs(39) {
+            break;
+        }
+        assert!(patience.elapsed() < Duration::from_secs(120), "its leader has been silent since {at}");
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    let polite = fleet.toehold.run(["key", "rotate", "--resume"]).ends(1);
+    assert!(polite.stderr.contains("--take-over"), "{}", polite.stderr);
+    for host in &fleet.hosts {
+        host.resume();
+    }
     let (code, said) = running.ends();
-    assert_eq!(added.code, 0, "{}", added.stderr);
-    assert!(matches!(code, 0 | 3), "{code}: {said}");
-    settle(&fleet).ends(0);
-    let new = fleet.current();
-    assert_eq!(support::fleet::lets_in(&[&late], &new), [true]);
-    assert_eq!(support::fleet::lets_in(&[&late], &old), [false]);
-    assert_eq!(lines_of(&late, &publics([&old, &new])), [(new.public_key().clone(), false)]);
-    fleet.is_settled(&fleet.all(), &[&old], "with a host that came late");
-    fleet.owes_nothing("with a host that came late");
+    assert_eq!(code, 0, "{said}");
+    fleet.is_settled(&fleet.all(), &[&old], "it has waited");
+    fleet.owes_nothing("it has waited");
+}
+
+#[test]
+fn a_grace_is_left_at_once_when_a_signal_comes() {
+    let fleet = Fleet::new(1);
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut running = Running::start(&fleet.toehold, &arguments(&["--grace", "1h"]));
+        running.until(|event| event["event"] == "grace").unwrap();
+        let begun = Instant::now();
+        running.signal(signal);
+        let (code, said) = running.ends();
+        // It was up to twenty seconds; the rest is room for a busy machine.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        println!("left {:?} after the signal", begun.elapsed());
+        assert_eq!(code, 3, "{said}");
+        assert!(said.contains("--resume") && said.contains("--rollback"), "{said}");
+        // It said that it left: nobody has to take over.
+        fleet.toehold.run(["key", "rotate", "--rollback"]).ends(0);
+    }
+    fleet.owes_nothing("left in the grace");
 }
 
 #[test]

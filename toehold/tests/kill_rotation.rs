@@ -142,6 +142,7 @@ impl Trials {
         let status = self.fleet.toehold.run(["--json", "key", "status"]);
         assert_eq!(status.code, 0, "{when}: {} {}", status.stdout, status.stderr);
         assert_eq!(status.json()["held"], json!([]), "{when}: keys that no host needs");
+        assert_eq!(self.fleet.held().len(), 1, "{when}: a key that no rotation knows of");
         self.fleet.toehold.run(["host", "check"]).ends(0);
     }
 }
