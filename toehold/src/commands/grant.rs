@@ -140,21 +140,21 @@ async fn list(context: &Context) -> Result<Exit, Failure> {
         };
         rows.push(vec![record.id.to_string(), record.account().to_string(), key, record.expires_at.to_string(), state]);
     }
-    let found = json!({ "grants": documents, "unreadable": unreadable });
+    let owed = records.iter().filter(|record| record.is_owed(now)).count();
+    let found = json!({ "grants": documents, "unreadable": unreadable, "owed": owed });
     if rows.len() == 1 {
         context.output.text("Nothing is granted. Let somebody in for a while: toehold grant user@host --key FILE --for 1h");
     } else {
         context.output.text(table(&rows).trim_end());
     }
-    let owed = records.iter().filter(|record| record.is_owed(now)).count();
-    if owed > 0 {
-        context.output.text(format_args!("{owed} should be gone; take their lines away: toehold grant sweep"));
-    }
-    if unreadable.is_empty() {
+    let gone = (owed > 0).then(|| format!("{owed} of the grants should be gone and was not seen gone"));
+    let wrong: Vec<String> = gone.into_iter().chain(unreadable).collect();
+    if wrong.is_empty() {
         context.output.document(&found);
         return Ok(Exit::Done);
     }
-    Err(Failure::new(unreadable.join("; ")).partly().with(found))
+    let failure = Failure::new(wrong.join("; ")).partly().with(found);
+    Err(if owed > 0 { failure.hint("take their lines away: toehold grant sweep") } else { failure })
 }
 
 async fn revoke(context: &Context, id: GrantId) -> Result<Exit, Failure> {

@@ -56,7 +56,9 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
         // Another process may have been the first.
         check_master_key(&directory, key, options, wanted.as_ref())?;
     }
+    let advice = recovery_copy::advice(state.store()).await?;
     output.document(&json!({
+        "advice": advice,
         "state_dir": directory,
         "identity_created": made.identity_created,
         "recipient": made.recipient.as_ref().map(ToString::to_string),
@@ -76,7 +78,7 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
         ));
         output.text("Next: toehold host add user@host");
     }
-    if let Some(advice) = recovery_copy::advice(state.store()).await? {
+    if let Some(advice) = advice {
         output.text(advice);
     }
     Ok(Exit::Done)

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use toehold_core::{Clock as _, Fingerprint, HostPhase, PublicKey, SecretBytes, StoreAudit};
 use toehold_masterkey::{FleetStatus, HostStatus, KeyVault, Pace, Rotator, SettleOutcome};
 
-use super::rotate::{GO_ON, failure, rotator, sync_agent};
+use super::rotate::{GO_ON, failure, rotator, well};
 use super::rotation_display::{Display, host_documents, named, tell_hosts};
+use super::ssh_agent_follower;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, table};
@@ -25,6 +26,10 @@ pub(super) async fn settle(context: &Context, concurrency: u16, timeout: Duratio
     let result = rotator.settle(&mut UnwrapErr(SysRng), &display).await;
     display.finish();
     let SettleOutcome { managed, hosts, dropped, .. } = result.map_err(failure)?;
+    let agent = ssh_agent_follower::settle(context).await.err().map(|failure| ssh_agent_follower::behind(&failure));
+    if let Some(behind) = &agent {
+        display.note(behind);
+    }
     let left: Vec<_> = hosts.iter().filter(|host| host.phase != HostPhase::Settled).map(|host| &host.account).collect();
     let owed = left.len();
     let found = json!({
@@ -33,19 +38,18 @@ pub(super) async fn settle(context: &Context, concurrency: u16, timeout: Duratio
         "owed": owed,
         "hosts": host_documents(&hosts),
         "dropped": dropped.iter().map(PublicKey::fingerprint).collect::<Vec<_>>(),
+        "agent": agent,
     });
     tell_hosts(context.output, &hosts, HostPhase::Settled);
     for key in &dropped {
         context.output.text(format_args!("No host needs {} any more; its private half is gone.", key.fingerprint()));
     }
-    sync_agent(context).await?;
     if owed == 0 {
-        context.output.document(&found);
         context.output.text(match managed {
             0 => "No host is managed, so none is owed.",
             _ => "Every host has the current master key alone.",
         });
-        return Ok(Exit::Done);
+        return well(context, found, agent);
     }
     Err(Failure::new(format!("still to be settled: {}", named(left.into_iter())))
         .hint("run it again when they can be reached; a host that is gone for good: toehold host rm --unreachable ACCOUNT")

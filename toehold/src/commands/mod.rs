@@ -21,6 +21,7 @@ mod rotate;
 mod rotation_display;
 mod session;
 mod spec;
+mod ssh_agent_follower;
 mod token;
 mod via;
 

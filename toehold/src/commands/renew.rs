@@ -9,8 +9,9 @@ use toehold_core::Fingerprint;
 use toehold_masterkey::renewal::{PeriodicalRenewal, Renew, RenewalEvent, RenewalPace, RenewalState};
 use toehold_masterkey::{End, Pace, RotationError, RotationRequest, TakeUp};
 
-use super::rotate::{RealRotator, operator, rotator, sync_agent};
+use super::rotate::{RealRotator, operator, rotator};
 use super::rotation_display::Display;
+use super::ssh_agent_follower;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args;
 use crate::cli::context::Context;
@@ -137,18 +138,21 @@ impl Renew for FleetRenewal<'_> {
     async fn renew(&mut self) -> Result<Fingerprint, NotRenewed> {
         let display = Display::new(self.context.output, self.context.signals.clone());
         let mut rng = UnwrapErr(SysRng);
-        let result = if self.state().await?.open {
-            self.rotator.resume(TakeUp::new(operator()), &mut rng, &display).await
-        } else {
+        let is_open = self.state().await?.open;
+        let work = async {
+            if is_open {
+                return self.rotator.resume(TakeUp::new(operator()), &mut rng, &display).await;
+            }
             // What an earlier rotation owes may be to be had by now; what is still owed then is no obstacle.
             drop(self.rotator.settle(&mut rng, &display).await);
             self.rotator.rotate(self.request.clone(), &mut rng, &display).await
         };
+        let result = ssh_agent_follower::follow(self.context, &display.phases, work).await;
         display.finish();
-        let outcome = result?;
-        if let Err(failure) = sync_agent(self.context).await {
-            tracing::warn!("{}", failure.message);
+        if let Err(failure) = ssh_agent_follower::settle(self.context).await {
+            display.note(&ssh_agent_follower::behind(&failure));
         }
+        let outcome = result?;
         let how = match outcome.end {
             End::Done => return Ok(outcome.rotation.new.fingerprint()),
             End::RolledBack => "was rolled back",

@@ -2,13 +2,12 @@
 
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
-use serde_json::json;
-use toehold_core::{HostPhase, OnUnreachable, PublicKey, StoreAudit};
+use serde_json::{Value, json};
+use toehold_core::{HostPhase, OnUnreachable, StoreAudit};
 use toehold_masterkey::{End, Outcome, Pace, RotationError, RotationRequest, Rotator, TakeUp};
 
-use super::key_status::fleet_status;
-use super::recovery_copy;
 use super::rotation_display::{Display, host_documents, named, tell_hosts};
+use super::{recovery_copy, ssh_agent_follower};
 use crate::adapters::russh_connector::RusshConnector;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
@@ -16,7 +15,6 @@ use crate::adapters::vault_sealer::VaultSealer;
 use crate::cli::args::{Rotate, Unreachable};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain};
-use crate::master_key;
 
 /// What to do about a rotation that is open.
 pub(super) const GO_ON: &str = "go on: toehold key rotate --resume; or go back: toehold key rotate --rollback";
@@ -62,7 +60,10 @@ pub(super) async fn rotate(context: &Context, options: Rotate) -> Result<Exit, F
     }
     let display = Display::new(context.output, context.signals.clone());
     let mut rng = UnwrapErr(SysRng);
-    let result = if options.resume || options.rollback {
+    let work = async {
+        if !options.resume && !options.rollback {
+            return rotator.rotate(request(&options), &mut rng, &display).await;
+        }
         let mut by = TakeUp::new(operator());
         by.take_over = options.take_over;
         by.on_unreachable = options.on_unreachable.map(OnUnreachable::from);
@@ -71,15 +72,14 @@ pub(super) async fn rotate(context: &Context, options: Rotate) -> Result<Exit, F
         } else {
             rotator.resume(by, &mut rng, &display).await
         }
-    } else {
-        rotator.rotate(request(&options), &mut rng, &display).await
     };
+    let result = ssh_agent_follower::follow(context, &display.phases, work).await;
     display.finish();
-    let synced = sync_agent(context).await;
-    let outcome = result.map_err(failure)?;
-    let exit = report(context, &outcome, options.rollback).await;
-    synced?;
-    exit
+    let agent = ssh_agent_follower::settle(context).await.err().map(|failure| ssh_agent_follower::behind(&failure));
+    if let Some(behind) = &agent {
+        display.note(behind);
+    }
+    report(context, &result.map_err(failure)?, options.rollback, agent).await
 }
 
 fn request(options: &Rotate) -> RotationRequest {
@@ -115,22 +115,27 @@ async fn dry_run(context: &Context, rotator: &RealRotator<'_>, options: &Rotate)
     Ok(Exit::Done)
 }
 
-/// Tells how it ended, and what to do next.
-async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Result<Exit, Failure> {
+/// Tells how it ended, and what to do next. `agent` is what went wrong with the ssh-agent, which changes nothing on the hosts.
+async fn report(context: &Context, outcome: &Outcome, wanted_back: bool, agent: Option<String>) -> Result<Exit, Failure> {
     let rotation = &outcome.rotation;
     let owed = outcome.owed().count();
+    // By now the current key may be another one than the last copy has, however the run has ended.
+    let advice = recovery_copy::advice(context.store()).await?;
     let found = json!({
         "event": outcome.end,
         "rotation": rotation,
         "reason": outcome.reason,
         "owed": owed,
         "hosts": host_documents(&outcome.hosts),
+        "agent": agent,
+        "advice": advice,
     });
     tell_hosts(context.output, &outcome.hosts, HostPhase::Settled);
     let total = outcome.hosts.len();
     let settled = total - owed;
     let owed_by_name = named(outcome.owed().map(|host| &host.account));
     let why = outcome.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let advise = || advice.iter().for_each(|advice| context.output.text(advice));
     match outcome.end {
         End::Done => {
             let new = rotation.new.fingerprint();
@@ -141,12 +146,9 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Resu
                     "{settled} of {total} hosts have the new master key {new} alone; the old one was seen refused."
                 ));
             }
-            if let Some(advice) = recovery_copy::advice(context.store()).await? {
-                context.output.text(advice);
-            }
+            advise();
             if owed == 0 {
-                context.output.document(&found);
-                return Ok(Exit::Done);
+                return well(context, found, agent);
             }
             Err(Failure::new(format!("still to be settled: {owed_by_name}; the old key stays sealed in the store"))
                 .hint(SETTLE)
@@ -167,9 +169,8 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Resu
                     .with(found));
             }
             if wanted_back {
-                context.output.document(&found);
                 context.output.text(format_args!("The rotation is {message}."));
-                return Ok(Exit::Done);
+                return well(context, found, agent);
             }
             let advice = if total == 0 {
                 BRING_IN
@@ -179,53 +180,42 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool) -> Resu
             Err(Failure::new(message).hint(advice).with(found))
         }
         End::Grace => {
+            advise();
             let until = rotation.retire_at.map(|at| format!(" until {at}")).unwrap_or_default();
             Err(Failure::new(format!("the new master key is current; the old one still logs in{until}{why}"))
                 .hint("then remove it: toehold key rotate --resume; or go back: toehold key rotate --rollback")
                 .partly()
                 .with(found))
         }
-        End::LetGo => Err(Failure::new(format!("somebody else leads the rotation now{why}"))
-            .hint("see how it stands: toehold key status")
-            .partly()
-            .with(found)),
-        _ => Err(Failure::new(format!("the rotation stands still in the phase {}{why}", rotation.phase))
-            .hint(GO_ON)
-            .partly()
-            .with(found)),
-    }
-}
-
-/// Lets the agent that the operator uses hold the current master key, and none that is not current any more.
-pub(super) async fn sync_agent(context: &Context) -> Result<(), Failure> {
-    let Some(agent) = &context.agent else { return Ok(()) };
-    let Some(current) = master_key::current_master_key(context.store()).await? else { return Ok(()) };
-    let vault = context.state.vault().await?;
-    if !agent.holds(&current.public_key).await?
-        && let toehold_core::Identity::PrivateKey { openssh, .. } = master_key::open_master_key(vault, &current)?
-    {
-        agent.add(&openssh, None, false).await?;
-    }
-    for key in other_keys(context, &current.public_key).await? {
-        if agent.holds(&key).await? {
-            agent.remove(&key).await?;
+        End::LetGo => {
+            advise();
+            Err(Failure::new(format!("somebody else leads the rotation now{why}"))
+                .hint("see how it stands: toehold key status")
+                .partly()
+                .with(found))
+        }
+        _ => {
+            advise();
+            Err(Failure::new(format!("the rotation stands still in the phase {}{why}", rotation.phase))
+                .hint(GO_ON)
+                .partly()
+                .with(found))
         }
     }
-    Ok(())
 }
 
-/// Every master key that is not the current one: retired, or held for hosts that may need it.
-async fn other_keys(context: &Context, current: &PublicKey) -> Result<Vec<PublicKey>, Failure> {
-    let status = fleet_status(context).await?;
-    let mut keys = super::host_check::retired_keys(context).await?;
-    keys.extend(status.held);
-    if let Some(rotation) = status.rotation {
-        keys.extend([rotation.old, rotation.new]);
+/// The end of a run after which nothing is owed on the hosts.
+pub(super) fn well(context: &Context, found: Value, agent: Option<String>) -> Result<Exit, Failure> {
+    match agent {
+        None => {
+            context.output.document(&found);
+            Ok(Exit::Done)
+        }
+        Some(behind) => Err(Failure::new(behind)
+            .hint("the hosts are well; give the agent the current key: toehold key load")
+            .partly()
+            .with(found)),
     }
-    keys.retain(|key| key != current);
-    keys.sort();
-    keys.dedup();
-    Ok(keys)
 }
 
 /// What went wrong, with what to do next.

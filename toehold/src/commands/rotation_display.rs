@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use toehold_core::{Account, HostPhase, RotationPhase};
 use toehold_masterkey::{HostOutcome, Observer, Progress};
+use tokio::sync::Notify;
 
 use crate::cli::{Output, Signals, printable, table};
 
@@ -27,6 +28,8 @@ pub(super) struct Display {
     signals: Signals,
     bar: ProgressBar,
     state: Mutex<State>,
+    /// Told whenever the fleet has come to another phase.
+    pub(super) phases: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +53,7 @@ impl Display {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { output, signals, bar, state: Mutex::default() }
+        Self { output, signals, bar, state: Mutex::default(), phases: Notify::new() }
     }
 
     /// Ends the display.
@@ -71,7 +74,7 @@ impl Display {
     }
 
     /// One that stays above the bar.
-    fn note(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         let text = printable(text);
         self.bar.suspend(|| drop(writeln!(anstream::stderr(), "{text}")));
     }
@@ -118,6 +121,7 @@ impl Observer for Display {
                 state.phase = Some(phase);
                 state.hosts = hosts;
                 self.bar.set_position(0);
+                self.phases.notify_one();
             }
             Progress::HostBegun(account) => {
                 self.event("host_begun", json!({ "account": account }));
