@@ -24,8 +24,24 @@ const MARK: &str = "# toehold-recovery ";
 const BEGIN: &str = "-----BEGIN OPENSSH PRIVATE KEY-----";
 const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 
-/// What is copied beside the keys: everything that tells which host has which key, and by which host key it is known.
-const PREFIXES: [&str; 4] = ["host", "knownhost", "retired", "rotation"];
+/// What is copied beside the keys: everything that tells which host has which key, and by which host key it is known; whom else
+/// we have let in, and until when; and when the keys are to be renewed.
+pub const COPIED: [&str; 6] = ["grant", "host", "knownhost", "renewal", "retired", "rotation"];
+
+/// What is kept in the store and left out of a copy, and why. What is in neither list has been forgotten.
+pub const LEFT_OUT: [(&str, &str); 11] = [
+    ("agent", "a joined machine is bound to the gateway's keys, which are sealed to the store's own identity: it joins anew"),
+    ("agentpins", "of a joined machine"),
+    ("audit", "each writer's chain goes on where it was written; a restored store begins one of its own"),
+    ("claim", "of a session that is under way"),
+    ("gateway", "sealed to the store's own identity"),
+    ("masterkey", "sealed to the store's own identities; the private halves stand in the copy, and which of them is current"),
+    ("recovery", "about copies of this store"),
+    ("session", "sealed to the store's own identities, and its line on the host ends by itself"),
+    ("slot", "who is at it at this moment"),
+    ("spec", "signed elsewhere, and put there again"),
+    ("token", "good for an hour, and made anew"),
+];
 
 /// Why there is no copy to be had, or nothing to be had out of it.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +141,8 @@ pub struct RecoveryCopy {
     pub made_at: Timestamp,
     /// The master keys, the current one first.
     pub keys: Vec<(CopiedKey, Identity)>,
+    /// Older keys that do not open here: they are in the copy only as the store has them, sealed.
+    pub closed: Vec<Fingerprint>,
     records: BTreeMap<String, Value>,
 }
 
@@ -160,7 +178,7 @@ impl RecoveryCopy {
     pub async fn of<S: Store + ?Sized>(store: &S, vault: &Vault, now: Timestamp) -> Result<Self, RecoveryError> {
         // Read before the keys: a rotation that begins in between adds a key to those that are copied.
         let mut records = BTreeMap::new();
-        for prefix in PREFIXES {
+        for prefix in COPIED {
             for entry in store.list(&Key::new([prefix])?).await? {
                 let value = serde_json::from_slice(&entry.value)
                     .map_err(|_| StoreError::Corrupt { key: entry.key.clone(), reason: "it is not JSON".to_owned() })?;
@@ -171,15 +189,28 @@ impl RecoveryCopy {
         let value = serde_json::from_slice(&current.value).map_err(|_| RecoveryError::Damaged("masterkey/current"))?;
         records.insert(current.key.to_string(), value);
         let mut keys = Vec::new();
+        let mut closed = Vec::new();
         for record in master_key::held_master_keys(store).await? {
-            let identity = master_key::open_master_key(vault, &record)?;
             let fingerprint = record.public_key.fingerprint();
+            let identity = match master_key::open_master_key(vault, &record) {
+                Ok(identity) => identity,
+                Err(error) if keys.is_empty() => return Err(error.into()),
+                Err(_) => {
+                    // Whoever can open it finds it in the restored store as it is sealed here.
+                    let key = MasterKeyRecord::key(&fingerprint)?;
+                    let sealed = store.get(&key).await?.ok_or(MasterKeyError::Lost { fingerprint })?;
+                    let value = serde_json::from_slice(&sealed.value).map_err(|_| RecoveryError::Damaged("a sealed key"))?;
+                    records.insert(key.to_string(), value);
+                    closed.push(fingerprint);
+                    continue;
+                }
+            };
             keys.push((
                 CopiedKey { fingerprint, comment: record.comment, created_at: record.created_at, generation: record.generation },
                 identity,
             ));
         }
-        Ok(Self { made_at: now, keys, records })
+        Ok(Self { made_at: now, keys, closed, records })
     }
 
     /// Seals it, and puts that on record.
@@ -249,7 +280,11 @@ impl RecoveryCopy {
         if keys.is_empty() {
             return Err(RecoveryError::Damaged("it holds no key"));
         }
-        Ok(Self { made_at: line.made_at, keys, records: line.records })
+        let current = CurrentMasterKey::key()?;
+        let sealed = line.records.iter().filter(|(name, _)| name.starts_with("masterkey/") && *name != current.as_str());
+        let record = |value: &Value| serde_json::from_value::<MasterKeyRecord>(value.clone()).ok();
+        let closed = sealed.filter_map(|(_, value)| Some(record(value)?.public_key.fingerprint())).collect();
+        Ok(Self { made_at: line.made_at, keys, closed, records: line.records })
     }
 
     /// The key that was current when it was made.

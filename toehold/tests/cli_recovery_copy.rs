@@ -164,3 +164,22 @@ fn r10_the_missing_copy_is_said_until_it_is_made_and_tested() {
     let refused = export(&toehold, own, &toehold.state().join("another")).ends(1);
     assert!(refused.stderr.contains("this machine's own"), "{}", refused.stderr);
 }
+
+#[test]
+fn r10_the_missing_copy_is_said_in_json_and_where_a_rotation_ends_early() {
+    let fleet = Fleet::new(1);
+    let offers = |told: &serde_json::Value| told["advice"].as_str().is_some_and(|advice| advice.contains("toehold key export"));
+    let told = fleet.toehold.run(["--json", "init"]).ends(0).json();
+    assert!(offers(&told), "{told}");
+    let (_other, to, identity) = somebody();
+    let copy = fleet.toehold.state().join("copy");
+    export(&fleet.toehold, &to, &copy).ends(0);
+    verify(&fleet.toehold, &copy, &identity).ends(0);
+    let told = fleet.toehold.run(["--json", "init"]).ends(0).json();
+    assert!(told["advice"].is_null(), "{told}");
+    // The new key is current, and no copy has it.
+    let told = fleet.rotate(&["--grace", "1h", "--no-wait"]).ends(3).json();
+    assert!(told["event"] == "grace" && offers(&told), "{told}");
+    let said = fleet.toehold.run(["key", "rotate", "--resume", "--no-wait"]).ends(3).stdout;
+    assert!(said.contains("toehold key export"), "{said}");
+}

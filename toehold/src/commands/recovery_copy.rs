@@ -50,6 +50,7 @@ pub(super) async fn export(context: &Context, options: &Export) -> Result<Exit, 
     context.output.document(&json!({
         "made_at": copy.made_at,
         "keys": copy.keys.iter().map(|(key, _)| key.fingerprint).collect::<Vec<_>>(),
+        "sealed_elsewhere": copy.closed,
         "hosts": copy.hosts().len(),
         "recipients": recipients.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "file": options.output,
@@ -67,6 +68,9 @@ pub(super) async fn export(context: &Context, options: &Export) -> Result<Exit, 
         file.display(),
         if keys == 1 { "" } else { "s" }
     ));
+    for key in &copy.closed {
+        context.output.text(format_args!("The older master key {key} does not open here; it is in it as it is sealed."));
+    }
     context.output.text(format_args!(
         "Keep it where this machine is not, and test it: toehold key verify-copy {} --identity FILE",
         file.display()
@@ -86,7 +90,12 @@ pub(super) async fn verify(context: &Context, global: &Global, copy: &Path, iden
         let fingerprint = held.public_key.fingerprint();
         if !opened.keys.iter().any(|(key, _)| key.fingerprint == fingerprint) {
             let what = if Some(fingerprint) == current { "the current master key" } else { "a key that hosts may still need" };
-            findings.push(format!("{what}, {fingerprint}, is not in it"));
+            let how = if opened.closed.contains(&fingerprint) {
+                "is in it only as it is sealed for somebody else"
+            } else {
+                "is not in it"
+            };
+            findings.push(format!("{what}, {fingerprint}, {how}"));
         }
     }
     let mut missing: Vec<Account> = Vec::new();

@@ -3,6 +3,7 @@
 
 mod file;
 mod master_key;
+mod recovery;
 mod sealing;
 mod state;
 
