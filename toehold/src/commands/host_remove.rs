@@ -5,22 +5,24 @@ use getrandom::rand_core::UnwrapErr;
 use serde_json::json;
 use toehold_core::{
     Account, AuditEvent, AuditSink as _, Clock as _, ConnectError, Connector as _, HostFiles as _, HostKeyPolicy, HostRecord,
-    HostSession as _, Identity, KeyRole, KnownHost, ManagedKey, PublicKey, Route, SessionId, Source, Store as _, StoreAudit,
-    StoreError, Stored,
+    HostSession as _, KeyRole, KnownHost, ManagedKey, PublicKey, Route, SessionId, Source, Store as _, StoreAudit, StoreError,
+    Stored,
 };
 use toehold_keygen::AuthorizedKeys;
 use toehold_keygen::authorized_keys::KeyLine;
 use toehold_keygen::install::proof_file_name;
 use toehold_keygen::replacement::{KeyFile, Plan, inspect, replace};
-
+use toehold_masterkey::guard::later_line;
 use toehold_session::Status;
 
 use super::host_check::{log_in_with, other_keys};
 use super::host_list::{host, hosts};
+use super::rotate::fleet_status;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::Remove;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain, printable};
+use crate::master_key::held_master_keys;
 
 /// Removes every key on record from the host, sees that the master key is gone or refused, and then forgets the host.
 ///
@@ -51,6 +53,18 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
                 .hint(format!("if it is gone for good: toehold host rm --unreachable {account}")));
         }
     };
+    let held: Vec<PublicKey> = held_master_keys(context.store()).await?.into_iter().map(|record| record.public_key).collect();
+    let status = fleet_status(context).await?;
+    let known = status.rotation.map_or(status.generation, |rotation| rotation.number);
+    let home = stored.body.home.clone().unwrap_or_else(|| ".".to_owned());
+    if let Ok(inspection) = inspect(connection.files(), &home).await {
+        let documents = KeyFile::ALL.into_iter().filter_map(|file| inspection.document(file));
+        if let Some(later) = documents.filter_map(|document| later_line(document, &held, known)).next() {
+            connection.close().await;
+            return Err(Failure::new(format!("{account} stays on record, and nothing was changed: {later}"))
+                .hint("restore the store from a newer copy, or take the line away by hand on the host"));
+        }
+    }
     if !stored.body.removing {
         // Written first: a run that is cut off after the keys are gone finds only refusals, and has to know why.
         stored.body.removing = true;
@@ -60,10 +74,13 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
     super::grant::end_all(context, account, &masters).await?;
     let record = &stored.body;
     let temporary = temporary_keys(context, account).await?;
-    let home = record.home.as_deref().unwrap_or(".");
-    let plan = Plan::new(&mut UnwrapErr(SysRng), home, "host-rm")?.also_second_file();
+    let plan = Plan::new(&mut UnwrapErr(SysRng), &home, "host-rm")?.also_second_file();
     let edit = |_: KeyFile, document: &mut AuthorizedKeys| -> Result<(), Source> {
-        for key in masters.iter().map(Identity::public_key).chain(temporary.iter().map(|(_, key)| key)) {
+        if let Some(later) = later_line(document, &held, known) {
+            return Err(later.into());
+        }
+        // Of the master keys also one that does not open here.
+        for key in held.iter().chain(temporary.iter().map(|(_, key)| key)) {
             document.remove(key);
         }
         for key in &record.keys {
@@ -78,7 +95,7 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
         drop(connection.files().remove(&path).await);
     }
     let seen = match &result {
-        Ok(_) => inspect(connection.files(), home).await.map_err(|error| chain(&error)),
+        Ok(_) => inspect(connection.files(), &home).await.map_err(|error| chain(&error)),
         Err(error) => Err(chain(error)),
     };
     connection.close().await;
@@ -92,7 +109,7 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
         let found = files.into_iter().flatten().flat_map(|document| document.find(&key.public_key));
         found.filter_map(|entry| entry.key().map(|line| is_ours(key, &line))).collect()
     };
-    let master_left = masters.iter().any(|key| !inspection.copies(key.public_key()).is_empty());
+    let master_left = held.iter().any(|key| !inspection.copies(key).is_empty());
     if master_left || record.keys.iter().any(|key| lines(key).contains(&true)) {
         return Err(
             Failure::new(format!("{account} stays on record: our keys are in its file again after their removal")).partly()
