@@ -10,6 +10,7 @@ mod operator;
 mod record;
 mod registry;
 mod request;
+mod retention;
 mod status;
 mod wait;
 
@@ -21,4 +22,5 @@ pub use operator::{Installed, NoSealer, Operator, Progress, Sealer};
 pub use record::{Closed, Evidence, HostKeyCheck, SessionRecord, TrustedHostKey};
 pub use registry::{Recovered, is_settled, list};
 pub use request::{DEFAULT_LIFETIME, Request};
+pub use retention::{CLOSED_SESSIONS_KEPT, prune_closed};
 pub use status::Status;

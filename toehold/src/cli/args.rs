@@ -249,7 +249,7 @@ pub struct Onboarding {
 pub enum Session {
     /// List the sessions that are not settled
     Ls {
-        /// The settled ones too
+        /// The settled ones too, of the last 90 days: after that the next `host add` removes their records
         #[arg(long)]
         all: bool,
     },

@@ -11,7 +11,7 @@ use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use toehold_core::{Account, HostRecord, Identity, KeyRole, ManagedKey, PublicKey, Route, Stored};
+use toehold_core::{Account, Clock as _, HostRecord, Identity, KeyRole, ManagedKey, PublicKey, Route, Stored};
 use toehold_keygen::Options;
 use toehold_keygen::install::RemovalCommand;
 use toehold_session::{
@@ -24,6 +24,7 @@ use super::operator::{Console, Delivery};
 use super::recovery_copy;
 use super::via::Via;
 use crate::adapters::file_lock::FileLock;
+use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Add, Onboarding};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain, table};
@@ -141,6 +142,9 @@ async fn onboard(context: &Context, request: Request, master: &Identity, console
         if let Err(failure) = settle_others(context, &account, |status| status == Status::Orphaned, master, console).await {
             // The host is managed all the same.
             console.progress(Progress::Warning(format!("earlier sessions could not be settled: {failure}")));
+        }
+        if let Err(error) = toehold_session::prune_closed(context.store(), SystemClock.now()).await {
+            console.progress(Progress::Warning(format!("records of old sessions could not be removed: {}", chain(&error))));
         }
     }
     Ok(outcome)
