@@ -252,7 +252,9 @@ fn a_list_of_hosts() {
     let done = toehold.run(["host", "add", "--file", list.to_str().unwrap(), "--via", &via]).ends(3);
     assert!(done.stdout.contains("4 of 5 hosts are managed"), "{}", done.stdout);
     // The same place for every account is refused before anything happens.
-    let done = toehold.run(["host", "add", "--file", list.to_str().unwrap(), "--via", "sh"]).ends(2);
+    let (shell, elsewhere) = toehold.shell_elsewhere();
+    let done = toehold.run(["host", "add", "--file", list.to_str().unwrap(), "--via", &shell]).ends(2);
+    assert_eq!(support::names_in(&elsewhere), Vec::<String>::new());
     assert!(done.stderr.contains("same place"), "{}", done.stderr);
 }
 
@@ -450,7 +452,9 @@ fn a_home_that_was_named_once_is_remembered() {
     add(&toehold, &host, &[]).ends(0);
     let account = host.account().to_string();
     // Without it the command would work in the home of passwd, which is another.
-    toehold.run(["host", "add", &account, "--label", "again", "--via", "sh"]).ends(0);
+    let (shell, elsewhere) = toehold.shell_elsewhere();
+    toehold.run(["host", "add", &account, "--label", "again", "--via", &shell]).ends(0);
+    assert_eq!(support::names_in(&elsewhere), Vec::<String>::new());
     let shown = toehold.run(["--json", "host", "show", &account]).ends(0).json();
     assert_eq!((shown["label"].as_str(), shown["home"].as_str()), (Some("again"), host.home().to_str()));
     toehold.run(["host", "check"]).ends(0);

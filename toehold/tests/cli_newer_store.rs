@@ -31,9 +31,10 @@ async fn every_command_refuses_a_newer_store_and_leaves_it_alone() {
     let (before, there) = (fs::read(&file).unwrap(), fs::read(host.authorized_keys_file()).unwrap());
     let account = host.account();
     let id = "00112233445566778899aabbccddeeff";
+    let (shell, elsewhere) = toehold.shell_elsewhere();
     let commands: [&[&str]; 11] = [
         &["init"],
-        &["host", "add", &account, "--via", "sh"],
+        &["host", "add", &account, "--via", &shell],
         &["host", "invite", &account],
         &["host", "ls"],
         &["host", "show", &account],
@@ -52,6 +53,7 @@ async fn every_command_refuses_a_newer_store_and_leaves_it_alone() {
         assert_eq!(fs::read(&file).unwrap(), before, "{command:?}");
     }
     assert_eq!(fs::read(host.authorized_keys_file()).unwrap(), there);
+    assert_eq!(support::names_in(&elsewhere), Vec::<String>::new());
 }
 
 /// Raises what is needed to read the record whose key begins so.

@@ -7,6 +7,7 @@ mod cli_document;
 mod codegen;
 mod features;
 mod fuzz;
+mod home_guard;
 mod hygiene;
 mod invariants;
 mod msrv;

@@ -4,8 +4,8 @@ use crate::prerequisites::Part;
 use crate::report::Report;
 use crate::workspace::Metadata;
 use crate::{
-    Result, architecture, cli_document, codegen, features, fuzz, hygiene, invariants, msrv, package, prerequisites, process,
-    readme, test_targets,
+    Result, architecture, cli_document, codegen, features, fuzz, home_guard, hygiene, invariants, msrv, package, prerequisites,
+    process, readme, test_targets,
 };
 
 /// The command line of the task.
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ]))
     });
     report.step("features", |_| features::check(&metadata));
-    report.step("test", |report| test_targets::run(&metadata, &options.without, report));
+    report.step("test", |report| home_guard::untouched(|| test_targets::run(&metadata, &options.without, report)));
     report.step("cli", |_| cli_document::check(&metadata));
     report.step("examples", |_| examples(&metadata));
     report.step("benches", |_| benches(&metadata));

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::server::directory;
+use super::server::{directory, make_home, passwd_with_home};
 
 /// `toehold` with a state directory of its own.
 #[derive(Debug)]
@@ -66,12 +66,31 @@ impl Toehold {
         self.directory.path().join("state")
     }
 
+    /// The home of the program, and of whatever it starts that goes by the environment: never the tester's.
+    fn home(&self) -> PathBuf {
+        let home = self.directory.path().join("home");
+        make_home(&home);
+        home
+    }
+
+    /// A shell for `--via` in which the account's home is, by `/etc/passwd`, the directory that comes with it. A script that is
+    /// not told another home works there, and not in the tester's. The tests run as root.
+    pub fn shell_elsewhere(&self) -> (String, PathBuf) {
+        let home = self.directory.path().join("elsewhere");
+        make_home(&home);
+        let passwd = passwd_with_home(self.directory.path(), &home);
+        let mounting = format!("mount --bind {} /etc/passwd; exec sh", passwd.display());
+        (format!("unshare --mount --propagation private sh -ec '{mounting}'"), home.join(".ssh"))
+    }
+
     /// Not started yet; nothing of the environment that would change what it does.
     pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toehold"));
         command
             .args(arguments)
             .env("TOEHOLD_STATE_DIR", self.state())
+            .env("HOME", self.home())
+            .env_remove("XDG_DATA_HOME")
             .env_remove("RUST_LOG")
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null());
