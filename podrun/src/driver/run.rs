@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use serde_json::Value;
-use toehold_core::{Store, Stored, Timer};
+use toehold_core::{Store, Stored, Timer, Timestamp};
 
 use super::Parts;
 use crate::backend::{BackendError, PodBackend, PodChange, PodWatch as _, Preconditions};
@@ -81,7 +82,7 @@ pub async fn run<B: PodBackend, S: Store, T: Timer, C: ConnectionSide>(
 ) -> Result<(), OutOfTurn> {
     let mut life = Life::new(timing);
     let actions = life.handle(parts.timer.now(), Event::HandshakeSucceeded)?;
-    Runner { parts, record, manifest, container, life, watch: None }.until_closed(actions, side).await
+    Runner { parts, record, manifest, container, life, watch: None, watch_again: None }.until_closed(actions, side).await
 }
 
 /// Ends the pod of a record that was found: comes back when it was seen gone and the record is removed.
@@ -94,7 +95,7 @@ pub async fn recover<B: PodBackend, S: Store, T: Timer>(
     owner_lives: bool,
 ) -> Result<(), OutOfTurn> {
     let (life, actions) = Life::recover(Timing::default(), owner_lives, parts.timer.now());
-    let runner = Runner { parts, record, manifest: &Value::Null, container: "", life, watch: None };
+    let runner = Runner { parts, record, manifest: &Value::Null, container: "", life, watch: None, watch_again: None };
     runner.until_closed(actions, &mut Nobody).await
 }
 
@@ -113,6 +114,8 @@ struct Runner<'a, B: PodBackend, S, T> {
     container: &'a str,
     life: Life,
     watch: Option<B::Watch>,
+    /// When a broken watch is to be opened again.
+    watch_again: Option<Timestamp>,
 }
 
 impl<B: PodBackend, S: Store, T: Timer> Runner<'_, B, S, T> {
@@ -166,11 +169,13 @@ impl<B: PodBackend, S: Store, T: Timer> Runner<'_, B, S, T> {
         }
     }
 
-    /// Opens a broken watch again. Meanwhile the person may leave and the time may be over; idle connections live on.
+    /// Opens a broken watch again, once a second. Meanwhile the person may leave and the time may be over; idle connections live on.
     async fn rewatch<C: ConnectionSide>(&mut self, side: &mut C) -> Event {
         self.watch = None;
-        let soon = self.parts.timer.now().saturating_add(std::time::Duration::from_secs(1));
-        let until = self.life.deadline().map_or(soon, |deadline| deadline.min(soon));
+        let soon = self.parts.timer.now().saturating_add(Duration::from_secs(1));
+        // Kept over calls: traffic neither hurries nor hinders it.
+        let due = *self.watch_again.get_or_insert(soon);
+        let until = self.life.deadline().map_or(due, |deadline| deadline.min(due));
         let event = {
             let (next, pause) = (pin!(side.next()), pin!(self.parts.timer.sleep_until(until)));
             match select(next, pause).await {
@@ -178,7 +183,10 @@ impl<B: PodBackend, S: Store, T: Timer> Runner<'_, B, S, T> {
                 Either::Right(_) => Event::Tick,
             }
         };
-        self.open_watch().await;
+        if self.parts.timer.now() >= due {
+            self.watch_again = None;
+            self.open_watch().await;
+        }
         event
     }
 

@@ -75,8 +75,8 @@ impl World {
             let recorded = records.iter().any(|record| record.pod.to_string() == pod.name);
             assert!(recorded, "{context}: {} has no record", pod.name);
             let owner = pod.object.pointer("/metadata/ownerReferences/0/uid").and_then(Value::as_str).unwrap_or_default();
-            let owned = self.cluster.owners().iter().any(|living| living.uid.as_str() == owner);
-            assert!(owned, "{context}: {} has no owner that ends", pod.name);
+            let ends = self.cluster.owners().iter().any(|living| living.uid.as_str() == owner);
+            assert!(ends, "{context}: {} has no owner that ends", pod.name);
         }
         for record in &records {
             let created = self.cluster.ever_created(&record.connection.to_string());
