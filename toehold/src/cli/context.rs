@@ -248,7 +248,7 @@ pub(crate) fn leave_prompt() -> bool {
 }
 
 /// Reads a line from the terminal without showing it; `None` where there is no terminal.
-fn prompt(question: &str) -> std::io::Result<Option<SecretBytes>> {
+pub(crate) fn prompt(question: &str) -> std::io::Result<Option<SecretBytes>> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {

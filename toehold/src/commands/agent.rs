@@ -1,6 +1,5 @@
 //! `toehold agent join` and `toehold agent ping`: the machine's own side.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,14 +8,13 @@ use getrandom::rand_core::{Rng as _, UnwrapErr};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::json;
-use toehold_core::{Clock as _, Timestamp};
+use toehold_core::{Clock as _, SecretBytes, Timestamp};
 use toehold_joinproto::line::{JoinLine, LineError, Protocol};
 use toehold_joinproto::token::Token;
 use toehold_joinproto::{JoinError, Trust};
 use zeroize::Zeroizing;
 
 use crate::adapters::gateway_connection::{GatewayConnection, GatewayConnectionError, GatewayLimits};
-use crate::adapters::identity::read_wiped;
 use crate::adapters::system_clock::SystemClock;
 use crate::agent::{
     AgentDirectory, AgentError, AgentSession, JoinOutcome, JoinRequest, Membership, OpniOptions, Reached, Stage, Whoami,
@@ -24,7 +22,7 @@ use crate::agent::{
 };
 use crate::cli::agent_args::{AgentFiles, AgentJoin, AgentPing, OpniVersion, TrustChoice};
 use crate::cli::args::Global;
-use crate::cli::context::{limits, state_directory};
+use crate::cli::context::{limits, prompt, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain};
 use crate::state::PassphraseFile;
 
@@ -37,8 +35,16 @@ const CLOCK_ERROR: u64 = 30;
 ///
 /// # Errors
 /// Where this machine does not join, with what to do next.
-pub(super) async fn join_line(global: &Global, options: &AgentJoin, output: Output, signals: Signals) -> Result<Exit, Failure> {
-    let request = request(options)?;
+pub(super) async fn join_line(
+    global: &Global,
+    options: &AgentJoin,
+    output: Output,
+    mut signals: Signals,
+) -> Result<Exit, Failure> {
+    let request = tokio::select! {
+        request = request(options) => request?,
+        () = signals.wait() => return Err(Failure::new("interrupted")),
+    };
     let directory = AgentDirectory::create(&agent_directory(global, &options.files)?).map_err(files_failure)?;
     let outcome = run(&directory, request, gateway_limits(global), signals).await?;
     tell_joined(&directory, &outcome, output);
@@ -121,8 +127,8 @@ pub(super) fn gateway_limits(global: &Global) -> GatewayLimits {
     GatewayLimits { connect: limits.connect, handshake: limits.login, answer: limits.request }
 }
 
-fn request(options: &AgentJoin) -> Result<JoinRequest, Failure> {
-    let line = line(options)?;
+async fn request(options: &AgentJoin) -> Result<JoinRequest, Failure> {
+    let line = line(options).await?;
     let opni =
         OpniOptions { client_id: options.client_id.clone(), name: options.name.clone(), capability: options.capability.clone() };
     check_options(&line, &opni, options)?;
@@ -131,10 +137,11 @@ fn request(options: &AgentJoin) -> Result<JoinRequest, Failure> {
 }
 
 /// The line: from the command line, standard input or a file, or put together from its parts.
-fn line(options: &AgentJoin) -> Result<JoinLine, Failure> {
+async fn line(options: &AgentJoin) -> Result<JoinLine, Failure> {
     if let Some(endpoint) = &options.endpoint {
         let token = options.token.as_ref().ok_or_else(|| Failure::usage("--endpoint needs --token, and --pin"))?;
-        let text = if token.expose() == "-" { from_stdin()? } else { Zeroizing::new(token.expose().to_owned()) };
+        let text =
+            if token.expose() == "-" { from_stdin("The token: ").await? } else { Zeroizing::new(token.expose().to_owned()) };
         let token = Token::parse(text.trim()).map_err(|error| Failure::usage(format!("--token: {error}")))?;
         let protocol = match options.opni {
             None => Protocol::V3,
@@ -144,7 +151,7 @@ fn line(options: &AgentJoin) -> Result<JoinLine, Failure> {
         return Ok(JoinLine { protocol, endpoint: endpoint.clone(), token, pins: options.pins.clone() });
     }
     let text = match (&options.line, &options.file) {
-        (Some(line), _) if line.expose() == "-" => from_stdin()?,
+        (Some(line), _) if line.expose() == "-" => from_stdin("The line to join with: ").await?,
         (Some(line), _) => Zeroizing::new(line.expose().to_owned()),
         (None, Some(file)) => from_file(file)?,
         (None, None) => return Err(Failure::usage("there is no line to join with")),
@@ -154,9 +161,35 @@ fn line(options: &AgentJoin) -> Result<JoinLine, Failure> {
     })
 }
 
-fn from_stdin() -> Result<Zeroizing<String>, Failure> {
-    let read = read_wiped(std::io::stdin().lock().take(MAX_LINE as u64), MAX_LINE)?;
-    first_line(&read)
+/// The first line of standard input; a terminal does not show it. On a thread of its own, since somebody may take their time.
+async fn from_stdin(question: &'static str) -> Result<Zeroizing<String>, Failure> {
+    let reading = tokio::task::spawn_blocking(move || match prompt(question)? {
+        Some(line) => Ok(line),
+        None => read_line().map(SecretBytes::from),
+    });
+    let read: std::io::Result<SecretBytes> = reading.await?;
+    first_line(read?.expose())
+}
+
+/// Up to the end of the line, not of the input: whoever feeds it may keep it open.
+fn read_line() -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut buffer = Zeroizing::new(vec![0; MAX_LINE]);
+    let mut filled = 0;
+    while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
+        match rustix::io::read(std::io::stdin(), &mut *free) {
+            Ok(0) => break,
+            Ok(count) => {
+                filled += count;
+                if free.get(..count).is_some_and(|read| read.contains(&b'\n')) {
+                    break;
+                }
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer)
 }
 
 fn from_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
