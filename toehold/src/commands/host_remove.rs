@@ -17,7 +17,7 @@ use toehold_session::Status;
 
 use super::host_check::{log_in_with, other_keys};
 use super::host_list::{host, hosts};
-use super::rotate::fleet_status;
+use super::key_status::fleet_status;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::Remove;
 use crate::cli::context::Context;
