@@ -12,14 +12,16 @@
     reason = "a bench"
 )]
 
+#[path = "../tests/join_support/mod.rs"]
+mod join_support;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use join_support::gateway::{Connection, Dial, Gateway, Session, identity, join, join_with, line};
 use support::Toehold;
-use support::gateway::{Connection, Dial, Gateway, Session, identity, join, join_with, line};
 
 /// Clients at once, as in the peer's measurement.
 const PARALLEL: usize = 8;

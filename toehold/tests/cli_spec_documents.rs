@@ -7,12 +7,13 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::fs;
 
 use serde_json::Value;
-use support::spec::{Desk, PRIVATE, PUBLIC, entry, is_private, list};
+use spec_support::spec::{Desk, PRIVATE, PUBLIC, entry, is_private, list};
 
 fn example() -> Value {
     serde_json::from_str(include_str!("vectors/spec/seed-example.json")).unwrap()

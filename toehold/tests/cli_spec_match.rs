@@ -7,12 +7,13 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::fs;
 
 use serde_json::{Value, json};
-use support::spec::{Desk, PRIVATE, entry, list};
+use spec_support::spec::{Desk, PRIVATE, entry, list};
 
 /// The node that the vectors were made on.
 fn facts(desk: &Desk) -> String {

@@ -9,13 +9,14 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
+use spec_support::spec::{Desk, entry, list};
 use support::RealAgent;
-use support::spec::{Desk, entry, list};
 
 fn ssh(program: &str, arguments: &[&str], input: Option<&str>) -> bool {
     let mut command = Command::new(program);

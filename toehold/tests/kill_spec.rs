@@ -10,6 +10,7 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::io;
@@ -22,8 +23,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use rustix::fs::{Mode, OFlags, openat};
-use support::machines::{Node, Says, Version, document, packed};
-use support::web::Page;
+use spec_support::machines::{Node, Says, Version, document, packed};
+use spec_support::web::Page;
 
 const NAMES: [&str; 4] = ["broken", "facts", "logs", "web"];
 /// Files that a reader looks at; each says which version it is of.

@@ -7,6 +7,7 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::fs;
@@ -15,9 +16,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use spec_support::machines::{Node, Says, document, plain_document, version};
+use spec_support::web::Page;
 use support::Done;
-use support::machines::{Node, Says, document, plain_document, version};
-use support::web::Page;
 
 #[test]
 fn machines_come_change_and_go_and_every_run_says_what_it_did() {

@@ -7,6 +7,7 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::collections::HashMap;
@@ -18,9 +19,9 @@ use std::time::{Duration, Instant};
 use base64ct::{Base64, Encoding as _};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
+use spec_support::machines::{Node, Says, Version, document, packed, version};
+use spec_support::web::{Page, Web};
 use support::Done;
-use support::machines::{Node, Says, Version, document, packed, version};
-use support::web::{Page, Web};
 
 /// A version of some size that does not shrink.
 fn large() -> Version {
@@ -107,7 +108,7 @@ fn a_length_that_is_a_lie_and_content_that_is_another_are_seen() {
     refused(&node, apply(&node, &version, Page::Lies(version.archive.clone(), 1000), &[]), "bytes");
     refused(&node, apply(&node, &version, Page::Lies(version.archive.clone(), -1000), &[]), "checksum");
     refused(&node, apply(&node, &version, Page::Lies(version.archive.clone(), 1 << 40), &[]), "more than the limit");
-    let other = support::machines::version("facts", 2);
+    let other = spec_support::machines::version("facts", 2);
     refused(&node, apply(&node, &version, Page::Good(other.archive.clone()), &[]), "checksum");
     refused(&node, apply(&node, &version, Page::Status(404, version.archive.clone()), &[]), "404");
     refused(&node, apply(&node, &version, Page::Status(500, version.archive.clone()), &[]), "500");

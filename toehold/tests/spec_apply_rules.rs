@@ -7,12 +7,13 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use support::machines::{Node, Says, document, key, plain_document, version};
+use spec_support::machines::{Node, Says, document, key, plain_document, version};
 use toehold_specsign::{Format, StateCopy};
 
 /// Applies this document, which is refused for a reason; what is in place stays.

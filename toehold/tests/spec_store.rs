@@ -7,12 +7,13 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+mod spec_support;
 mod support;
 
 use std::future::Future;
 
+use spec_support::spec::{Desk, PRIVATE, entry, list};
 use support::Toehold;
-use support::spec::{Desk, PRIVATE, entry, list};
 use toehold::spec_store::{self, SpecStoreError};
 use toehold_core::testing::MemoryStore;
 use toehold_core::{Key, Store as _, StoreError};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::machine::{Machine, agents, uses_taken};
 use crate::support::Toehold;
-use crate::support::gateway::{Gateway, line};
-use crate::support::machine::{Machine, agents, uses_taken};
 use crate::support::server::write_private;
 use toehold::adapters::system_clock::SystemClock;
 use toehold_core::Clock as _;

@@ -8,10 +8,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::gateway::{Dial, Gateway, Talk, line};
-use crate::support::machine::{Machine, agents, uses_taken};
-use crate::support::middle::{Certified, Change, Middle, unchanged};
-use crate::support::relay::{Cut, Relay, Side};
+use crate::join_support::gateway::{Dial, Gateway, Talk, line};
+use crate::join_support::machine::{Machine, agents, uses_taken};
+use crate::join_support::middle::{Certified, Change, Middle, unchanged};
+use crate::join_support::relay::{Cut, Relay, Side};
 use crate::support::server::{directory, write_private};
 use crate::support::{Done, Toehold};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};

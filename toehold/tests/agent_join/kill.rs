@@ -5,10 +5,10 @@
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::machine::{Machine, agents, uses_taken};
+use crate::join_support::relay::Relay;
 use crate::support::Toehold;
-use crate::support::gateway::{Gateway, line};
-use crate::support::machine::{Machine, agents, uses_taken};
-use crate::support::relay::Relay;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use toehold_joinproto::line::JoinLine;

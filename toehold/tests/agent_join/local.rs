@@ -3,9 +3,9 @@
 use std::net::TcpListener;
 use std::process::Stdio;
 
+use crate::join_support::gateway::Gateway;
+use crate::join_support::machine::agents;
 use crate::support::Toehold;
-use crate::support::gateway::Gateway;
-use crate::support::machine::agents;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

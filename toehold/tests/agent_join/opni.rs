@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::support::gateway::{Gateway, line};
-use crate::support::machine::{Machine, agents, uses_taken};
-use crate::support::opni_gateway::{OpniGateway, chain, exchanges, hex};
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::machine::{Machine, agents, uses_taken};
+use crate::join_support::opni_gateway::{OpniGateway, chain, exchanges, hex};
 use crate::support::{Done, Toehold};
 use base64ct::{Base64, Encoding as _};
 use serde_json::Value;

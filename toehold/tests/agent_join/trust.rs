@@ -2,9 +2,9 @@
 
 use std::net::TcpListener;
 
-use crate::support::gateway::{Gateway, line};
-use crate::support::machine::Machine;
-use crate::support::middle::{Certified, Middle, unchanged};
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::machine::Machine;
+use crate::join_support::middle::{Certified, Middle, unchanged};
 use crate::support::server::{directory, write_private};
 use crate::support::{Done, Toehold};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, date_time_ymd};

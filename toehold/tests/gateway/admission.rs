@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::join_support::gateway::{Dial, Gateway, Session, identity, join, line};
 use crate::support::Toehold;
-use crate::support::gateway::{Dial, Gateway, Session, identity, join, line};
 use crate::support::store;
 
 #[tokio::test]

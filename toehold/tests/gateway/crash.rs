@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::join_support::gateway::{Dial, Gateway, Session, identity, join, join_with, line};
 use crate::support::Toehold;
-use crate::support::gateway::{Dial, Gateway, Session, identity, join, join_with, line};
 
 /// Several machines are past their Proof, some are past their Confirm, when the gateway dies; each completes the very same join at the next
 /// one, and nobody else gets a use.

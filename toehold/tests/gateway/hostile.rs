@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
+use crate::join_support::gateway::{Connection, Dial, Gateway, PATIENCE, Session, Talk, identity, join, line, origin};
 use crate::support::Toehold;
-use crate::support::gateway::{Connection, Dial, Gateway, PATIENCE, Session, Talk, identity, join, line, origin};
 
 /// Waits for the gateway to close a connection; `true`: it did.
 async fn is_closed(tcp: &mut TcpStream) -> bool {

@@ -4,8 +4,8 @@ use toehold::adapters::grpc::agent_v1::{Pins, Whoami, answer, request};
 use toehold_joinproto::{JoinError, Trust};
 use tonic::Code;
 
+use crate::join_support::gateway::{Dial, Gateway, NotJoined, Session, Talk, identity, join, join_with, line};
 use crate::support::Toehold;
-use crate::support::gateway::{Dial, Gateway, NotJoined, Session, Talk, identity, join, join_with, line};
 
 #[tokio::test]
 async fn a_machine_joins_and_comes_back() {
@@ -84,7 +84,7 @@ async fn j1_frames_of_one_connection_are_worth_nothing_on_another() {
         gateway: &mine.known,
         exporter: mine.exporter,
     };
-    let mut rng = crate::support::gateway::rng();
+    let mut rng = crate::join_support::gateway::rng();
     let (waiting, hello) = config.start(&mut rng);
     let (mut talk, retry) = Talk::begin(&mine, hello.clone()).await.unwrap();
     let (waiting, offer) = waiting.receive(&retry, &mut rng).unwrap();

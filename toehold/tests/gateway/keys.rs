@@ -4,8 +4,8 @@ use toehold::adapters::grpc::agent_v1::{Pins, answer, request};
 use toehold_joinproto::Trust;
 use toehold_joinproto::pin::Pin;
 
+use crate::join_support::gateway::{Dial, Gateway, Session, eventually, identity, join, line};
 use crate::support::Toehold;
-use crate::support::gateway::{Dial, Gateway, Session, eventually, identity, join, line};
 
 fn pins(toehold: &Toehold) -> Vec<Pin> {
     let document = toehold.run(["--json", "gateway", "pin"]).ends(0).json();

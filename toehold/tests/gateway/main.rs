@@ -8,6 +8,8 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+#[path = "../join_support/mod.rs"]
+mod join_support;
 #[path = "../support/mod.rs"]
 mod support;
 

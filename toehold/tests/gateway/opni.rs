@@ -26,8 +26,8 @@ use tokio::sync::Barrier;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Request, Status};
 
+use crate::join_support::gateway::{Connection, Dial, Gateway, Session, eventually, line, origin, rng};
 use crate::support::Toehold;
-use crate::support::gateway::{Connection, Dial, Gateway, Session, eventually, line, origin, rng};
 
 /// Cases of the recorded exchanges of one operation.
 fn cases(operation: &str) -> Vec<Value> {

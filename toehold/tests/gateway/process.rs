@@ -4,8 +4,8 @@ use toehold::adapters::grpc::health_v1::HealthCheckRequest;
 use toehold::adapters::grpc::health_v1::health_client::HealthClient;
 use toehold_joinproto::v3::FreshIdentity;
 
+use crate::join_support::gateway::{Dial, Gateway, Session, identity, join, line, origin, rng};
 use crate::support::Toehold;
-use crate::support::gateway::{Dial, Gateway, Session, identity, join, line, origin, rng};
 
 #[tokio::test]
 async fn told_to_stop_it_says_goodbye_and_ends_with_0() {

@@ -1,7 +1,7 @@
 //! Behind a load balancer that speaks the PROXY protocol.
 
+use crate::join_support::gateway::{Dial, Gateway, identity, join, line};
 use crate::support::Toehold;
-use crate::support::gateway::{Dial, Gateway, identity, join, line};
 
 fn v2(source: [u8; 4]) -> Vec<u8> {
     let signature = [0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a];

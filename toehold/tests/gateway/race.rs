@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::Barrier;
 
+use crate::join_support::gateway::{Dial, Gateway, Session, identity, join_with, line};
 use crate::support::Toehold;
-use crate::support::gateway::{Dial, Gateway, Session, identity, join_with, line};
 
 const CLIENTS: usize = 64;
 

@@ -1,7 +1,7 @@
 //! `token create`, `ls` and `revoke`, and `gateway pin`, as commands.
 
+use crate::join_support::gateway::Gateway;
 use crate::support::Toehold;
-use crate::support::gateway::Gateway;
 use crate::support::store;
 
 #[test]
@@ -75,5 +75,5 @@ async fn what_is_long_over_is_swept() {
     let key = format!("token/{}", made["id"].as_str().unwrap());
     store::change(&toehold, &key, |token| token["expires_at"] = "2026-01-01T00:00:00Z".into());
     let _gateway = Gateway::start(&toehold, &[]);
-    crate::support::gateway::eventually("swept", || async { !store::keys(&toehold).contains(&key) }).await;
+    crate::join_support::gateway::eventually("swept", || async { !store::keys(&toehold).contains(&key) }).await;
 }

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use super::cli::{Done, Toehold};
+use crate::support::cli::{Done, Toehold};
 
 /// A key pair as the seed document prints it.
 pub const PUBLIC: &str = "64031219d4922eed63a5f567303e98607c632139c01bc9fa4ca2514c2d9d30da";
@@ -21,7 +21,7 @@ pub struct Desk {
 
 impl Desk {
     pub fn new() -> Self {
-        Self { toehold: Toehold::bare(), directory: super::server::directory("desk") }
+        Self { toehold: Toehold::bare(), directory: crate::support::server::directory("desk") }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -37,7 +37,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::{Request, Status, Streaming};
 
-use super::cli::{Done, Toehold};
+use crate::support::cli::{Done, Toehold};
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use toehold_core::Timestamp;
 use toehold_specsign::{Envelope, Format, Sha256Digest, SignedStatement, SigningKey, Statement, TrustedKeys, seal};
 
-use super::cli::{Done, Toehold};
 use super::web::{Page, Web};
+use crate::support::cli::{Done, Toehold};
 
 /// A version of a machine, packed.
 #[derive(Clone, Debug)]
@@ -141,7 +141,7 @@ pub struct Node {
 
 impl Node {
     pub fn new() -> Self {
-        let directory = super::server::directory("node");
+        let directory = crate::support::server::directory("node");
         fs::create_dir(directory.path().join("root")).unwrap();
         fs::set_permissions(directory.path().join("root"), fs::Permissions::from_mode(0o755)).unwrap();
         Self { toehold: Toehold::bare(), directory, web: Web::start() }

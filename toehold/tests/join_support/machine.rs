@@ -9,7 +9,7 @@ use serde_json::Value;
 use toehold_joinproto::keyring::Keyring;
 use toehold_joinproto::line::JoinLine;
 
-use super::cli::{Done, Toehold};
+use crate::support::cli::{Done, Toehold};
 
 /// A new machine, on which nothing was initialised.
 #[derive(Debug)]
