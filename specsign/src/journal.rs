@@ -27,7 +27,8 @@ struct Line {
     /// The version of the copies.
     after: u64,
     /// Which line behind them, from 1.
-    line: u64,
+    #[serde(rename = "line")]
+    number: u64,
     name: MachineName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     placed: Option<Placed>,
@@ -53,7 +54,7 @@ pub(crate) fn line(
         v: VERSION,
         readable_from: VERSION,
         after: state.sequence(),
-        line: number,
+        number,
         name: name.clone(),
         placed: state.placed.get(name).cloned(),
         placing: state.placing.get(name).cloned(),
@@ -105,7 +106,7 @@ impl RootState {
             if line.after > self.sequence() {
                 return Err(StateError::Journal("goes on from newer copies than these, which were put back"));
             }
-            if line.line != replayed + 1 {
+            if line.number != replayed + 1 {
                 return Err(StateError::Journal("lacks lines"));
             }
             replayed += 1;

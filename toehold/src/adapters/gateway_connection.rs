@@ -123,8 +123,8 @@ impl GatewayConnection {
         let name = ServerName::try_from(endpoint.host().to_owned()).map_err(|error| tls(io::Error::other(error)))?;
         let stream = TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.map_err(tls)?;
         let (_, session) = stream.get_ref();
-        let exported = session.export_keying_material([0; 32], EXPORTER_LABEL.as_bytes(), None);
-        let exporter = Exporter(exported.map_err(|error| tls(io::Error::other(error)))?);
+        let material = session.export_keying_material([0; 32], EXPORTER_LABEL.as_bytes(), None);
+        let exporter = Exporter(material.map_err(|error| tls(io::Error::other(error)))?);
         let identity = verifier.known().cloned().ok_or_else(|| tls(io::Error::other("no certificate was presented")))?;
         let http = |source| GatewayConnectionError::Http { endpoint: endpoint.clone(), source };
         let (sender, connection) =

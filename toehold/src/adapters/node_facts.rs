@@ -87,12 +87,14 @@ impl Worker {
         let (questions, to_answer) = channel::<Question>();
         let (answer, answers) = channel();
         std::thread::Builder::new().name("facts".to_owned()).stack_size(128 * 1024).spawn(move || {
-            let _alive = alive;
+            // Counted as long as the thread lives.
+            let alive = alive;
             while let Ok(question) = to_answer.recv() {
                 if answer.send(question.answer()).is_err() {
-                    return;
+                    break;
                 }
             }
+            drop(alive);
         })?;
         Ok(Self { questions, answers })
     }

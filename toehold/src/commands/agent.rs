@@ -45,7 +45,8 @@ pub(super) async fn join_line(
         request = request(options) => request?,
         () = signals.wait() => return Err(Failure::new("interrupted")),
     };
-    let directory = AgentDirectory::create(&agent_directory(global, &options.files)?).map_err(files_failure)?;
+    let directory =
+        AgentDirectory::create(&agent_directory(global, &options.files)?).map_err(|error| failure(&error, Stage::Begun))?;
     let outcome = run(&directory, request, gateway_limits(global), signals).await?;
     tell_joined(&directory, &outcome, output);
     Ok(Exit::Done)
@@ -259,10 +260,6 @@ fn unfinished(failure: Failure) -> Failure {
     failure.partly().hint("run the same command again: it is the same admission, and takes no further use of the token")
 }
 
-fn files_failure(error: AgentError) -> Failure {
-    failure(&error, Stage::Begun)
-}
-
 /// Why it failed, with what to do next.
 pub(super) fn failure(error: &AgentError, stage: Stage) -> Failure {
     let failure = Failure::new(chain(error));
@@ -290,11 +287,13 @@ pub(super) fn failure(error: &AgentError, stage: Stage) -> Failure {
         _ => "",
     };
     let is_no = matches!(error, AgentError::Refused { .. }) || matches!(join, Some(JoinError::Refused { .. }));
-    match stage {
-        Stage::Proven if !is_no => unfinished(failure),
-        Stage::Confirmed => unfinished(failure),
-        _ if hint.is_empty() => failure,
-        _ => failure.hint(hint),
+    let is_in_doubt = stage == Stage::Confirmed || (stage == Stage::Proven && !is_no);
+    if is_in_doubt {
+        unfinished(failure)
+    } else if hint.is_empty() {
+        failure
+    } else {
+        failure.hint(hint)
     }
 }
 
@@ -303,7 +302,8 @@ pub(super) fn failure(error: &AgentError, stage: Stage) -> Failure {
 /// # Errors
 /// Where this machine has not joined, or the gateway does not answer as the one that was joined.
 pub(super) async fn ping(global: &Global, options: &AgentPing, output: Output, mut signals: Signals) -> Result<Exit, Failure> {
-    let directory = AgentDirectory::open(&agent_directory(global, &options.files)?).map_err(files_failure)?;
+    let directory =
+        AgentDirectory::open(&agent_directory(global, &options.files)?).map_err(|error| failure(&error, Stage::Begun))?;
     let limits = gateway_limits(global);
     tokio::select! {
         pinged = ping_once(&directory, limits) => tell_pinged(&pinged.map_err(|error| ping_failure(&error))?, output),

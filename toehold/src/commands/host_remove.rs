@@ -11,8 +11,8 @@ use toehold_core::{
 use toehold_keygen::AuthorizedKeys;
 use toehold_keygen::authorized_keys::KeyLine;
 use toehold_keygen::install::proof_file_name;
-use toehold_keygen::replacement::{KeyFile, Plan, inspect, replace};
-use toehold_masterkey::guard::later_line;
+use toehold_keygen::replacement::{Inspection, KeyFile, Plan, inspect, replace};
+use toehold_masterkey::guard::{Violation, later_line};
 use toehold_session::Status;
 
 use super::host_check::{log_in_with, other_keys};
@@ -57,13 +57,11 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
     let status = fleet_status(context).await?;
     let known = status.rotation.map_or(status.generation, |rotation| rotation.number);
     let home = stored.body.home.clone().unwrap_or_else(|| ".".to_owned());
-    if let Ok(inspection) = inspect(connection.files(), &home).await {
-        let documents = KeyFile::ALL.into_iter().filter_map(|file| inspection.document(file));
-        if let Some(later) = documents.filter_map(|document| later_line(document, &held, known)).next() {
-            connection.close().await;
-            return Err(Failure::new(format!("{account} stays on record, and nothing was changed: {later}"))
-                .hint("restore the store from a newer copy, or take the line away by hand on the host"));
-        }
+    let inspection = inspect(connection.files(), &home).await.ok();
+    if let Some(later) = inspection.and_then(|inspection| later_line_of_any(&inspection, &held, known)) {
+        connection.close().await;
+        return Err(Failure::new(format!("{account} stays on record, and nothing was changed: {later}"))
+            .hint("restore the store from a newer copy, or take the line away by hand on the host"));
     }
     if !stored.body.removing {
         // Written first: a run that is cut off after the keys are gone finds only refusals, and has to know why.
@@ -99,11 +97,7 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
         Err(error) => Err(chain(error)),
     };
     connection.close().await;
-    let inspection = seen.map_err(|why| {
-        Failure::new(format!("{account} stays on record: {why}"))
-            .hint("run it again: it is safe to, and tells how it stands")
-            .partly()
-    })?;
+    let inspection = seen.map_err(|why| in_doubt(account, &why))?;
     let files = [KeyFile::AuthorizedKeys, KeyFile::AuthorizedKeys2].map(|file| inspection.document(file));
     let lines = |key: &ManagedKey| -> Vec<bool> {
         let found = files.into_iter().flatten().flat_map(|document| document.find(&key.public_key));
@@ -138,6 +132,19 @@ pub(super) async fn remove(context: &Context, options: &Remove) -> Result<Exit, 
     }
     context.output.document(&found);
     Ok(Exit::Done)
+}
+
+/// What was written by a rotation later than the store knows of, in whichever of the host's files.
+fn later_line_of_any(inspection: &Inspection, held: &[PublicKey], known: u64) -> Option<Violation> {
+    let mut documents = KeyFile::ALL.into_iter().filter_map(|file| inspection.document(file));
+    documents.find_map(|document| later_line(document, held, known))
+}
+
+/// Nobody can tell whether the keys are gone.
+fn in_doubt(account: &Account, why: &str) -> Failure {
+    Failure::new(format!("{account} stays on record: {why}"))
+        .hint("run it again: it is safe to, and tells how it stands")
+        .partly()
 }
 
 /// Forgets a host, with all that is still on it.

@@ -135,7 +135,7 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool, agent: 
     let settled = total - owed;
     let owed_by_name = named(outcome.owed().map(|host| &host.account));
     let why = outcome.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    let advise = || advice.iter().for_each(|advice| context.output.text(advice));
+    let say_advice = || advice.iter().for_each(|advice| context.output.text(advice));
     match outcome.end {
         End::Done => {
             let new = rotation.new.fingerprint();
@@ -146,7 +146,7 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool, agent: 
                     "{settled} of {total} hosts have the new master key {new} alone; the old one was seen refused."
                 ));
             }
-            advise();
+            say_advice();
             if owed == 0 {
                 return well(context, found, agent);
             }
@@ -180,7 +180,7 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool, agent: 
             Err(Failure::new(message).hint(advice).with(found))
         }
         End::Grace => {
-            advise();
+            say_advice();
             let until = rotation.retire_at.map(|at| format!(" until {at}")).unwrap_or_default();
             Err(Failure::new(format!("the new master key is current; the old one still logs in{until}{why}"))
                 .hint("then remove it: toehold key rotate --resume; or go back: toehold key rotate --rollback")
@@ -188,14 +188,14 @@ async fn report(context: &Context, outcome: &Outcome, wanted_back: bool, agent: 
                 .with(found))
         }
         End::LetGo => {
-            advise();
+            say_advice();
             Err(Failure::new(format!("somebody else leads the rotation now{why}"))
                 .hint("see how it stands: toehold key status")
                 .partly()
                 .with(found))
         }
         _ => {
-            advise();
+            say_advice();
             Err(Failure::new(format!("the rotation stands still in the phase {}{why}", rotation.phase))
                 .hint(GO_ON)
                 .partly()

@@ -13,6 +13,9 @@ use toehold_joinproto::Trust;
 use toehold_joinproto::line::JoinLine;
 use toehold_joinproto::pin::Pin;
 
+/// What is done to a chain that was in order.
+type Spoil = fn(&mut Chain);
+
 /// A CA and a certificate below it.
 struct Chain {
     leaf: CertificateParams,
@@ -66,7 +69,7 @@ async fn a_pinned_ca_is_worth_what_its_certificates_say() {
     let operator = Toehold::new();
     let gateway = Gateway::start(&operator, &[]);
     let line = line(&operator, gateway.address, &[]);
-    let changes: [(&str, fn(&mut Chain)); 5] = [
+    let changes: [(&str, Spoil); 5] = [
         ("has expired or is not valid yet", |chain| {
             chain.leaf.not_before = date_time_ymd(2020, 1, 1);
             chain.leaf.not_after = date_time_ymd(2021, 1, 1);
@@ -102,7 +105,7 @@ fn a_gateway_below_a_pinned_ca_is_joined_and_the_agent_then_knows_its_own_key() 
     let line = line(&operator, gateway.address, &[]);
     let machine = Machine::new();
     machine.join(&with_pin(&line, &line.endpoint.to_string(), pin)).ends(0);
-    assert_eq!(machine.keyring().unwrap().pinned_keys, [line.pins.clone()]);
+    assert_eq!(machine.keyring().unwrap().pinned_keys, std::slice::from_ref(&line.pins));
     machine.ping().ends(0);
 }
 

@@ -38,12 +38,15 @@ pub fn unchanged() -> Change {
     Arc::new(|_, _| true)
 }
 
+/// What went by, and which side had sent it.
+type Frames = Arc<Mutex<Vec<(Side, Vec<u8>)>>>;
+
 /// In the middle, on a port of its own.
 #[derive(Debug)]
 pub struct Middle {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
-    frames: Arc<Mutex<Vec<(Side, Vec<u8>)>>>,
+    frames: Frames,
     _tasks: JoinSet<()>,
 }
 
@@ -101,7 +104,7 @@ pub fn acceptor(Certified { chain, key }: Certified) -> TlsAcceptor {
 struct Conversations {
     to: SocketAddr,
     change: Change,
-    frames: Arc<Mutex<Vec<(Side, Vec<u8>)>>>,
+    frames: Frames,
 }
 
 impl Conversations {

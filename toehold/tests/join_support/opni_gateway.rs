@@ -105,7 +105,7 @@ async fn answer(
     let authorization = request.headers().get_all("authorization").iter();
     let authorization = authorization.map(|value| value.to_str().unwrap().to_owned()).collect();
     if !method.starts_with("/bootstrap.") {
-        return Ok(response("12", Vec::new()));
+        return Ok(response("12", &[]));
     }
     let body = request.into_body().collect().await?.to_bytes();
     let place = {
@@ -113,17 +113,17 @@ async fn answer(
         calls.push(Call { method: method.clone(), authorization, message: body.get(5..).unwrap_or_default().to_vec() });
         calls.len() - 1
     };
-    let Some(rpc) = rpcs.get(place).filter(|rpc| rpc["method"] == method.as_str()) else { return Ok(response("2", Vec::new())) };
+    let Some(rpc) = rpcs.get(place).filter(|rpc| rpc["method"] == method.as_str()) else { return Ok(response("2", &[])) };
     let status = rpc["status_number"].to_string();
     let message = rpc["response_hex"].as_str().map(hex).unwrap_or_default();
-    Ok(response(&status, message))
+    Ok(response(&status, &message))
 }
 
 /// gRPC's framing: a flag, a length, the message; the status comes in the trailers.
-fn response(status: &str, message: Vec<u8>) -> Response<Body> {
+fn response(status: &str, message: &[u8]) -> Response<Body> {
     let mut frame = vec![0];
     frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
-    frame.extend_from_slice(&message);
+    frame.extend_from_slice(message);
     let body = if status == "0" { Bytes::from(frame) } else { Bytes::new() };
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_str(status).unwrap());

@@ -64,7 +64,7 @@ fn member(name: &str, content: Option<&[u8]>) -> Vec<u8> {
     assert!(name.len() <= 100, "{name}");
     put(0, name);
     put(100, &format!("{mode:07o}\0"));
-    put(108, "0000000\0000000000\0");
+    put(108, "0000000\x000000000\x00");
     put(124, &format!("{:011o}\0{:011o}\0", content.len(), 0));
     put(148, "        ");
     put(156, std::str::from_utf8(&[kind]).unwrap());

@@ -83,5 +83,5 @@ pub fn list(entries: &[String]) -> String {
 /// Whether `path` is for its owner alone.
 pub fn is_private(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::metadata(path).unwrap().permissions().mode() & 0o077 == 0
+    fs::metadata(path).unwrap().permissions().mode().trailing_zeros() >= 6
 }

@@ -54,7 +54,7 @@ pub struct Web {
 
 impl Web {
     pub fn start() -> Self {
-        Self::with(|stream| Some(stream))
+        Self::with(Some)
     }
 
     /// With a wrapping around each connection, such as TLS.
@@ -185,7 +185,7 @@ fn send<S: Read + Write>(stream: &mut S, page: Page, from: Option<usize>) -> std
         }
         Page::Flood => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-            while stream.write_all(&[0; 65536]).is_ok() {}
+            while stream.write_all(&[0; 8192]).is_ok() {}
             Ok(())
         }
         Page::Status(status, body) => {

@@ -20,7 +20,7 @@ impl Web {
             for stream in listener.incoming().flatten() {
                 let content = Arc::clone(&content);
                 // A client that goes away needs no answer.
-                std::thread::spawn(move || drop(answer(stream, &content)));
+                std::thread::spawn(move || drop(answer(&stream, &content)));
             }
         });
         Ok(Self(address))
@@ -31,10 +31,10 @@ impl Web {
     }
 }
 
-fn answer(stream: TcpStream, content: &[u8]) -> std::io::Result<()> {
-    let mut lines = BufReader::new(&stream).lines();
+fn answer(stream: &TcpStream, content: &[u8]) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream).lines();
     while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
-    (&stream).write_all(head.as_bytes())?;
-    (&stream).write_all(content)
+    { stream }.write_all(head.as_bytes())?;
+    { stream }.write_all(content)
 }

@@ -166,12 +166,12 @@ fn judge(response: Response, position: &Position) -> Result<Answer, Trouble> {
     match status {
         StatusCode::OK => {
             let length = number(headers, &CONTENT_LENGTH);
-            Ok(Answer { from: 0, length, validator, response })
+            Ok(Answer { response, from: 0, length, validator })
         }
         StatusCode::PARTIAL_CONTENT if position.received > 0 => {
             let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).and_then(range);
             match range {
-                Some((from, length)) if from == position.received => Ok(Answer { from, length, validator, response }),
+                Some((from, length)) if from == position.received => Ok(Answer { response, from, length, validator }),
                 _ => Err(Trouble::stays("the server sends another part than was asked for")),
             }
         }

@@ -227,11 +227,11 @@ pub(super) async fn list(
     loop {
         let next = tokio::time::timeout_at(files.deadline(), pipeline.next()).await.map_err(|_| lost(work, timed_out()))?;
         let found = match next {
-            Some((_, Ok(name))) => name.files,
-            Some((_, Err(SftpError::Status(status)))) if status.status_code == StatusCode::Eof => {
+            Some(((), Ok(name))) => name.files,
+            Some(((), Err(SftpError::Status(status)))) if status.status_code == StatusCode::Eof => {
                 return Ok((names, answers >= LISTINGS));
             }
-            Some((_, Err(error))) => return Err(refused(work, error)),
+            Some(((), Err(error))) => return Err(refused(work, error)),
             None => {
                 pipeline.push((), files.sftp.readdir(handle));
                 continue;

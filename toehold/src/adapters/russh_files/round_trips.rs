@@ -93,7 +93,7 @@ async fn an_operation_takes_a_round_trip_or_two() {
     assert_eq!(counted(files.stat(&file)).await.1, 1);
     let (content, rounds) = counted(files.read(&file, 1000)).await;
     assert_eq!((content.unwrap().as_slice(), rounds), (&b"# the owner's\n"[..], 2));
-    let (staged, rounds) = counted(files.stage(&new, &[7; 100_000], 0o600)).await;
+    let (staged, rounds) = counted(files.stage(&new, &vec![7; 100_000], 0o600)).await;
     assert_eq!((staged.unwrap(), rounds), ((), 2));
     assert_eq!(counted(files.sync(&new)).await.1, 2);
     let (names, rounds) = counted(files.list(&directory)).await;

@@ -171,13 +171,13 @@ impl RusshFiles {
 
 /// Whether the connection was found lost.
 pub(super) fn is_lost(seen: &Seen) -> bool {
-    let error = match seen {
-        Seen::RealPath(Err(error))
-        | Seen::Stat(Err(error))
-        | Seen::Read(Err(error))
-        | Seen::List(Err(error))
-        | Seen::Sync(Err(error)) => error,
-        _ => return false,
+    let (Seen::RealPath(Err(error))
+    | Seen::Stat(Err(error))
+    | Seen::Read(Err(error))
+    | Seen::List(Err(error))
+    | Seen::Sync(Err(error))) = seen
+    else {
+        return false;
     };
     error.is_lost()
 }

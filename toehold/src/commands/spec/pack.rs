@@ -68,7 +68,8 @@ pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) ->
         );
     }
     let serial = envelope.as_ref().map(|frame| frame.statement.serial);
-    give(&text, options, output, serial, signers.iter().map(Signer::verifying_key).collect())
+    let signers: Vec<VerifyingKey> = signers.iter().map(Signer::verifying_key).collect();
+    give(&text, options, output, serial, &signers)
 }
 
 /// Whether a node could use the list: Choria's tool packs anything, and nodes then find out.
@@ -205,10 +206,10 @@ fn owed(signed: &SignedStatement, trusted: &TrustedKeys, output: Output) {
     }
 }
 
-async fn sign(signed: SignedStatement, signer: &Signer) -> Result<SignedStatement, Failure> {
+async fn sign(statement: SignedStatement, signer: &Signer) -> Result<SignedStatement, Failure> {
     let scheme = signer.scheme();
-    let signature = signer.sign(&signed.signing_bytes(scheme)).await?;
-    Ok(signed.with_signature(signer.verifying_key(), signature, scheme))
+    let signature = signer.sign(&statement.signing_bytes(scheme)).await?;
+    Ok(statement.with_signature(signer.verifying_key(), signature, scheme))
 }
 
 async fn plain_signature(
@@ -271,22 +272,16 @@ async fn add(path: &Path, options: &PackSpec, signers: &[Signer], output: Output
     }
     let serial = current.statement().serial;
     let plain = document.plain_signature().copied();
-    let text = rebuild(document, Envelope { current, key_changes }, plain)?;
-    give(&text, options, output, Some(serial), added)
+    let text = rebuild(document, &Envelope { current, key_changes }, plain)?;
+    give(&text, options, output, Some(serial), &added)
 }
 
-fn rebuild(document: Document, envelope: Envelope, plain: Option<Signature>) -> Result<String, Failure> {
+fn rebuild(document: Document, envelope: &Envelope, plain: Option<Signature>) -> Result<String, Failure> {
     let unsigned = document.dangerous_without_verification();
-    Ok(seal(unsigned.payload(), &envelope, plain.as_ref())?)
+    Ok(seal(unsigned.payload(), envelope, plain.as_ref())?)
 }
 
-fn give(
-    text: &str,
-    options: &PackSpec,
-    output: Output,
-    serial: Option<u64>,
-    signers: Vec<VerifyingKey>,
-) -> Result<Exit, Failure> {
+fn give(text: &str, options: &PackSpec, output: Output, serial: Option<u64>, signers: &[VerifyingKey]) -> Result<Exit, Failure> {
     let Some(path) = &options.output else {
         // It is a JSON document itself.
         output.raw(&format!("{text}\n"));

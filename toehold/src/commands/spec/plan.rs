@@ -62,8 +62,11 @@ impl Version {
     }
 }
 
+/// The name of a node, and what is known of it.
+type Described = (String, Result<AnyFacts, Failure>);
+
 /// The nodes of a directory of facts, or of one file, in the order of their names.
-fn described(path: &Path) -> Result<Vec<(String, Result<AnyFacts, Failure>)>, Failure> {
+fn described(path: &Path) -> Result<Vec<Described>, Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("reading {} failed: {error}", path.display()));
     let mut files = Vec::new();
     if path.is_dir() {

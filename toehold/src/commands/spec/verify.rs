@@ -103,15 +103,15 @@ fn enveloped(
     if let Some(path) = &options.statement {
         statement::write(path, signed)?;
     }
-    let mut told: Value = json!({
+    let told: Value = json!({
         "format": statement.format,
         "signers": signers,
         "plain_signer": plain_signer,
         "machines": machines,
         "fault": fault,
         "state": state,
+        "envelope": statement,
     });
-    told["envelope"] = serde_json::to_value(statement)?;
     output.document(&told);
     for key in &signers {
         output.text(format_args!("Good signature of {key}"));

@@ -48,8 +48,8 @@ impl Told {
     /// Notifies at once of what is news, and now and then of the rest. A notification that cannot be sent ends nothing.
     pub(super) fn notify(&self, identity: String, names: &[MachineName], outcome: Outcome, run_time: Duration) {
         let Some(notifications) = &self.notifications else { return };
-        let mut notified = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = notified.is_none_or(|(before, at)| outcome.is_news() || before != outcome || at.elapsed() >= STILL_THE_SAME);
+        let mut last = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|(before, at)| outcome.is_news() || before != outcome || at.elapsed() >= STILL_THE_SAME);
         if !due {
             return;
         }
@@ -71,7 +71,7 @@ impl Told {
         };
         let sent = notification.to_json().map_err(std::io::Error::other).and_then(|event| notifications.send(&event));
         match sent {
-            Ok(()) => *notified = Some((outcome, Instant::now())),
+            Ok(()) => *last = Some((outcome, Instant::now())),
             Err(error) => tracing::warn!("a notification could not be sent: {error}"),
         }
     }
