@@ -38,6 +38,8 @@ struct State {
     hosts: usize,
     /// How far each host has come, of those that were worked on.
     reached: BTreeMap<Account, HostPhase>,
+    /// How many have come how far. Kept as they come: to count a large fleet at every event would take longer than the rotation.
+    counts: BTreeMap<HostPhase, usize>,
     failed: usize,
     /// Since when each host is worked on.
     under_way: BTreeMap<Account, Instant>,
@@ -84,14 +86,19 @@ impl Display {
 }
 
 impl State {
+    fn reached(&mut self, account: Account, phase: HostPhase) {
+        *self.counts.entry(phase).or_default() += 1;
+        if let Some(before) = self.reached.insert(account, phase)
+            && let Some(count) = self.counts.get_mut(&before)
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     /// The phase, how many hosts have come how far, and which host has been worked on for longest.
     fn message(&self, now: Instant) -> String {
         let mut text = self.phase.map_or_else(|| "looking".to_owned(), |phase| phase.to_string());
-        let mut counts: BTreeMap<HostPhase, usize> = BTreeMap::new();
-        for phase in self.reached.values() {
-            *counts.entry(*phase).or_default() += 1;
-        }
-        for (phase, count) in counts {
+        for (phase, count) in self.counts.iter().filter(|(_, count)| **count > 0) {
             text.push_str(&format!(" · {} {count}", phase.name()));
         }
         let slowest = self.under_way.iter().min_by_key(|(_, since)| **since);
@@ -131,7 +138,7 @@ impl Observer for Display {
             Progress::HostDone { account, phase, took } => {
                 self.event("host_done", json!({ "account": account, "phase": phase, "milliseconds": milliseconds(took) }));
                 state.under_way.remove(&account);
-                state.reached.insert(account, phase);
+                state.reached(account, phase);
                 self.bar.inc(1);
             }
             Progress::HostFailed { account, reason, took } => {
@@ -233,14 +240,20 @@ mod tests {
     fn the_message_counts_hosts_by_phase_and_names_the_slowest() {
         let begun = Instant::now();
         let account = |text: &str| text.parse::<Account>().unwrap();
-        let state = State {
+        let mut state = State {
             phase: Some(RotationPhase::Installing),
-            reached: [("a@one", HostPhase::Proven), ("a@two", HostPhase::Proven), ("a@three", HostPhase::Quarantined)]
-                .map(|(name, phase)| (account(name), phase))
-                .into(),
             under_way: [(account("a@four"), begun), (account("a@five"), begun + Duration::from_secs(3))].into(),
             ..State::default()
         };
+        // A host counts where it was last seen.
+        for (name, phase) in [
+            ("a@one", HostPhase::Proven),
+            ("a@two", HostPhase::Touched),
+            ("a@two", HostPhase::Proven),
+            ("a@three", HostPhase::Quarantined),
+        ] {
+            state.reached(account(name), phase);
+        }
         let message = state.message(begun + Duration::from_secs(7));
         assert_eq!(message, "installing · proven 2 · quarantined 1 · slowest a@four 7 s");
         assert!(!state.message(begun + Duration::from_secs(1)).contains("slowest"));

@@ -5,7 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 /// A directory that is open. Names given to it are single components, or are taken one by one.
@@ -116,6 +116,8 @@ impl Directory {
 
     /// Gives each name in it to `each`, with its kind where the file system says so, until one is an error.
     pub(super) fn names(&self, mut each: impl FnMut(&[u8], FileType) -> io::Result<()>) -> io::Result<()> {
+        // The handle remembers how far it was read.
+        rustix::fs::seek(&self.0, SeekFrom::Start(0))?;
         let mut buffer = [MaybeUninit::<u8>::uninit(); LISTING];
         let mut listing = RawDir::new(&self.0, &mut buffer);
         while let Some(entry) = listing.next() {
@@ -175,4 +177,68 @@ fn single(name: &[u8]) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the name of one entry of a directory"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn both_ways_down_lead_to_the_same_places_and_over_no_link() {
+        let outside = tempfile::tempdir().unwrap();
+        let inside = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(inside.path().join("a/b/c")).unwrap();
+        std::fs::write(inside.path().join("a/file"), "").unwrap();
+        symlink(outside.path(), inside.path().join("a/away")).unwrap();
+        symlink("b", inside.path().join("a/near")).unwrap();
+        symlink("/proc/self/cwd", inside.path().join("a/magic")).unwrap();
+        let top = Directory::open_named(inside.path()).unwrap();
+        let ways: [fn(&Directory, &str) -> io::Result<Directory>; 2] = [Directory::open_below, Directory::open_by_component];
+        for way in ways {
+            let inode = |directory: Directory| directory.own_stat().unwrap().st_ino;
+            assert_eq!(inode(way(&top, "a/b/c").unwrap()), inode(top.open("a").unwrap().open("b").unwrap().open("c").unwrap()));
+            for bad in
+                ["a/away", "a/near", "a/near/c", "a/magic", "a/file", "a/none", "a/../..", "..", "/", "/tmp", "", "a//../.."]
+            {
+                assert!(way(&top, bad).is_err(), "{bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_listing_is_of_what_is_there_now() {
+        let inside = tempfile::tempdir().unwrap();
+        let top = Directory::open_named(inside.path()).unwrap();
+        let listed = || {
+            let mut names = Vec::new();
+            top.names(|name, _| {
+                names.push(String::from_utf8_lossy(name).into_owned());
+                Ok(())
+            })
+            .unwrap();
+            names.sort();
+            names
+        };
+        assert!(listed().is_empty());
+        // More than one read of the listing, and again through the same handle.
+        let names: Vec<String> = (0..500).map(|number| format!("{number:03}")).collect();
+        for name in &names {
+            top.create(name, 0o644).unwrap();
+        }
+        assert_eq!((listed(), listed()), (names.clone(), names));
+    }
+
+    #[test]
+    fn a_name_is_one_entry() {
+        let inside = tempfile::tempdir().unwrap();
+        let top = Directory::open_named(inside.path()).unwrap();
+        for bad in ["", ".", "..", "a/b", "/", "a\0b"] {
+            assert!(top.create(bad, 0o644).is_err() && top.make(bad, 0o755).is_err() && top.open(bad).is_err(), "{bad:?}");
+            assert!(top.stat(bad.as_bytes()).is_err() && top.unlink(bad.as_bytes(), true).is_err(), "{bad:?}");
+            assert!(rename((&top, bad.as_bytes()), (&top, b"x"), RenameFlags::empty()).is_err(), "{bad:?}");
+        }
+        assert!(top.create("a", 0o644).is_ok() && top.create("a", 0o644).is_err(), "nothing is written over");
+    }
 }

@@ -86,7 +86,7 @@ impl Told {
 
     /// Prints a report, and says how the command ends with it.
     pub(super) fn report(&self, report: &Report, refused: Option<&str>, options: &ApplySpec) -> Result<Exit, Failure> {
-        let document = document(report, refused);
+        let document = if self.output.json { document(report, refused) } else { Value::Null };
         if !self.is_quiet() {
             self.text(report);
         }
