@@ -164,6 +164,9 @@ impl HostMachine {
     pub fn turned_back(mut self, goal: Goal) -> Self {
         self.keys.swap(ARRIVING, LEAVING);
         self.fresh = false;
+        // What was tried with the one key says nothing of the other.
+        self.probed = false;
+        self.suspects_its_end = false;
         self.toward(goal)
     }
 

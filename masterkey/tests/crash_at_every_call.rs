@@ -17,12 +17,12 @@ use support::crash::{CASE, Case, Run, Then, crash_again, crash_everywhere, fail_
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_and_foreign_bytes_wherever_it_crashes() {
-    crash_everywhere(CASE, 1);
+    crash_everywhere(CASE, 5);
 }
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_and_proven_current_whatever_fails() {
-    fail_everywhere(CASE, 1);
+    fail_everywhere(CASE, 5);
 }
 
 #[test]

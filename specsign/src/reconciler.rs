@@ -274,7 +274,8 @@ where
         let machines: BTreeMap<&MachineName, &ManagedMachine> =
             list.machines().iter().map(|machine| (&machine.name, machine)).collect();
         let mut verdicts = plan.verdicts;
-        let (mut changed, mut failed) = (false, false);
+        // What could not even be planned for is not in place either: nothing is removed that it may have come to replace.
+        let (mut changed, mut failed) = (false, verdicts.values().any(|verdict| matches!(verdict, Verdict::Error(_))));
         for action in plan.actions {
             match action {
                 Action::Adopt(name) => {

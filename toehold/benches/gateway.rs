@@ -69,7 +69,7 @@ async fn timed<F: Future<Output = ()> + Send + 'static>(
         worker.await.unwrap();
     }
     let took = start.elapsed();
-    (took, (gateway.processor_time() - before).as_secs_f64() / count as f64)
+    (took, gateway.processor_time().saturating_sub(before).as_secs_f64() / count as f64)
 }
 
 async fn joins(toehold: &Toehold, gateway: &Gateway, count: usize) {

@@ -142,7 +142,7 @@ pub(crate) fn publish(staged: &Path, path: &Path) -> Result<bool, PrivateError> 
     };
     match renamed {
         Ok(()) => {
-            sync_directory(path.parent().unwrap_or(Path::new("/")))?;
+            sync_directory(directory_of(path))?;
             Ok(true)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,7 +1,7 @@
 //! SIGKILL at random moments of `spec apply`, against a server that also breaks off, stalls, lies and serves the wrong file, while
 //! somebody reads: the old or the new machine, whole, at every moment; and the next run goes on.
 //!
-//! `TOEHOLD_KILLS` says how often (12 where it is not set), `TOEHOLD_SEED` repeats a run.
+//! `TOEHOLD_KILLS` says how often (5 where it is not set), `TOEHOLD_SEED` repeats a run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -102,7 +102,7 @@ fn page(version: &Version, other: &Version, rng: &mut ChaCha20Rng) -> Page {
 
 #[test]
 fn s5_old_or_new_and_whole_over_sigkill() {
-    let kills: usize = std::env::var("TOEHOLD_KILLS").map_or(12, |text| text.parse().expect("TOEHOLD_KILLS is a number"));
+    let kills: usize = std::env::var("TOEHOLD_KILLS").map_or(5, |text| text.parse().expect("TOEHOLD_KILLS is a number"));
     let seed = std::env::var("TOEHOLD_SEED").map_or_else(
         |_| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into(),
         |text| text.parse().expect("TOEHOLD_SEED is a number"),

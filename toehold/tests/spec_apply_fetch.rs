@@ -166,7 +166,7 @@ fn s5_user_and_password_go_to_the_source_alone() {
         authorizations(&[("own", &node.web), ("other", &other)])
     };
     node.web.serve("/a.tgz", Page::Good(version.archive.clone()));
-    assert_eq!(apply(&node)["own"], [basic.clone()]);
+    assert_eq!(apply(&node)["own"], std::slice::from_ref(&basic));
     // Led to another place of the same server it goes along; led to another server, and back, it does not.
     node.web.serve("/a.tgz", Page::Redirect("/b.tgz".to_owned()));
     node.web.serve("/b.tgz", Page::Good(version.archive.clone()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use toehold_core::{Account, HostPhase, HostRecord, PublicKey, RotationRecord, Settled, Stored};
+use toehold_core::{Account, HostPhase, HostRecord, KeyRole, PublicKey, RotationRecord, Settled, Stored};
 
 use super::journal::HostJournal;
 use crate::fleet::View;
@@ -200,11 +200,15 @@ pub(super) fn is_canary(host: &HostRecord, canary: &str) -> bool {
         }
 }
 
-/// Whether a host was seen to hold `current` alone since rotation `generation` ended, or none has ended yet.
+/// Whether a host was seen to hold `current` alone since rotation `generation` ended, or was brought in with it before any did.
 pub(super) fn is_settled(host: &HostRecord, current: toehold_core::Fingerprint, generation: u64) -> bool {
     match host.settled {
         Some(Settled { generation: settled, fingerprint }) => settled >= generation && fingerprint == current,
-        None => generation == 0,
+        // Nothing was written there also of a host that came in with a key that was not current by then.
+        None => {
+            let mut masters = host.keys.iter().filter(|key| key.role == KeyRole::Master);
+            generation == 0 && masters.any(|key| key.public_key.fingerprint() == current)
+        }
     }
 }
 

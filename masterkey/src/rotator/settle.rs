@@ -54,7 +54,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         for host in Stored::<HostRecord>::list(&self.store, &HostRecord::prefix()).await? {
             let host = host?.body;
             managed += 1;
-            if !is_settled(&host, fingerprint, number) {
+            // One that a later rotation than the last we know of has settled meanwhile holds a key that we do not know.
+            let is_later = host.settled.is_some_and(|settled| settled.generation > number);
+            if !is_later && !is_settled(&host, fingerprint, number) {
                 waiting.push(host);
             }
         }

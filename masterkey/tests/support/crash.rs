@@ -230,7 +230,13 @@ fn all(runs: impl IntoIterator<Item = (String, impl FnOnce(&str))>) {
     assert!(wrong.is_empty(), "{} of {count} went wrong:\n{shown}", wrong.len());
 }
 
+/// Every so many of the plans, or all of them where `TOEHOLD_EVERY_CALL` is set.
+fn share_of(share: usize) -> usize {
+    if std::env::var_os("TOEHOLD_EVERY_CALL").is_some() { 1 } else { share }
+}
+
 pub fn crash_everywhere(case: Case, share: usize) {
+    let share = share_of(share);
     let calls = case.calls();
     let mut plans = Vec::new();
     for call in &calls {
@@ -259,6 +265,7 @@ pub fn crash_everywhere(case: Case, share: usize) {
 }
 
 pub fn fail_everywhere(case: Case, share: usize) {
+    let share = share_of(share);
     let calls = case.calls();
     let plans = calls.iter().flat_map(|call| call.kind.faults().iter().map(move |fault| (call, *fault)));
     all(plans.enumerate().skip(share / 2).step_by(share).map(|(index, (call, fault))| {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -226,6 +226,17 @@ impl<'a, T> Standing<'a, T> {
             }
         }
         None
+    }
+
+    /// As [`run_to`](Self::run_to), with a look after each call.
+    pub fn run_watched_to(&mut self, world: &World, watch: &mut Watch, calls: usize) -> Option<T> {
+        let until =
+            poll_fn(
+                |context| {
+                    if world.faults().calls() >= calls { Poll::Ready(None) } else { self.0.as_mut().poll(context).map(Some) }
+                },
+            );
+        watched(world, watch, until).flatten()
     }
 
     /// Runs to its end, with a look after each call.

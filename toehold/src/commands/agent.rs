@@ -264,8 +264,9 @@ fn unfinished(failure: Failure) -> Failure {
 pub(super) fn failure(error: &AgentError, stage: Stage) -> Failure {
     let failure = Failure::new(chain(error));
     let join = match error {
-        AgentError::Connection(GatewayConnectionError::NotTheGateway { source, .. }) => Some(source),
-        AgentError::Join { source, .. } => Some(source),
+        AgentError::Connection(GatewayConnectionError::NotTheGateway { source, .. }) | AgentError::Join { source, .. } => {
+            Some(source)
+        }
         _ => None,
     };
     let hint = match (error, join) {
@@ -348,11 +349,16 @@ pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits)
         // Durable first, acknowledged then (J4).
         if keyring.pinned_keys != [pins.clone()] {
             let lock = directory.lock()?;
-            keyring.pinned_keys = vec![pins.clone()];
-            directory.save_keyring(&lock, &keyring)?;
-            pins_saved = true;
+            // Keys that another join has brought meanwhile are not written over.
+            if directory.keyring()?.as_ref() == Some(&keyring) {
+                keyring.pinned_keys = vec![pins.clone()];
+                directory.save_keyring(&lock, &keyring)?;
+                pins_saved = true;
+            }
         }
-        session.pins_saved(&pins).await?;
+        if keyring.pinned_keys == [pins.clone()] {
+            session.pins_saved(&pins).await?;
+        }
     }
     let mut payload = [0; 16];
     rng.fill_bytes(&mut payload);

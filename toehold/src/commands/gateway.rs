@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use toehold_joinproto::Endpoint;
+use toehold_joinproto::line::MAX_PINS;
 
 use crate::cli::args::Serve;
 use crate::cli::context::Context;
@@ -20,6 +21,9 @@ pub(super) async fn serve(context: &Context, options: Serve) -> Result<Exit, Fai
         (Some(certificate), Some(key)) => {
             let serving = Serving::from_files(certificate, key, &options.capabilities)?;
             let supplied: Vec<_> = std::iter::once(serving.pin()).chain(options.next_pins.iter().copied()).collect();
+            if supplied.len() > MAX_PINS {
+                return Err(Failure::usage(format!("a line and an agent keep {MAX_PINS} pins at most: fewer of --next-pin")));
+            }
             let record = GatewayRecord::ensure(context.store(), &vault, options.endpoint.as_ref(), &supplied).await?;
             (serving, record.body)
         }

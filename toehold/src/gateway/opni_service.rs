@@ -1,6 +1,7 @@
 //! Versions 1 and 2 of the join, for Opni's agents.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use toehold_core::Clock as _;
@@ -17,6 +18,9 @@ use crate::adapters::grpc::{bootstrap, bootstrap_v2};
 
 /// The largest request: a few short texts and a key.
 pub(super) const MAX_MESSAGE: usize = 4_096;
+/// How often, and with what pauses, it is looked whether there is a signature by now.
+const SIGNING_TRIES: u32 = 20;
+const SIGNING_WAIT: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(super) struct OpniService(pub(super) Arc<Hub>);
@@ -24,12 +28,18 @@ pub(super) struct OpniService(pub(super) Arc<Hub>);
 type Read = fn(&OpniGateway, &[&[u8]], &[u8]) -> Result<(Token, OpniRequest), OpniError>;
 
 impl OpniService {
-    fn join(&self, request: &Request<Raw>) -> Result<Response<Raw>, Status> {
-        let peer = Peer::of(request)?;
+    async fn join(&self, request: Request<Raw>) -> Result<Response<Raw>, Status> {
+        let peer = Peer::of(&request)?;
         gateway(&peer)?.join(&request.get_ref().0).map_err(|error| refused(&error))?;
-        let answer = peer.serving.signatures.lock().unwrap_or_else(PoisonError::into_inner).answer(self.0.desk.clock.now());
-        let answer = answer.ok_or_else(|| refused(&OpniError::NotAccepting))?;
-        Ok(Response::new(Raw(Bytes::from_owner(answer))))
+        // A token that was made a moment ago is signed in that time.
+        for _ in 0..SIGNING_TRIES {
+            let answer = peer.serving.signatures.lock().unwrap_or_else(PoisonError::into_inner).answer(self.0.desk.clock.now());
+            if let Some(answer) = answer {
+                return Ok(Response::new(Raw(Bytes::from_owner(answer))));
+            }
+            tokio::time::sleep(SIGNING_WAIT).await;
+        }
+        Err(refused(&OpniError::NotAccepting))
     }
 
     async fn auth(&self, request: Request<Raw>, read: Read, joined: Counter, not: Counter) -> Result<Response<Raw>, Status> {
@@ -64,7 +74,7 @@ impl OpniService {
 #[tonic::async_trait]
 impl bootstrap::bootstrap_server::Bootstrap for OpniService {
     async fn join(&self, request: Request<Raw>) -> Result<Response<Raw>, Status> {
-        Self::join(self, &request)
+        Self::join(self, request).await
     }
 
     async fn auth(&self, request: Request<Raw>) -> Result<Response<Raw>, Status> {
@@ -75,7 +85,7 @@ impl bootstrap::bootstrap_server::Bootstrap for OpniService {
 #[tonic::async_trait]
 impl bootstrap_v2::bootstrap_server::Bootstrap for OpniService {
     async fn join(&self, request: Request<Raw>) -> Result<Response<Raw>, Status> {
-        Self::join(self, &request)
+        Self::join(self, request).await
     }
 
     async fn auth(&self, request: Request<Raw>) -> Result<Response<Raw>, Status> {

@@ -25,6 +25,8 @@ const ED25519_SEED: [u8; 11] = [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 
 pub struct Serving {
     /// TLS with it.
     pub(super) tls: Arc<ServerConfig>,
+    /// Whether the operator brought the key; then none of the gateway's own making takes its place.
+    pub(super) is_supplied: bool,
     /// Its sha256 pin.
     pub(super) pin: Pin,
     /// What signs for Opni's agents; none where it is not an Ed25519 key.
@@ -48,7 +50,7 @@ impl Serving {
         let pkcs8 = Zeroizing::new([&PKCS8_V1[..], &seed[..]].concat());
         let key = PrivatePkcs8KeyDer::from(pkcs8.to_vec());
         let chain = self_signed(&key, host.unwrap_or("toehold-gateway")).map_err(|error| GatewayError::Tls(Box::new(error)))?;
-        Self::new(vec![chain], PrivateKeyDer::Pkcs8(key), capabilities)
+        Self::new(vec![chain], PrivateKeyDer::Pkcs8(key), capabilities, false)
     }
 
     /// Of files that the operator brings: a certificate chain, leaf first, and its key, both PEM.
@@ -74,13 +76,14 @@ impl Serving {
             source: Box::new(error),
         })?;
         let private = PrivateKeyDer::from_pem_file(key).map_err(file("key", key))?;
-        Self::new(chain, private, capabilities)
+        Self::new(chain, private, capabilities, true)
     }
 
     fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
         capabilities: &[String],
+        is_supplied: bool,
     ) -> Result<Self, GatewayError> {
         let bad = |reason: &'static str| GatewayError::Tls(reason.into());
         let leaf = chain.first().ok_or_else(|| bad("there is no certificate"))?;
@@ -99,7 +102,7 @@ impl Serving {
         tls.max_early_data_size = 0;
         tls.send_tls13_tickets = 0;
         tls.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Self { tls: Arc::new(tls), pin, opni, signatures: Mutex::new(Signatures::new()) })
+        Ok(Self { tls: Arc::new(tls), is_supplied, pin, opni, signatures: Mutex::new(Signatures::new()) })
     }
 
     /// Its pin.

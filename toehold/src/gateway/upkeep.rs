@@ -99,6 +99,7 @@ pub(super) async fn follow_keys(
         let record = stored.body;
         // A gateway that presents the operator's own key goes on with it.
         if let (true, Some(generated)) = (record.supplied.is_empty(), &record.generated)
+            && !serving.borrow().is_supplied
             && generated.current.pin != serving.borrow().pin()
         {
             let endpoint: Option<toehold_joinproto::Endpoint> = record.endpoint.as_deref().and_then(|text| text.parse().ok());

@@ -100,7 +100,7 @@ async fn garbage_instead_of_tls_and_other_versions_of_it_get_nowhere() {
     let toehold = Toehold::new();
     let gateway = Gateway::start(&toehold, &["--metrics", "127.0.0.1:0"]);
     let dial = Dial::to(gateway.address);
-    let garbage: [&[u8]; 4] = [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", &[0; 4_096], &[0xff; 65_536], b"\x16\x03\x01\xff\xff\x01"];
+    let garbage: [&[u8]; 4] = [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", &[0; 4_096], &[0xff; 8_192], b"\x16\x03\x01\xff\xff\x01"];
     for bytes in garbage {
         let mut tcp = dial.tcp().await.unwrap();
         let _ = tcp.write_all(bytes).await;

@@ -16,7 +16,7 @@ async fn a_machine_joins_and_comes_back() {
     let joined = join(&dial, &line, &identity()).await.unwrap();
     assert_eq!(joined.role, "web");
     // What the gateway sent is what the line said: the present key's pin and the next one's (J4).
-    assert_eq!(joined.keyring.pinned_keys, [line.pins.clone()]);
+    assert_eq!(joined.keyring.pinned_keys, std::slice::from_ref(&line.pins));
 
     let id = joined.id.to_string();
     let connection = dial.connect().await.unwrap();

@@ -121,7 +121,10 @@ impl Frame {
                 )));
             }
             (Some(serial), _) => *serial,
-            (None, Some(before)) => before.serial + 1,
+            (None, Some(before)) => before
+                .serial
+                .checked_add(1)
+                .ok_or_else(|| Failure::new("the version before has the highest serial that there is; none can follow it"))?,
             (None, None) => return Err(Failure::usage("an envelope has a serial").hint("the first one: --serial 1")),
         };
         let expires = expires.ok_or_else(|| Failure::usage("an envelope has an end").hint("such as --expires 7d"))?.from(now);
