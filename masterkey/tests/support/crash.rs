@@ -303,7 +303,10 @@ pub fn crash_again(case: Case, then: Then, share: usize) {
         }
     };
     let mut plans = Vec::new();
-    for call in case.calls().into_iter().filter(|call| call.kind.has_effect()) {
+    // Each of these is a run and its resumption only to learn which calls there are.
+    let first = case.calls().into_iter().filter(|call| call.kind.has_effect()).step_by(share_of(17));
+    let share = share_of(share);
+    for call in first {
         let (lab, mut watch) = crashed(&call, "crashed");
         if lab.rotation().is_none_or(|rotation| rotation.phase.is_closed()) {
             continue;
