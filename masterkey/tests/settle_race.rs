@@ -52,11 +52,11 @@ fn r8_a_settling_that_a_rotation_has_overtaken_stops_for_that_host_and_says_so()
             lab.advance(wait);
             let second = lab.restart();
             let rotator = second.rotator();
-            let turned = watched(&second.world, &mut watch, rotator.rotate(lab.request(), &mut rng(9), &NoObserver));
-            let turned = turned.unwrap().unwrap();
+            let rotation = watched(&second.world, &mut watch, rotator.rotate(lab.request(), &mut rng(9), &NoObserver));
+            let rotation = rotation.unwrap().unwrap();
             // Where the settling holds the host's lock for now, the host cannot be taken along.
-            assert!(matches!(turned.end, End::Done | End::RolledBack), "{when}: {:?}", turned.reason);
-            done += usize::from(turned.end == End::Done);
+            assert!(matches!(rotation.end, End::Done | End::RolledBack), "{when}: {:?}", rotation.reason);
+            done += usize::from(rotation.end == End::Done);
             if owed {
                 assert_eq!(lab.progress(1, &away).unwrap().taken_by, Some(2), "{when}: the settling is not fenced off");
             }
@@ -71,16 +71,17 @@ fn r8_a_settling_that_a_rotation_has_overtaken_stops_for_that_host_and_says_so()
                     let reason = of_away.and_then(|host| host.reason.clone()).unwrap_or_default();
                     said += usize::from(reason.contains("taken the host up"));
                     // One that it had not begun with it finds settled by the rotation, and may say so.
-                    let is_settled = turned.hosts.iter().any(|host| host.account == away && host.phase == HostPhase::Settled);
+                    let is_settled = rotation.hosts.iter().any(|host| host.account == away && host.phase == HostPhase::Settled);
                     assert!(!owed || !reason.is_empty() || is_settled, "{when}: it calls a host settled that is not");
                 }
                 // It had read too little before the rotation, and sees it now, or the key that it wanted to leave there is gone.
                 Err(RotationError::AlreadyOpen { .. } | RotationError::NoDurableCopy { .. }) => {}
                 Err(error) => panic!("{when}: {error}"),
             }
-            let healed = lab.restart().settle();
-            assert!(healed.hosts.iter().all(|host| host.reason.is_none()), "{when}: {:?}", healed.hosts);
-            let key = if turned.rotation.phase == RotationPhase::Done { &turned.rotation.new } else { &turned.rotation.old };
+            let cured = lab.restart().settle();
+            assert!(cured.hosts.iter().all(|host| host.reason.is_none()), "{when}: {:?}", cured.hosts);
+            let key =
+                if rotation.rotation.phase == RotationPhase::Done { &rotation.rotation.new } else { &rotation.rotation.old };
             lab.assert_settled_on(key, &when);
             assert_eq!(lab.keys().len(), 1, "{when}");
         }
@@ -112,15 +113,15 @@ fn r8_a_settling_and_a_rotation_side_by_side_leave_exactly_one_key() {
             let mut rotating = Standing::new(rotator.rotate(lab.request(), &mut two, &NoObserver));
             let ended = rotating.run_watched_to(&second.world, &mut watch, until);
             assert!(slow.run_on(&lab.world, &mut watch).is_some(), "{when}: the settling stalls");
-            let turned = match ended {
+            let rotation = match ended {
                 Some(ended) => ended,
                 None => rotating.run_on(&second.world, &mut watch).unwrap_or_else(|| panic!("{when}: the rotation stalls")),
             };
-            let turned = turned.unwrap_or_else(|error| panic!("{when}: {error}"));
-            assert!(matches!(turned.end, End::Done | End::RolledBack), "{when}: {:?}", turned.reason);
-            let healed = lab.restart().settle();
-            assert!(healed.hosts.iter().all(|host| host.reason.is_none()), "{when}: {:?}", healed.hosts);
-            let key = if turned.end == End::Done { &turned.rotation.new } else { &turned.rotation.old };
+            let rotation = rotation.unwrap_or_else(|error| panic!("{when}: {error}"));
+            assert!(matches!(rotation.end, End::Done | End::RolledBack), "{when}: {:?}", rotation.reason);
+            let cured = lab.restart().settle();
+            assert!(cured.hosts.iter().all(|host| host.reason.is_none()), "{when}: {:?}", cured.hosts);
+            let key = if rotation.end == End::Done { &rotation.rotation.new } else { &rotation.rotation.old };
             lab.assert_settled_on(key, &when);
         }
     }

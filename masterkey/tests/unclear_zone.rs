@@ -23,15 +23,15 @@ fn utc() -> Vec<u8> {
 }
 
 /// Rotates, and says whether a line with an end was ever there.
-fn saw_an_end(lab: &Lab, seed: u8) -> bool {
+fn saw_an_end(lab: &Lab, number: u8) -> bool {
     let mut request = lab.request();
     request.policy.grace = 60;
     let (rotator, mut seen) = (lab.rotator(), false);
-    let outcome = stepped(&lab.world, rotator.rotate(request, &mut rng(seed), &NoObserver), |_| {
+    let ended = stepped(&lab.world, rotator.rotate(request, &mut rng(number), &NoObserver), |_| {
         seen |= String::from_utf8_lossy(&lab.file(&lab.accounts[0])).contains("expiry-time");
     });
-    let outcome = outcome.unwrap().unwrap();
-    assert_eq!(outcome.end, End::Done, "{:?}", outcome.reason);
+    let ended = ended.unwrap().unwrap();
+    assert_eq!(ended.end, End::Done, "{:?}", ended.reason);
     seen
 }
 

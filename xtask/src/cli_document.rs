@@ -47,7 +47,10 @@ fn subcommands(help: &str) -> impl Iterator<Item = &str> {
 /// The long names in the section `Options:`, which stand before their explanations.
 fn long_options(help: &str) -> impl Iterator<Item = &str> {
     let starts = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    starts.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).map(|word| word.trim_end_matches("..."))
+    // `--agent[=<KEY>]`, `--verbose...`, and a default that names an option at the beginning of a line: the name alone counts.
+    let name = |word: &'_ str| word.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).unwrap_or(word.len());
+    let words = starts.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")));
+    words.map(move |word| word.get(..name(word)).unwrap_or(word))
 }
 
 #[cfg(test)]
