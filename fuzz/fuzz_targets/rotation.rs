@@ -51,7 +51,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mut goals = [Goal::Soften, Goal::Remove].into_iter().skip(usize::from(first & 4 == 0));
     let making = Making {
         keys: KEYS.clone(),
-        generation: 1,
+        generation: Some(1),
         account: "deploy@web1".parse().expect("an account"),
         expiry: HostExpiry::utc(),
         provisional: Duration::from_secs(600),
@@ -108,7 +108,8 @@ fuzz_target!(|bytes: &[u8]| {
                 making.apply(change, with, now, &files, KeyFile::AuthorizedKeys, &mut edited);
                 let after = Files { first: edited, second: None };
                 let proven = machine.proven(&seen);
-                let write = Write { keys: &KEYS, over: &KEYS[with], proven: &proven, before: &files, after: &after };
+                let write =
+                    Write { keys: &KEYS, over: &KEYS[with], proven: &proven, generation: Some(1), before: &files, after: &after };
                 write.check().expect("the rules want what the guard refuses");
                 // Lost before the rename, after it, or not at all.
                 if choice & 12 != 4 {
