@@ -19,13 +19,13 @@ fn holds_never_locked_out_and_exactly_one_key_on_two_hosts() {
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_on_two_hosts_whatever_fails() {
-    fail_everywhere(Case { hosts: 2, ..CASE }, 53);
+    fail_everywhere(Case { hosts: 2, ..CASE }, 29);
 }
 
 #[test]
 fn holds_never_locked_out_and_exactly_one_key_with_a_grace() {
-    crash_everywhere(Case { grace: 90, ..CASE }, 53);
-    fail_everywhere(Case { grace: 90, ..CASE }, 53);
+    crash_everywhere(Case { grace: 90, ..CASE }, 29);
+    fail_everywhere(Case { grace: 90, ..CASE }, 29);
 }
 
 #[test]

@@ -102,26 +102,27 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         // A host that an earlier rotation has left behind is owed until it was seen settled: it is visited, whatever became of it
         // in this one.
         let touched_only = errand.touched_only && member.quiet;
-        let mut claimed = member.journal.claim(&self.store, &self.timer, !touched_only).await;
-        if claimed.is_ok() && !member.quiet {
-            claimed = member.journal.take_from_healers(&self.store, &self.timer).await;
-        }
-        match claimed {
-            Ok(()) => {}
-            Err(NoPass::Fenced) => return HostVerdict::Fenced,
-            Err(NoPass::Store(why)) => return HostVerdict::Failed(why),
+        let quiet = member.quiet;
+        let claim = async {
+            member.journal.claim(&self.store, &self.timer, !touched_only).await?;
+            if quiet { Ok(()) } else { member.journal.take_from_healers(&self.store, &self.timer).await }
+        };
+        match self.answered(claim).await {
+            Ok(Ok(())) => {}
+            Ok(Err(NoPass::Fenced)) => return HostVerdict::Fenced,
+            Ok(Err(NoPass::Store(why))) | Err(why) => return HostVerdict::Failed(why),
         }
         let Some(arriving) = errand.public.first() else { return HostVerdict::Failed("there is no key".to_owned()) };
         let settled = Settled { generation: errand.number, fingerprint: arriving.fingerprint() };
         if touched_only && member.journal.phase() == HostPhase::Untouched {
-            return self.untouched(&member.host, errand, settled).await;
+            return self.write_settled(&member.host, errand, settled, false).await;
         }
         if errand.goal != Goal::Prepare && member.host.settled == Some(settled) {
             return HostVerdict::Reached;
         }
-        let policy = match self.host_key(member).await {
-            Ok(policy) => policy,
-            Err(why) => return HostVerdict::Failed(why),
+        let policy = match self.answered(self.host_key(member)).await {
+            Ok(Ok(policy)) => policy,
+            Ok(Err(why)) | Err(why) => return HostVerdict::Failed(why),
         };
         let mut machine = match member.machine.take() {
             Some(machine) => machine.toward(errand.goal),
@@ -140,9 +141,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             HostVerdict::Reached => match errand.goal {
                 Goal::Prepare => (HostPhase::Proven, HostVerdict::Reached),
                 Goal::Soften => (HostPhase::Softened, HostVerdict::Reached),
-                Goal::Remove => match self.record_settled(&member.host, &errand.public, settled, refused_an_end).await {
-                    Ok(()) => (HostPhase::Settled, HostVerdict::Reached),
-                    Err(error) => return HostVerdict::Failed(describe(&error)),
+                Goal::Remove => match self.write_settled(&member.host, errand, settled, refused_an_end).await {
+                    HostVerdict::Reached => (HostPhase::Settled, HostVerdict::Reached),
+                    other => return other,
                 },
             },
         };
@@ -153,27 +154,42 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             && member.journal.phase() == HostPhase::Begun
         {
             errand.observer.progress(Progress::Warning(format!("{account} was not looked at again: {why}")));
-            return self.untouched(&member.host, errand, settled).await;
+            return self.write_settled(&member.host, errand, settled, false).await;
         }
         let reason = if let HostVerdict::Failed(why) = &verdict { Some(why.as_str()) } else { None };
-        match member.journal.note(&self.store, &self.timer, phase, reason).await {
-            Ok(()) => verdict,
-            Err(NoPass::Fenced) => HostVerdict::Fenced,
+        match self.answered(member.journal.note(&self.store, &self.timer, phase, reason)).await {
+            Ok(Ok(())) => verdict,
+            Ok(Err(NoPass::Fenced)) => HostVerdict::Fenced,
             // It is where it is; a later run finds that out again.
-            Err(NoPass::Store(why)) => {
+            Ok(Err(NoPass::Store(why))) | Err(why) => {
                 errand.observer.progress(Progress::Warning(format!("{account}: its progress is not on record: {why}")));
                 verdict
             }
         }
     }
 
-    /// A host that was settled before, and to which nothing was written since, is as it was: whoever writes to one has its journal
-    /// first, and nobody can any more.
-    async fn untouched<R, O>(&self, host: &HostRecord, errand: &Errand<'_, '_, R, O>, settled: Settled) -> HostVerdict {
-        match self.record_settled(host, &errand.public, settled, false).await {
-            Ok(()) => HostVerdict::Reached,
-            Err(error) => HostVerdict::Failed(describe(&error)),
+    /// What a host was led to goes on record. So it does, unvisited, for a host that was settled before and to which nothing was
+    /// written since: whoever writes to one has its journal first, and nobody can any more.
+    async fn write_settled<R, O>(
+        &self,
+        host: &HostRecord,
+        errand: &Errand<'_, '_, R, O>,
+        settled: Settled,
+        refused_an_end: bool,
+    ) -> HostVerdict {
+        match self.answered(self.record_settled(host, &errand.public, settled, refused_an_end)).await {
+            Ok(Ok(())) => HostVerdict::Reached,
+            Ok(Err(error)) => HostVerdict::Failed(describe(&error)),
+            Err(why) => HostVerdict::Failed(why),
         }
+    }
+
+    /// What the store answers, if it does in the time that a connection has. The lead beats while a host is led: without a limit a
+    /// single call that gets no answer would hold the rotation for ever, and everybody else off with it.
+    async fn answered<W>(&self, call: impl Future<Output = W>) -> Result<W, String> {
+        let limit = self.timer.sleep_until(self.timer.now().saturating_add(self.pace.timeout));
+        let silent = || format!("the store did not answer within {} s", self.pace.timeout.as_secs());
+        within(call, limit).await.ok_or_else(silent)
     }
 
     /// Lets the machine have its way.

@@ -223,7 +223,8 @@ fn all(runs: impl IntoIterator<Item = (String, impl FnOnce(&str))>) {
         count += 1;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&when))) {
             let text = panic.downcast_ref::<String>().cloned();
-            wrong.push(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default());
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+            wrong.push(format!("{when}: {text}"));
         }
     }
     let shown = wrong.iter().take(12).cloned().collect::<Vec<_>>().join("\n\n");

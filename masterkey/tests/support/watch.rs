@@ -58,11 +58,20 @@ pub fn stepped<T>(world: &World, process: impl Future<Output = T>, mut between: 
         if std::mem::replace(&mut calls, world.faults().calls()) != world.faults().calls() {
             between(world.faults().calls());
         }
+        assert!(world.faults().calls() < MOST_CALLS, "it does not end:\n{}", last_calls(world));
         if let Poll::Ready(output) = polled {
             world.clock().set_auto_advance(true);
             return Some(output);
         }
     }
+}
+
+/// Calls after which a run of the few hosts here is one that goes round in circles.
+const MOST_CALLS: usize = 10_000;
+
+fn last_calls(world: &World) -> String {
+    let calls = world.faults().calls();
+    (calls.saturating_sub(80)..calls).map(|call| world.faults().describe(call)).collect::<Vec<_>>().join("\n")
 }
 
 /// Seconds without a call after which nothing will come any more.
