@@ -1,6 +1,7 @@
 //! A gateway that dies at any of its calls to the store, or has any of them fail in any way that it can.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "test code: a broken assumption is a failed test"
@@ -9,9 +10,12 @@
 #[path = "support/lab.rs"]
 mod lab;
 
+use std::time::Duration;
+
 use lab::{Lab, below, identity, join_opni, new_token, opni_token};
 use toehold_core::testing::{Crashing, Fault, Faults, MemoryStore, Moment, block_on, run_until_stalled};
-use toehold_joinproto::admission::{AgentState, DeskError, Refusal};
+use toehold_core::{Key, Store as _, Stored};
+use toehold_joinproto::admission::{AgentRecord, AgentState, DeskError, NewToken, Refusal};
 use toehold_joinproto::keyring::SharedKeys;
 use toehold_joinproto::token::Token;
 
@@ -123,7 +127,7 @@ fn never_bricked_nor_is_an_id_that_was_kept_for_who_died_before_its_use_was_take
         assert_eq!(stored(&lab, "winner"), [winner]);
         assert!(block_on(lab.desk.agent("agent-1")).unwrap().is_none());
         // Another token brings it in, at the latest when the first one has ended.
-        lab.desk.clock.advance(std::time::Duration::from_secs(3601));
+        lab.desk.clock.advance(Duration::from_secs(3601));
         let another = lab.token(opni_token(), 2);
         let keys = block_on(join_opni(&lab.desk, &another, "agent-1", 12)).unwrap();
         assert_eq!(stored(&lab, "agent-1"), [keys]);
@@ -231,11 +235,49 @@ fn j2_a_removed_opni_agent_comes_back_only_with_a_token_made_later() {
     new.uses = 4;
     let token = lab.token(new.clone(), 1);
     block_on(join_opni(&lab.desk, &token, "agent-1", 10)).unwrap();
-    lab.desk.clock.advance(std::time::Duration::from_secs(1));
+    lab.desk.clock.advance(Duration::from_secs(1));
     block_on(lab.desk.remove_agent("agent-1")).unwrap();
     let back = block_on(join_opni(&lab.desk, &token, "agent-1", 11));
     assert!(matches!(back, Err(DeskError::Refused(Refusal::Removed))), "{back:?}");
-    lab.desk.clock.advance(std::time::Duration::from_secs(1));
+    lab.desk.clock.advance(Duration::from_secs(1));
     let later = lab.token(new, 2);
     block_on(join_opni(&lab.desk, &later, "agent-1", 12)).unwrap();
+}
+
+#[test]
+fn j2_an_id_that_is_only_kept_still_knows_that_its_agent_was_removed() {
+    let removed = || {
+        let lab = Lab::new();
+        let old = lab.token(NewToken { uses: 4, lifetime: Duration::from_secs(86_400), ..opni_token() }, 1);
+        block_on(join_opni(&lab.desk, &old, "agent-1", 10)).unwrap();
+        lab.desk.clock.advance(Duration::from_secs(1));
+        block_on(lab.desk.remove_agent("agent-1")).unwrap();
+        lab.desk.clock.advance(Duration::from_secs(1));
+        let later = lab.token(opni_token(), 2);
+        (lab, old, later)
+    };
+    let (undisturbed, _, later) = removed();
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(join_opni(&gateway.desk, &later, "agent-1", 11)).unwrap();
+    let mut only_kept = 0;
+    for (what, plan) in plans(faults.calls()) {
+        let (lab, old, later) = removed();
+        let (gateway, _) = faulty(&lab, plan);
+        let _ = run_until_stalled(join_opni(&gateway.desk, &later, "agent-1", 11));
+        let entry = block_on(lab.desk.store.get(&Key::new(["agent", "agent-1"]).unwrap())).unwrap().expect("the mark is gone");
+        let state = Stored::<AgentRecord>::decode(&entry).unwrap().body.state;
+        only_kept += usize::from(state == AgentState::Reserved);
+        // The later token ends, the mark has to hold off the old one still, also after the tidying up.
+        lab.desk.clock.advance(Duration::from_secs(3 * 3600));
+        block_on(lab.desk.sweep()).unwrap();
+        let back = block_on(join_opni(&lab.desk, &old, "agent-1", 12));
+        let is_refused = match &back {
+            Err(DeskError::Refused(Refusal::Removed)) => true,
+            // With the later token it has come in, and its keys are its own.
+            Err(DeskError::Refused(Refusal::IdTaken)) => state == AgentState::Pending,
+            _ => false,
+        };
+        assert!(is_refused, "{what}, {state:?}: {back:?}");
+    }
+    assert!(only_kept > 0, "the id was never only kept");
 }

@@ -147,6 +147,7 @@ impl Gateways {
             labels: BTreeMap::new(),
             capabilities: std::collections::BTreeSet::new(),
             sealed_keyring: None,
+            removed_at: None,
         }
     }
 

@@ -501,6 +501,27 @@ fn j2_a_removal_between_proof_and_confirmation_wins() {
 }
 
 #[test]
+fn j2_a_revocation_or_the_tokens_end_between_proof_and_confirmation_wins() {
+    for revoked in [true, false] {
+        let lab = Lab::new();
+        let token = lab.token(new_token(), 1);
+        let (joined, ended) = block_on(lab.converse(&token, &identity(1), 10, |number, _| {
+            if number == 6 {
+                if revoked {
+                    block_on(lab.desk.revoke(token.id())).unwrap();
+                } else {
+                    lab.desk.clock.advance(Duration::from_secs(3600));
+                }
+            }
+        }));
+        let refusal = if revoked { Refusal::Revoked } else { Refusal::Expired };
+        assert!(joined.is_err(), "it has joined all the same");
+        assert!(matches!(ended, Some(Ended::Refused(DeskError::Refused(why))) if why == refusal), "{ended:?}");
+        assert!(block_on(lab.desk.agent(&identity(1).id().to_string())).unwrap().is_none());
+    }
+}
+
+#[test]
 fn j2_a_revoked_token_brings_nobody_in_and_nobody_back() {
     let lab = Lab::new();
     let mut new = new_token();

@@ -10,7 +10,7 @@ mod support;
 
 use support::{Lab, rng, stepped};
 use toehold_core::testing::{CallKind, Fault, Moment, block_on};
-use toehold_core::{HostRecord, OnUnreachable, RotationPhase, Store as _};
+use toehold_core::{HostPhase, HostRecord, OnUnreachable, RotationPhase, Settled, Store as _};
 use toehold_masterkey::{End, NoObserver, RotationError};
 
 #[test]
@@ -129,4 +129,51 @@ fn a_store_that_fails_once_a_rotation_has_begun_leaves_it_unfinished_and_that_is
         }
     }
     assert!(before > 3 && under_way > 20, "{before} {under_way}");
+}
+
+/// One key is all that the store holds, and a host's record is of before.
+#[test]
+fn a_host_that_is_owed_is_healed_where_a_single_key_is_held() {
+    let lab = Lab::new(1);
+    lab.rotate_well();
+    let account = &lab.accounts[0];
+    assert_eq!(lab.keys().len(), 1);
+    lab.change_host(account, |host| host.settled = Some(Settled { generation: 0, fingerprint: lab.current().fingerprint() }));
+    let before = lab.world.fleet().logins(account).len();
+    let outcome = lab.settle();
+    assert_eq!((outcome.hosts[0].phase, &outcome.hosts[0].reason), (HostPhase::Settled, &None));
+    assert!(lab.world.fleet().logins(account).len() - before <= 2);
+    assert!(lab.settle().hosts.is_empty());
+}
+
+#[test]
+fn r12_what_was_tried_with_the_new_key_says_nothing_of_the_old_one_on_the_way_back() {
+    let lab = Lab::new(1);
+    let account = &lab.accounts[0];
+    lab.world.fleet().configure(account, |settings| settings.refused_algorithms.push("ecdsa-sha2-nistp256".into()));
+    let mut request = lab.request();
+    request.algorithm = toehold_keygen::KeyAlgorithm::EcdsaP256;
+    assert_eq!(lab.rotate(request).unwrap().end, End::RolledBack);
+    assert!(!lab.host(account).without_expiry, "a host that knows expiry is held for one that does not");
+}
+
+/// A host whose session committed with a key that was not current any more has no mark of being settled, as before the first rotation.
+#[test]
+fn r11_a_host_that_came_in_with_another_key_is_looked_at_on_the_way_back() {
+    let lab = Lab::new(2);
+    let account = &lab.accounts[1];
+    let other = toehold_keygen::KeyPair::generate(&mut rng(77), toehold_keygen::KeyAlgorithm::Ed25519).unwrap();
+    lab.change_host(account, |host| {
+        host.settled = None;
+        for line in &mut host.keys {
+            line.public_key = other.public_key().clone();
+        }
+    });
+    lab.world.faults().crash_at(8, Moment::After);
+    assert!(lab.world.run(lab.rotator().rotate(lab.request(), &mut rng(9), &NoObserver)).is_none());
+    let lab = lab.restart();
+    assert!(lab.rotation().is_some_and(|rotation| !rotation.phase.is_closed()));
+    let before = lab.world.fleet().logins(account).len();
+    assert_eq!(lab.roll_back().unwrap().end, End::RolledBack);
+    assert!(lab.world.fleet().logins(account).len() > before, "it was called settled unseen");
 }

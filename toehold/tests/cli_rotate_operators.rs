@@ -118,6 +118,21 @@ fn a_grace_is_left_at_once_when_a_signal_comes() {
 }
 
 #[test]
+fn a_way_back_that_was_cut_off_and_is_resumed_ends_well() {
+    let fleet = Fleet::new(4);
+    let old = fleet.current();
+    fleet.toehold.run(arguments(&["--grace", "1h", "--no-wait"])).ends(3);
+    let mut back = Running::start(&fleet.toehold, &arguments(&["--rollback", "--concurrency", "1"]));
+    back.until(|event| event["event"] == "host_done").unwrap();
+    back.signal(Signal::KILL);
+    back.ends();
+    let resumed = fleet.toehold.run(arguments(&["--resume", "--take-over"])).ends(0);
+    assert_eq!(resumed.json()["event"], "rolled_back");
+    assert_eq!(fleet.current().public_key(), old.public_key());
+    fleet.owes_nothing("resumed on the way back");
+}
+
+#[test]
 fn an_interrupted_rotation_stops_at_a_safe_point_and_says_how_to_go_on() {
     for back in [false, true] {
         let fleet = Fleet::new(6);

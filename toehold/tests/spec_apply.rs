@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use spec_support::machines::{Node, Says, document, plain_document, version};
 use spec_support::web::Page;
-use support::Done;
+use support::{Done, eventually};
 
 #[test]
 fn machines_come_change_and_go_and_every_run_says_what_it_did() {
@@ -85,7 +85,7 @@ fn a_health_command_that_hangs_is_ended_with_all_that_it_started() {
     assert!(done.stdout.contains("did not end within 2 s"), "{}", done.stdout);
     assert_eq!(node.live("facts"), None, "there was no version before");
     let process = format!("/proc/{}/stat", fs::read_to_string(pid).unwrap().trim());
-    wait_for("the end of the process", || {
+    eventually("the end of the process", || {
         fs::read_to_string(&process).map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"))
     });
 }
@@ -212,7 +212,7 @@ fn two_at_once_on_one_root_are_kept_apart() {
     node.web.serve(&format!("/{path}"), Page::Stalls(version("facts", 1).archive, 10));
     node.publish(&document(&entries, &Says::default()));
     let child = node.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for("the request", || !node.web.seen().is_empty());
+    eventually("the request", || !node.web.seen().is_empty());
     let done = node.apply(&[]).ends(1);
     assert!(done.stderr.contains("another process is at work"), "{}", done.stderr);
 
@@ -254,13 +254,4 @@ fn with_an_interval_it_goes_on_until_it_is_told_to_stop() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let status = child.wait().unwrap();
     assert!(matches!(status.code(), Some(0 | 3)), "between two passes it is done, within one it was stopped: {status}");
-}
-
-#[track_caller]
-fn wait_for(what: &str, mut it: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !it() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

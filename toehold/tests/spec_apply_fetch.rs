@@ -21,7 +21,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 use spec_support::machines::{Node, Says, Version, document, packed, version};
 use spec_support::web::{Page, Web};
-use support::Done;
+use support::{Done, eventually};
 
 /// A version of some size that does not shrink.
 fn large() -> Version {
@@ -77,11 +77,7 @@ fn a_server_without_ranges_sends_the_beginning_again() {
     node.publish(&document(&[version.entry(&node.web.url("/a.tgz"))], &next()));
     std::thread::scope(|scope| {
         let applying = scope.spawn(|| node.apply(&["--request-timeout", "2s"]));
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while node.web.seen().is_empty() {
-            assert!(Instant::now() < deadline);
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("the request", || !node.web.seen().is_empty());
         node.web.serve("/a.tgz", Page::WithoutRanges(version.archive.clone()));
         applying.join().unwrap().ends(0);
     });

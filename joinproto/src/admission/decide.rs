@@ -143,8 +143,11 @@ pub fn first_slot(uses: u32, holder: &Holder) -> u32 {
 /// [`Refusal`].
 pub fn check_agent(found: Option<&AgentRecord>, token: &TokenRecord, request: &Request) -> Result<(), Refusal> {
     let Some(agent) = found else { return Ok(()) };
+    if agent.last_removed().is_some_and(|removed| token.created_at <= removed) {
+        return Err(Refusal::Removed);
+    }
     if agent.state == AgentState::Removed {
-        return if token.created_at > agent.since { Ok(()) } else { Err(Refusal::Removed) };
+        return Ok(());
     }
     match &request.holder {
         Holder::Key(key) => {

@@ -89,6 +89,7 @@ impl Admitted {
             labels: self.token.labels.clone(),
             capabilities: BTreeSet::new(),
             sealed_keyring: None,
+            removed_at: self.agent.as_ref().and_then(|stored| stored.body.last_removed()),
         }
     }
 
@@ -193,8 +194,12 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     /// Stores the agent, once its client has confirmed the keys; then it has joined.
     ///
     /// # Errors
-    /// [`DeskError::Superseded`] where the agent was written since it was admitted (another attempt, or it was removed).
+    /// [`DeskError::Superseded`] where the agent was written since it was admitted (another attempt, or it was removed);
+    /// [`DeskError::Refused`] where the token was revoked or has ended since: who holds its last message back gains no time by that.
     pub async fn complete(&self, admitted: Admitted, confirmed: Confirmed) -> Result<AgentRecord, DeskError> {
+        let now = Request { now: self.clock.now(), ..admitted.request().clone() };
+        admitted.token().check(&now, Check::V3)?;
+        self.could_take(admitted.token(), &now).await?;
         let key = agent_key(admitted.client_id())?;
         let mut record = admitted.record(AgentState::Joined);
         record.attempt = Some(encoding::hex(&confirmed.attempt));
@@ -338,6 +343,7 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
             }
             stored.body.state = AgentState::Removed;
             stored.body.since = self.clock.now();
+            stored.body.removed_at = Some(stored.body.since);
             stored.body.sealed_keyring = None;
             match stored.save(&self.store).await {
                 Err(StoreError::Conflict { .. }) => {}

@@ -131,9 +131,15 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         match self.take(admitted.token(), admitted.request()).await {
             Ok(()) => Ok(admitted),
             Err(error) => {
-                if let (DeskError::Refused(_), Some(stored), false) = (&error, &admitted.agent, is_kept) {
+                if let (DeskError::Refused(_), Some(mut stored), false) = (&error, admitted.agent.take(), is_kept) {
                     // If this fails, the id stays kept until the token ends.
-                    let _ = self.store.delete(&stored.key, stored.revision).await;
+                    let _ = match stored.body.removed_at {
+                        Some(removed) => {
+                            (stored.body.state, stored.body.since) = (AgentState::Removed, removed);
+                            stored.save(&self.store).await
+                        }
+                        None => self.store.delete(&stored.key, stored.revision).await,
+                    };
                 }
                 Err(error)
             }

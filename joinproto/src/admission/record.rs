@@ -186,6 +186,17 @@ pub struct AgentRecord {
     /// Its keyring's JSON, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_keyring: Option<String>,
+    /// When an agent of this id was removed last. It outlives what came after: a token that was made before brings nobody back, also
+    /// where somebody with a later one has kept the id meanwhile (J2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<Timestamp>,
+}
+
+impl AgentRecord {
+    /// When an agent of this id was removed last, if one was.
+    pub fn last_removed(&self) -> Option<Timestamp> {
+        self.removed_at.or((self.state == AgentState::Removed).then_some(self.since))
+    }
 }
 
 impl Record for AgentRecord {}

@@ -46,9 +46,12 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         }
         for entry in self.store.list(&Key::new(["agent"])?).await? {
             let Ok(Stored { body: agent, .. }) = Stored::<AgentRecord>::decode(&entry) else { continue };
+            // No token is left that the mark of a removal would have to hold off.
+            let mark_is_over =
+                agent.last_removed().is_none_or(|removed| removed < limit && oldest_left.is_none_or(|oldest| oldest > removed));
             let is_over = match agent.state {
-                AgentState::Removed => agent.since < limit && oldest_left.is_none_or(|oldest| oldest > agent.since),
-                AgentState::Reserved => agent.token_expires_at < limit,
+                AgentState::Removed => mark_is_over,
+                AgentState::Reserved => agent.token_expires_at < limit && mark_is_over,
                 AgentState::Pending | AgentState::Joined => false,
             };
             if is_over {

@@ -270,7 +270,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             }
             Err(error) => return Contact::Passing(describe(&error)),
         };
-        let answer = query.and_then(|key| session.queried().map(|accepted| (key, accepted)));
+        let answer = match (query, asked) {
+            // Where one key is all that is held there is no other that a host could still take.
+            (Some(key), None) => Some((key, false)),
+            _ => query.and_then(|key| session.queried().map(|accepted| (key, accepted))),
+        };
         if let (Some(key), Some(asked), None) = (query, asked, answer) {
             // It was not asked on the way in, or not answered: then on a connection of its own.
             session.close().await;

@@ -47,6 +47,9 @@ pub struct Serve {
     /// The pin of the key that will follow --key, for new lines and for the agents; may be given several times
     #[arg(long = "next-pin", value_name = "PIN", requires = "cert")]
     pub next_pins: Vec<Pin>,
+    /// Present another key than so far although some agents do not know it: they will not come back by themselves
+    #[arg(long)]
+    pub force: bool,
     /// What agents of Opni's first version may join for [default: anything]; may be given several times
     #[arg(long = "capability", value_name = "NAME")]
     pub capabilities: Vec<String>,

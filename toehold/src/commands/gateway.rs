@@ -3,6 +3,7 @@
 use serde_json::json;
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::line::MAX_PINS;
+use toehold_joinproto::pin::Pin;
 
 use crate::cli::args::Serve;
 use crate::cli::context::Context;
@@ -20,6 +21,7 @@ pub(super) async fn serve(context: &Context, options: Serve) -> Result<Exit, Fai
     let (serving, record) = match (&options.cert, &options.key) {
         (Some(certificate), Some(key)) => {
             let serving = Serving::from_files(certificate, key, &options.capabilities)?;
+            check_switch(context, Some(serving.pin()), options.force).await?;
             let supplied: Vec<_> = std::iter::once(serving.pin()).chain(options.next_pins.iter().copied()).collect();
             if supplied.len() > MAX_PINS {
                 return Err(Failure::usage(format!("a line and an agent keep {MAX_PINS} pins at most: fewer of --next-pin")));
@@ -28,6 +30,7 @@ pub(super) async fn serve(context: &Context, options: Serve) -> Result<Exit, Fai
             (serving, record.body)
         }
         _ => {
+            check_switch(context, None, options.force).await?;
             let record = GatewayRecord::ensure(context.store(), &vault, options.endpoint.as_ref(), &[]).await?.body;
             let generated = record.generated.as_ref().ok_or(GatewayError::NoKey)?;
             let endpoint = record.endpoint.as_deref().and_then(|text| text.parse::<Endpoint>().ok());
@@ -89,6 +92,30 @@ fn serve_options(options: Serve) -> ServeOptions {
     }
 }
 
+/// Refuses to present another key than the store's gateways do, where agents do not know that one (J4): `own` is the pin of a key that
+/// the operator brings, `None` stands for one of the gateway's own making.
+async fn check_switch(context: &Context, own: Option<Pin>, force: bool) -> Result<(), Failure> {
+    let Some(record) = GatewayRecord::read(context.store()).await?.map(|stored| stored.body) else { return Ok(()) };
+    let next = own.or(record.generated.as_ref().map(|generated| generated.current.pin));
+    if record.pins().first() != next.as_ref() {
+        missing(context, next.as_ref(), force, "announce its pin with --next-pin first; or, all the same: --force").await?;
+    }
+    Ok(())
+}
+
+/// The agents that do not know this key; an error, unless they are to be left behind.
+async fn missing(context: &Context, next: Option<&Pin>, force: bool, hint: &str) -> Result<Vec<String>, Failure> {
+    let missing = AgentPins::missing(context.store(), next).await?;
+    if missing.is_empty() || force {
+        return Ok(missing);
+    }
+    let shown: Vec<&str> = missing.iter().take(10).map(String::as_str).collect();
+    let more = if missing.len() > shown.len() { ", …" } else { "" };
+    let key = next.map_or_else(|| "a key of the gateway's own making".to_owned(), |pin| format!("the key {pin}"));
+    let why = format!("{} of the agents have not said that they know {key}: {}{more}", missing.len(), shown.join(", "));
+    Err(Failure::new(why).hint(hint.to_owned()).with(json!({ "next": next, "missing": missing })))
+}
+
 /// A connection is a file descriptor: as many as the system lets us have.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -136,19 +163,8 @@ pub(super) async fn renew_key(context: &Context, force: bool) -> Result<Exit, Fa
             .hint("start it with the next --cert and --key, and the pin of the one after as --next-pin"));
     }
     let next = stored.body.generated.as_ref().ok_or_else(no_key)?.next.pin;
-    let missing = AgentPins::missing(context.store(), &next).await?;
-    if !missing.is_empty() && !force {
-        let shown: Vec<&str> = missing.iter().take(10).map(String::as_str).collect();
-        let more = if missing.len() > shown.len() { ", …" } else { "" };
-        return Err(Failure::new(format!(
-            "{} of the agents have not said that they know the next key {next}: {}{more}",
-            missing.len(),
-            shown.join(", ")
-        ))
-        .hint("they learn it when they come back (agent ping); switch all the same: toehold gateway renew-key --force")
-        .with(json!({ "next": next, "missing": missing }))
-        .partly());
-    }
+    let hint = "they learn it when they come back (agent ping); switch all the same: toehold gateway renew-key --force";
+    let missing = missing(context, Some(&next), force, hint).await.map_err(Failure::partly)?;
     let vault = GatewayVault::load(&context.state).await?;
     let renewed = GatewayRecord::renew(context.store(), &vault, stored).await?.body;
     let pins = renewed.pins();

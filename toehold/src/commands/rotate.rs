@@ -3,9 +3,10 @@
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use serde_json::{Value, json};
-use toehold_core::{HostPhase, OnUnreachable, StoreAudit};
+use toehold_core::{HostPhase, OnUnreachable, RotationPhase, StoreAudit};
 use toehold_masterkey::{End, Outcome, Pace, RotationError, RotationRequest, Rotator, TakeUp};
 
+use super::key_status::fleet_status;
 use super::rotation_display::{Display, host_documents, named, tell_hosts};
 use super::{recovery_copy, ssh_agent_follower};
 use crate::adapters::russh_connector::RusshConnector;
@@ -59,6 +60,9 @@ pub(super) async fn rotate(context: &Context, options: Rotate) -> Result<Exit, F
         return dry_run(context, &rotator, &options).await;
     }
     let display = Display::new(context.output, context.signals.clone());
+    // Who goes on with a way back wants it to come to its end.
+    let open = if options.resume { fleet_status(context).await?.rotation } else { None };
+    let wanted_back = options.rollback || open.is_some_and(|open| open.phase == RotationPhase::RollingBack);
     let mut rng = UnwrapErr(SysRng);
     let work = async {
         if !options.resume && !options.rollback {
@@ -79,7 +83,7 @@ pub(super) async fn rotate(context: &Context, options: Rotate) -> Result<Exit, F
     if let Some(behind) = &agent {
         display.note(behind);
     }
-    report(context, &result.map_err(failure)?, options.rollback, agent).await
+    report(context, &result.map_err(failure)?, wanted_back, agent).await
 }
 
 fn request(options: &Rotate) -> RotationRequest {

@@ -148,8 +148,11 @@ fn protocol(token: &TokenRecord) -> &'static str {
 fn state(token: &TokenRecord, uses: Uses, now: Timestamp) -> &'static str {
     if now >= token.expires_at {
         "expired"
-    } else if uses.revoked > 0 {
+    } else if uses.revoked >= token.uses {
         "revoked"
+    } else if uses.revoked > 0 {
+        // A revocation was cut short: the others still let somebody in.
+        "partly revoked"
     } else if uses.taken >= token.uses {
         "used up"
     } else {

@@ -202,11 +202,11 @@ impl AgentPins {
         last.map_or(Ok(()), Err)
     }
 
-    /// The agents that have not said that they keep `pin`.
+    /// The agents that have not said that they keep `pin`; of a key that is yet to be made none has.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn missing<S: Store>(store: &S, pin: &Pin) -> Result<Vec<String>, StoreError> {
+    pub async fn missing<S: Store>(store: &S, pin: Option<&Pin>) -> Result<Vec<String>, StoreError> {
         let mut missing = Vec::new();
         for entry in store.list(&Key::new(["agent"])?).await? {
             // A record that cannot be read is an agent that cannot be asked.
@@ -217,7 +217,7 @@ impl AgentPins {
             }
             let id = entry.key.name();
             let known = Stored::<Self>::read(store, &Self::place(id)?).await?;
-            if !known.is_some_and(|known| known.body.pins.contains(pin)) {
+            if !known.is_some_and(|known| pin.is_some_and(|pin| known.body.pins.contains(pin))) {
                 missing.push(id.to_owned());
             }
         }

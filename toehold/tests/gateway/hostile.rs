@@ -8,7 +8,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
-use crate::join_support::gateway::{Connection, Dial, Gateway, PATIENCE, Session, Talk, identity, join, line, origin};
+use crate::join_support::gateway::{
+    Connection, Dial, Gateway, PATIENCE, Session, Talk, eventually, identity, join, line, origin,
+};
 use crate::support::Toehold;
 
 /// Waits for the gateway to close a connection; `true`: it did.
@@ -60,12 +62,7 @@ async fn a_client_that_never_speaks_or_speaks_slowly_is_closed_and_keeps_nobody(
     let talking = dial.connect().await.unwrap();
     let hello = [&[1, 1, 0, 3][..], &[7; 32]].concat();
     let (mut talk, _) = Talk::begin(&talking, hello).await.unwrap();
-    let ended = tokio::time::timeout(PATIENCE, async {
-        while ping(&idle).await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    ended.await.expect("an idle stranger is still there");
+    eventually("the end of an idle stranger", || async { ping(&idle).await.is_err() }).await;
     assert!(talk.say(vec![3; 64]).await.is_err());
     somebody_else_joins(&toehold, &gateway).await;
 }
@@ -89,9 +86,7 @@ async fn an_agent_that_has_authenticated_may_be_silent() {
     let mut session = Session::open(&connection, &joined.id.to_string(), &joined.keyring.shared_keys[0]).await.unwrap();
     // A stranger of the same moment is closed; the agent's connection outlives it.
     let stranger = dial.connect().await.unwrap();
-    while ping(&stranger).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("the stranger's end", || async { ping(&stranger).await.is_err() }).await;
     session.ping().await.unwrap();
 }
 

@@ -74,20 +74,54 @@ async fn two_gateways_of_one_store_present_one_key() {
     }
 }
 
+/// A self-signed certificate and its key, as files.
+fn own_key(directory: &std::path::Path, name: &str) -> [String; 4] {
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["gw.example.net".to_owned()]).unwrap().self_signed(&pair).unwrap();
+    let (chain, key) = (directory.join(format!("{name}-chain.pem")), directory.join(format!("{name}-key.pem")));
+    std::fs::write(&chain, certificate.pem()).unwrap();
+    crate::support::server::write_private(&key, pair.serialize_pem());
+    ["--cert".to_owned(), chain.to_str().unwrap().to_owned(), "--key".to_owned(), key.to_str().unwrap().to_owned()]
+}
+
+#[tokio::test]
+async fn j4_no_start_presents_a_key_that_agents_do_not_know() {
+    let toehold = Toehold::new();
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (own_key(directory.path(), "one"), own_key(directory.path(), "two"));
+    let with = |files: &[String; 4]| files.each_ref().map(String::as_str).to_vec();
+    let gateway = Gateway::start(&toehold, &with(&one));
+    let joined = join(&Dial::to(gateway.address), &line(&toehold, gateway.address, &[]), &identity()).await.unwrap();
+    let announced = pins(&toehold);
+    // Neither a start that has forgotten its key nor one with another key, while the first still runs or after it.
+    for more in [vec![], with(&two)] {
+        let serve = ["gateway", "serve", "--listen", "127.0.0.1:0"].into_iter().chain(more);
+        let refused = toehold.run(serve).ends(1);
+        assert!(refused.stderr.contains(&joined.id.to_string()) && refused.stderr.contains("--force"), "{}", refused.stderr);
+        assert_eq!(pins(&toehold), announced);
+    }
+    Dial::to(gateway.address).trusting(Trust::Pinned(announced)).connect().await.unwrap();
+    // By force it does, and a gateway that presents the operator's own key goes on with it.
+    let other = Gateway::start(&toehold, &["--force"]);
+    assert_ne!(other.announced["pins"], gateway.announced["pins"]);
+    Dial::to(gateway.address)
+        .trusting(Trust::Pinned(vec![gateway.announced["pins"][0].as_str().unwrap().parse().unwrap()]))
+        .connect()
+        .await
+        .unwrap();
+}
+
 #[test]
 fn the_operators_own_key_is_served_and_announced() {
     let toehold = Toehold::new();
     let directory = tempfile::tempdir().unwrap();
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let certificate = rcgen::CertificateParams::new(vec!["gw.example.net".to_owned()]).unwrap().self_signed(&pair).unwrap();
-    let (chain, key) = (directory.path().join("chain.pem"), directory.path().join("key.pem"));
-    std::fs::write(&chain, certificate.pem()).unwrap();
-    std::fs::write(&key, pair.serialize_pem()).unwrap();
-    let files = ["--cert", chain.to_str().unwrap(), "--key", key.to_str().unwrap()];
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let files = own_key(directory.path(), "own");
+    let files = files.each_ref().map(String::as_str);
+    let key = files[3];
+    std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let loose = toehold.run(["gateway", "serve", "--listen", "127.0.0.1:0", files[0], files[1], files[2], files[3]]).ends(1);
     assert!(loose.stderr.contains("chmod"), "{}", loose.stderr);
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let next = Pin::new(toehold_joinproto::pin::PinAlgorithm::Sha256, [7; 32]).to_string();
     let gateway = Gateway::start(&toehold, &[&files[..], &["--next-pin", &next]].concat());
     assert_eq!(gateway.announced["serves_opni"], true);

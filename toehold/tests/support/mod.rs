@@ -35,4 +35,4 @@ pub use fleet::Fleet;
 pub use inside::{FOREIGN, Inside, names_in};
 pub use keys::{Key, key};
 pub use sshd::RealSshd;
-pub use waiting::Waiting;
+pub use waiting::{Waiting, eventually};

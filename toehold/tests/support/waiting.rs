@@ -1,13 +1,24 @@
-//! A `host add` that shows its line and waits for somebody to paste it.
+//! Waiting for what another process does, and a `host add` that shows its line and waits for somebody to paste it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Command, Output};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::cli::{Done, Toehold};
 use super::inside::Inside;
+
+/// Waits until something is so that no event tells of: another process brings it about.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not in two minutes");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// Killed when it is dropped.
 #[derive(Debug)]
