@@ -217,8 +217,11 @@ pub fn plan(situation: &Situation<'_>, settings: &Settings) -> Plan {
                 if noes.count >= settings.noes {
                     candidates.push((name.clone(), PurgeReason::NoMatch));
                     Verdict::Purge(PurgeReason::NoMatch)
-                } else {
+                } else if settings.purge {
                     Verdict::Held(format!("its matcher said no {} of {} times", noes.count, settings.noes))
+                } else {
+                    // Nobody asked for a removal, the first time as little as the third.
+                    Verdict::Held(format!("{}, but {REMOVING_IS_OFF}", PurgeReason::NoMatch))
                 }
             }
         };

@@ -18,6 +18,7 @@ use envelope_support::key;
 use simulated::{Answer, Node, spec, version};
 use toehold_core::testing::MemoryStore;
 use toehold_core::{Key, Store as _};
+use toehold_specsign::plan::REMOVING_IS_OFF;
 use toehold_specsign::{
     AdmissionError, DeployReason, Format, Freshness, Outcome, PassError, Place, PlainPolicy, PurgeReason, Report, Settings,
     SlotRecord, StateCopy, StateError, StoreGovernors, Verdict, pack,
@@ -336,6 +337,43 @@ fn nothing_is_removed_before_everything_is_in_place() {
     let log = node.root.0.lock().unwrap().log.clone();
     let place = |what: &str| log.iter().rposition(|call| call == what).unwrap_or_else(|| panic!("{what}"));
     assert!(place("rename c Staged Live") < place("discard a Live"));
+}
+
+/// What cannot even be planned for is not in place: the machine that it came to replace stays.
+#[test]
+fn nothing_is_removed_while_what_belongs_here_is_in_error() {
+    let node = Node::default();
+    let keep = version("keep", 1);
+    node.apply(1, &[version("a", 1), keep.clone()]);
+    node.sick.0.lock().unwrap().insert("b".to_owned());
+    node.serve(&[version("b", 1)]);
+    let replaced = spec(2, &[keep.clone(), version("b", 1)], true);
+    for pass in ["it fails", "it has failed, and is not tried again yet"] {
+        let report = node.pass(&replaced).unwrap();
+        assert!(matches!(verdict(&report, "b"), Verdict::Error(_)), "{pass}: {report:?}");
+        assert!(
+            matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("not everything")),
+            "{pass}: {report:?}"
+        );
+        assert!(in_place(&node, "a"), "{pass}");
+    }
+    let invalid = spec(3, &[keep, version("c", 1).matching("identity(")], true);
+    node.pass(&invalid).unwrap();
+    assert!(in_place(&node, "a"), "a matcher that is none may be the one that replaces it");
+}
+
+/// A no is nothing that is still to be done, where nobody asked for a removal.
+#[test]
+fn a_no_is_held_for_good_where_removing_is_off() {
+    let mut node = Node::default();
+    node.settings.purge = false;
+    let keep = version("keep", 1);
+    node.apply(1, &[version("a", 1), keep.clone()]);
+    for _ in 0..4 {
+        let report = node.apply(2, &[version("a", 1).matching("identity('^db')"), keep.clone()]);
+        assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.ends_with(REMOVING_IS_OFF)), "{report:?}");
+        node.advance(60);
+    }
 }
 
 #[test]

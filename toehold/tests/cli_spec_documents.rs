@@ -45,6 +45,9 @@ fn keys_are_printed_as_the_original_prints_them_and_sign() {
     let shown = desk.spec(&["keys", "--show", &file, "--json"]).ends(0).json();
     assert!(kept.contains(shown["public_key"].as_str().unwrap()));
     assert!(shown["ssh"].as_str().unwrap().starts_with("ssh-ed25519 "));
+    // A bare name, as in the README, is in the directory that one is in.
+    let bare = desk.spec(&["keys", "--output", "release.key", "--json"]).ends(0).json();
+    assert!(is_private(&desk.path("release.key")) && bare["public_key"].is_string(), "{bare}");
 }
 
 #[test]
@@ -231,6 +234,10 @@ fn s3_versions_follow_each_other_and_carry_the_changes_of_keys() {
     assert!(old.stderr.contains("signed by 0 of the 1"), "{}", old.stderr);
     let back = desk.spec(&["pack", &machines, PRIVATE, "--after", &full, "--serial", "2", "--expires", "7d"]).ends(2);
     assert!(back.stderr.contains("not above 2"), "{}", back.stderr);
+    // After the highest serial that there is comes none.
+    let last = desk.keep("last.json", &enveloped(&machines, &u64::MAX.to_string()));
+    let beyond = desk.spec(&["pack", &machines, PRIVATE, "--after", &last, "--expires", "7d"]).ends(1);
+    assert!(beyond.stderr.contains("none can follow it"), "{}", beyond.stderr);
 }
 
 #[test]

@@ -84,17 +84,20 @@ fn own_key(directory: &std::path::Path, name: &str) -> [String; 4] {
     ["--cert".to_owned(), chain.to_str().unwrap().to_owned(), "--key".to_owned(), key.to_str().unwrap().to_owned()]
 }
 
+fn arguments(files: &[String; 4]) -> Vec<&str> {
+    files.iter().map(String::as_str).collect()
+}
+
 #[tokio::test]
 async fn j4_no_start_presents_a_key_that_agents_do_not_know() {
     let toehold = Toehold::new();
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (own_key(directory.path(), "one"), own_key(directory.path(), "two"));
-    let with = |files: &[String; 4]| files.each_ref().map(String::as_str).to_vec();
-    let gateway = Gateway::start(&toehold, &with(&one));
+    let gateway = Gateway::start(&toehold, &arguments(&one));
     let joined = join(&Dial::to(gateway.address), &line(&toehold, gateway.address, &[]), &identity()).await.unwrap();
     let announced = pins(&toehold);
     // Neither a start that has forgotten its key nor one with another key, while the first still runs or after it.
-    for more in [vec![], with(&two)] {
+    for more in [vec![], arguments(&two)] {
         let serve = ["gateway", "serve", "--listen", "127.0.0.1:0"].into_iter().chain(more);
         let refused = toehold.run(serve).ends(1);
         assert!(refused.stderr.contains(&joined.id.to_string()) && refused.stderr.contains("--force"), "{}", refused.stderr);
@@ -116,7 +119,7 @@ fn the_operators_own_key_is_served_and_announced() {
     let toehold = Toehold::new();
     let directory = tempfile::tempdir().unwrap();
     let files = own_key(directory.path(), "own");
-    let files = files.each_ref().map(String::as_str);
+    let files = arguments(&files);
     let key = files[3];
     std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let loose = toehold.run(["gateway", "serve", "--listen", "127.0.0.1:0", files[0], files[1], files[2], files[3]]).ends(1);

@@ -42,7 +42,7 @@ impl Desk {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Runs `toehold spec …` with no key in the environment.
+    /// Runs `toehold spec …` in that directory, with no key in the environment.
     pub fn spec(&self, arguments: &[&str]) -> Done {
         self.spec_with(arguments, &[], "")
     }
@@ -52,7 +52,7 @@ impl Desk {
         let file = self.write("standard-input", input);
         let all: Vec<&str> = ["spec"].into_iter().chain(arguments.iter().copied()).collect();
         let mut command = self.toehold.command(all);
-        command.env_remove("KEY").envs(environment.iter().copied());
+        command.env_remove("KEY").envs(environment.iter().copied()).current_dir(self.directory.path());
         command.stdin(fs::File::open(file).unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Toehold::wait(command.spawn().unwrap())
     }
