@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use crate::workspace::{Metadata, root};
-use crate::{Result, process};
+use crate::{Result, lock, process};
 
 /// The toolchain that sanitizers need; nothing else uses it.
 pub(crate) const TOOLCHAIN: &str = "nightly";
@@ -29,9 +30,27 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
     }
     process::run(nightly("cargo").args(["fuzz", "build"]))?;
     let programs = metadata.target_directory.join(host_triple()?).join("release");
-    let faults: Vec<String> =
-        targets.iter().filter_map(|target| run_one(&programs, target, seconds).err()).map(|error| error.to_string()).collect();
+    let faults = run_all(&programs, &targets, seconds);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
+
+/// Runs the built targets, as many at a time as there are cores since each has one thread; gives what failed.
+fn run_all(programs: &Path, targets: &[&str], seconds: u32) -> Vec<String> {
+    let waiting = Mutex::new(targets.iter());
+    let faults = Mutex::new(Vec::new());
+    let next = || lock(&waiting).next();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(target) = next() {
+                    if let Err(error) = run_one(programs, target, seconds) {
+                        lock(&faults).push(error.to_string());
+                    }
+                }
+            });
+        }
+    });
+    faults.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Runs a built target. What it finds on the way goes to the corpus, which is not kept; the seeds are, and are run first.

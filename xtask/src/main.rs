@@ -27,6 +27,11 @@ use std::process::ExitCode;
 /// What a task ends with; the error is a sentence for the person who ran it.
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
+/// What a thread that panicked has left is as good as before: each holds it for one step.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 const USAGE: &str = "\
 cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
     All that CI checks. Parts that can be left out: acl, dropbear, fuzz, openssh, python, root,

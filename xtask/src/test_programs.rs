@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use crate::Result;
 use crate::report::seconds;
 use crate::workspace::{Metadata, root};
+use crate::{Result, lock};
 
 /// More at once would disturb each other: each has as many threads as the machine has cores.
 const MOST_AT_ONCE: usize = 4;
@@ -126,10 +126,6 @@ pub(crate) fn run(mut programs: Vec<TestProgram>, arguments: &[String], metadata
 
 fn take(waiting: &Mutex<Vec<TestProgram>>) -> Option<TestProgram> {
     lock(waiting).pop()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn run_one(program: &TestProgram, arguments: &[String]) -> Ended {
