@@ -9,6 +9,7 @@
     reason = "a test's helpers stop the test"
 )]
 
+#[path = "suite/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;

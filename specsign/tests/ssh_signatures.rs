@@ -9,6 +9,7 @@
     reason = "a test's helpers stop the test"
 )]
 
+#[path = "suite/envelope_support/mod.rs"]
 mod envelope_support;
 
 use std::io::Write as _;

@@ -1,0 +1,10 @@
+//! The tests of the crate, in one program, since each program links the same libraries again.
+
+mod audit_chain;
+mod clock_and_executor;
+mod faults;
+mod memory_store;
+mod records;
+mod simulated_fleet;
+mod simulated_sshd;
+mod store_keys;

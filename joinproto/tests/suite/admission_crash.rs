@@ -1,0 +1,280 @@
+//! A gateway that dies at any of its calls to the store, or has any of them fail in any way that it can.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+use std::time::Duration;
+
+use crate::support::lab::{Lab, below, identity, join_opni, new_token, opni_token};
+use toehold_core::testing::{Crashing, Fault, Faults, MemoryStore, Moment, block_on, run_until_stalled};
+use toehold_core::{Key, Store as _, Stored};
+use toehold_joinproto::admission::{AgentRecord, AgentState, DeskError, NewToken, Refusal};
+use toehold_joinproto::keyring::SharedKeys;
+use toehold_joinproto::token::Token;
+
+/// A gateway's process in which something goes wrong.
+fn faulty(lab: &Lab<MemoryStore>, plan: impl FnOnce(&Faults)) -> (Lab<Crashing<MemoryStore>>, Faults) {
+    let faults = Faults::new();
+    plan(&faults);
+    (Lab::at(Crashing::new(lab.desk.store.clone(), faults.clone()), lab.desk.clock.clone()), faults)
+}
+
+fn uses(lab: &Lab<MemoryStore>, token: &Token) -> usize {
+    below(&lab.desk.store, &format!("token/{}/", token.id())).len()
+}
+
+fn stored(lab: &Lab<MemoryStore>, id: &str) -> Vec<SharedKeys> {
+    block_on(lab.desk.keys(id)).unwrap().keys().iter().map(SharedKeys::duplicate).collect()
+}
+
+const FAULTS: [Fault; 4] = [Fault::Conflict, Fault::Hang, Fault::UnavailableAfter, Fault::UnavailableBefore];
+
+type Plan = Box<dyn Fn(&Faults)>;
+
+/// Every way in which one call can go wrong.
+fn plans(calls: usize) -> impl Iterator<Item = (String, Plan)> {
+    (0..calls).flat_map(|call| {
+        let crashes = [Moment::Before, Moment::After].map(|moment| {
+            (format!("dies {moment:?} call {call}"), Box::new(move |faults: &Faults| faults.crash_at(call, moment)) as Plan)
+        });
+        let failures = FAULTS.map(|fault| {
+            (format!("{fault:?} at call {call}"), Box::new(move |faults: &Faults| faults.fail_at(call, fault)) as Plan)
+        });
+        crashes.into_iter().chain(failures)
+    })
+}
+
+#[test]
+fn never_bricked_a_join_is_no_trace_or_the_same_clients_to_complete() {
+    let undisturbed = Lab::new();
+    let token = undisturbed.token(new_token(), 1);
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(gateway.join(&token, &identity(1), 10)).unwrap();
+    let calls = faults.calls();
+    assert!(calls >= 5, "{calls}");
+    for (what, plan) in plans(calls) {
+        let lab = Lab::new();
+        let token = lab.token(new_token(), 1);
+        let (gateway, _) = faulty(&lab, plan);
+        let first = run_until_stalled(gateway.join(&token, &identity(1), 10));
+        let id = identity(1).id().to_string();
+        if let Some(Ok(joined)) = &first {
+            assert_eq!(stored(&lab, &id), joined.keyring.shared_keys, "{what}");
+        }
+        // Anybody else is let in if there is no trace, and only then.
+        if uses(&lab, &token) == 1 {
+            let other = block_on(lab.join(&token, &identity(2), 11));
+            assert!(other.is_err(), "{what}");
+        } else {
+            assert!(stored(&lab, &id).is_empty(), "{what}");
+        }
+        let joined = block_on(lab.second().join(&token, &identity(1), 12)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(uses(&lab, &token), 1, "{what}");
+        assert_eq!(stored(&lab, &id), joined.keyring.shared_keys, "{what}");
+        assert!(block_on(lab.join(&token, &identity(2), 13)).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn never_bricked_nor_is_an_opni_agent_that_tries_again() {
+    let undisturbed = Lab::new();
+    let token = undisturbed.token(opni_token(), 1);
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(join_opni(&gateway.desk, &token, "agent-1", 10)).unwrap();
+    let calls = faults.calls();
+    assert!(calls >= 5, "{calls}");
+    for (what, plan) in plans(calls) {
+        let lab = Lab::new();
+        let token = lab.token(opni_token(), 1);
+        let (gateway, _) = faulty(&lab, plan);
+        let first = run_until_stalled(join_opni(&gateway.desk, &token, "agent-1", 10));
+        if let Some(Ok(keys)) = &first {
+            assert_eq!(stored(&lab, "agent-1"), [keys.duplicate()], "{what}");
+        }
+        // Its token is still in the answer to Join, whatever happened.
+        assert_eq!(block_on(lab.desk.opni_tokens()).unwrap().len(), 1, "{what}");
+        let keys =
+            block_on(join_opni(&lab.second().desk, &token, "agent-1", 12)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(uses(&lab, &token), 1, "{what}");
+        assert_eq!(stored(&lab, "agent-1"), [keys], "{what}");
+        let other = block_on(join_opni(&lab.desk, &token, "agent-2", 13));
+        assert!(matches!(other, Err(DeskError::Refused(Refusal::Exhausted))), "{what}: {other:?}");
+        assert_eq!(below(&lab.desk.store, "agent/"), ["agent/agent-1"], "{what}");
+    }
+}
+
+#[test]
+fn never_bricked_nor_is_an_id_that_was_kept_for_who_died_before_its_use_was_taken() {
+    let mut kept = 0;
+    for crash in 0..12 {
+        let lab = Lab::new();
+        let token = lab.token(opni_token(), 1);
+        let (gateway, _) = faulty(&lab, |faults| faults.crash_at(crash, Moment::After));
+        let _ = run_until_stalled(join_opni(&gateway.desk, &token, "agent-1", 10));
+        if uses(&lab, &token) == 1 {
+            continue;
+        }
+        kept += below(&lab.desk.store, "agent/").len();
+        // The use goes to another, and the id is nobody's.
+        let winner = block_on(join_opni(&lab.desk, &token, "winner", 11)).unwrap();
+        assert_eq!(stored(&lab, "winner"), [winner]);
+        assert!(block_on(lab.desk.agent("agent-1")).unwrap().is_none());
+        // Another token brings it in, at the latest when the first one has ended.
+        lab.desk.clock.advance(Duration::from_secs(3601));
+        let another = lab.token(opni_token(), 2);
+        let keys = block_on(join_opni(&lab.desk, &another, "agent-1", 12)).unwrap();
+        assert_eq!(stored(&lab, "agent-1"), [keys]);
+    }
+    assert!(kept > 0, "no crash met a kept id");
+}
+
+#[test]
+fn revoking_that_breaks_off_finishes_when_it_is_run_again() {
+    let new = || {
+        let mut new = new_token();
+        new.uses = 3;
+        new
+    };
+    let undisturbed = Lab::new();
+    let token = undisturbed.token(new(), 1);
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(gateway.desk.revoke(token.id())).unwrap();
+    for (what, plan) in plans(faults.calls()) {
+        let lab = Lab::new();
+        let token = lab.token(new(), 1);
+        block_on(lab.join(&token, &identity(1), 10)).unwrap();
+        let (gateway, _) = faulty(&lab, plan);
+        let _ = run_until_stalled(gateway.desk.revoke(token.id()));
+        let uses = block_on(lab.desk.revoke(token.id())).unwrap();
+        assert_eq!((uses.taken, uses.revoked), (1, 3), "{what}");
+        assert!(block_on(lab.join(&token, &identity(2), 11)).is_err(), "{what}");
+        assert!(block_on(lab.join(&token, &identity(1), 12)).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn a_write_of_which_the_store_does_not_know_is_looked_up() {
+    let undisturbed = Lab::new();
+    let token = undisturbed.token(new_token(), 1);
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(gateway.join(&token, &identity(1), 10)).unwrap();
+    // The agent is written last.
+    let last = faults.calls() - 1;
+    for (fault, joins) in [(Fault::UnavailableAfter, true), (Fault::UnavailableBefore, false)] {
+        let lab = Lab::new();
+        let token = lab.token(new_token(), 1);
+        let (gateway, faults) = faulty(&lab, |faults| faults.fail_at(last, fault));
+        let joined = block_on(gateway.join(&token, &identity(1), 10));
+        assert!(faults.failed());
+        assert_eq!(joined.is_ok(), joins, "{fault:?}: {joined:?}");
+    }
+}
+
+#[test]
+fn an_opni_agent_is_pending_until_it_authenticates_and_then_nobody_makes_it_anew() {
+    let lab = Lab::new();
+    let token = lab.token(opni_token(), 1);
+    let first = block_on(join_opni(&lab.desk, &token, "agent-1", 10)).unwrap();
+    assert_eq!(block_on(lab.desk.agent("agent-1")).unwrap().unwrap().state, AgentState::Pending);
+    // The answer was lost: it does it anew, with other keys.
+    let second = block_on(join_opni(&lab.desk, &token, "agent-1", 11)).unwrap();
+    assert_ne!(first, second);
+    let known = block_on(lab.desk.keys("agent-1")).unwrap();
+    assert_eq!(known.keys(), [second.duplicate()]);
+    block_on(lab.desk.confirm(&known)).unwrap();
+    block_on(lab.desk.confirm(&known)).unwrap();
+    assert_eq!(block_on(lab.desk.agent("agent-1")).unwrap().unwrap().state, AgentState::Joined);
+    let again = block_on(join_opni(&lab.desk, &token, "agent-1", 12));
+    assert!(matches!(again, Err(DeskError::Refused(Refusal::IdTaken))), "{again:?}");
+    assert_eq!(stored(&lab, "agent-1"), [second]);
+    // Now the token is used up for good.
+    assert!(block_on(lab.desk.opni_tokens()).unwrap().is_empty());
+    assert_eq!(uses(&lab, &token), 1);
+}
+
+#[test]
+fn a_confirmation_of_keys_that_were_made_anew_is_none() {
+    let lab = Lab::new();
+    let token = lab.token(opni_token(), 1);
+    block_on(join_opni(&lab.desk, &token, "agent-1", 10)).unwrap();
+    let stale = block_on(lab.desk.keys("agent-1")).unwrap();
+    block_on(join_opni(&lab.desk, &token, "agent-1", 11)).unwrap();
+    assert!(matches!(block_on(lab.desk.confirm(&stale)), Err(DeskError::Superseded)));
+    let known = block_on(lab.desk.keys("agent-1")).unwrap();
+    block_on(lab.desk.remove_agent("agent-1")).unwrap();
+    assert!(matches!(block_on(lab.desk.confirm(&known)), Err(DeskError::Superseded)));
+}
+
+#[test]
+fn j3_an_opni_id_is_taken_only_if_absent_and_that_is_seen_before_the_use_is_counted() {
+    let lab = Lab::new();
+    let (one, two) = (lab.token(opni_token(), 1), lab.token(opni_token(), 2));
+    block_on(join_opni(&lab.desk, &one, "agent-1", 10)).unwrap();
+    let taken = block_on(join_opni(&lab.desk, &two, "agent-1", 11));
+    assert!(matches!(taken, Err(DeskError::Refused(Refusal::IdTaken))), "{taken:?}");
+    assert_eq!(uses(&lab, &two), 0);
+    // The form of ids that follow from keys is for those alone.
+    let id = identity(1).id().to_string();
+    let taken = block_on(join_opni(&lab.desk, &two, &id, 12));
+    assert!(matches!(taken, Err(DeskError::Refused(Refusal::IdTaken))), "{taken:?}");
+    assert_eq!(uses(&lab, &two), 0);
+    block_on(join_opni(&lab.desk, &two, "agent-2", 13)).unwrap();
+}
+
+#[test]
+fn j2_a_removed_opni_agent_comes_back_only_with_a_token_made_later() {
+    let lab = Lab::new();
+    let mut new = opni_token();
+    new.uses = 4;
+    let token = lab.token(new.clone(), 1);
+    block_on(join_opni(&lab.desk, &token, "agent-1", 10)).unwrap();
+    lab.desk.clock.advance(Duration::from_secs(1));
+    block_on(lab.desk.remove_agent("agent-1")).unwrap();
+    let back = block_on(join_opni(&lab.desk, &token, "agent-1", 11));
+    assert!(matches!(back, Err(DeskError::Refused(Refusal::Removed))), "{back:?}");
+    lab.desk.clock.advance(Duration::from_secs(1));
+    let later = lab.token(new, 2);
+    block_on(join_opni(&lab.desk, &later, "agent-1", 12)).unwrap();
+}
+
+#[test]
+fn j2_an_id_that_is_only_kept_still_knows_that_its_agent_was_removed() {
+    let removed = || {
+        let lab = Lab::new();
+        let old = lab.token(NewToken { uses: 4, lifetime: Duration::from_secs(86_400), ..opni_token() }, 1);
+        block_on(join_opni(&lab.desk, &old, "agent-1", 10)).unwrap();
+        lab.desk.clock.advance(Duration::from_secs(1));
+        block_on(lab.desk.remove_agent("agent-1")).unwrap();
+        lab.desk.clock.advance(Duration::from_secs(1));
+        let later = lab.token(opni_token(), 2);
+        (lab, old, later)
+    };
+    let (undisturbed, _, later) = removed();
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(join_opni(&gateway.desk, &later, "agent-1", 11)).unwrap();
+    let mut only_kept = 0;
+    for (what, plan) in plans(faults.calls()) {
+        let (lab, old, later) = removed();
+        let (gateway, _) = faulty(&lab, plan);
+        let _ = run_until_stalled(join_opni(&gateway.desk, &later, "agent-1", 11));
+        let entry = block_on(lab.desk.store.get(&Key::new(["agent", "agent-1"]).unwrap())).unwrap().expect("the mark is gone");
+        let state = Stored::<AgentRecord>::decode(&entry).unwrap().body.state;
+        only_kept += usize::from(state == AgentState::Reserved);
+        // The later token ends, the mark has to hold off the old one still, also after the tidying up.
+        lab.desk.clock.advance(Duration::from_secs(3 * 3600));
+        block_on(lab.desk.sweep()).unwrap();
+        let back = block_on(join_opni(&lab.desk, &old, "agent-1", 12));
+        let is_refused = match &back {
+            Err(DeskError::Refused(Refusal::Removed)) => true,
+            // With the later token it has come in, and its keys are its own.
+            Err(DeskError::Refused(Refusal::IdTaken)) => state == AgentState::Pending,
+            _ => false,
+        };
+        assert!(is_refused, "{what}, {state:?}: {back:?}");
+    }
+    assert!(only_kept > 0, "the id was never only kept");
+}

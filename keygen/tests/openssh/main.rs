@@ -1,0 +1,9 @@
+//! What ssh-keygen says of the same keys and files.
+//!
+//! Needs: openssh.
+
+mod authorized_keys_ssh_keygen;
+#[path = "../suite/keys_common/mod.rs"]
+mod keys_common;
+mod keys_read;
+mod keys_ssh_keygen;

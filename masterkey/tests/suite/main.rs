@@ -1,0 +1,27 @@
+//! The tests of the crate, in one program, since each program links the same libraries again.
+
+mod carried_options;
+mod crash_at_every_call;
+mod crash_in_every_shape;
+mod grant_support;
+mod grants;
+mod grants_crash;
+mod grants_race;
+mod held_keys;
+mod joining;
+mod key_store;
+mod lead;
+mod newer_generation;
+mod owed;
+mod periodical_renewal;
+mod properties;
+mod refusals;
+mod rotation;
+mod rules;
+mod settle_race;
+mod settled_audit;
+mod silent_query;
+mod support;
+mod transition_table;
+mod two_phase;
+mod unclear_zone;

@@ -1,0 +1,133 @@
+//! What is in the store: names, defaults, and the formats as they were released.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+use std::time::Duration;
+
+use crate::support;
+use crate::support::turns::{self, id};
+use crate::support::{Home, Lab, Paste};
+use toehold_core::testing::block_on;
+use toehold_core::{Expect, HostKeyTrust, Key, Store as _, StoreError, Stored};
+use toehold_session::{
+    AccountClaim, AddedLine, Closed, DEFAULT_LIFETIME, DeadKey, Evidence, HostKeyCheck, LeftLine, SessionRecord, Status,
+    TrustedHostKey,
+};
+
+#[test]
+fn a_session_is_named_by_128_random_bits_and_lives_for_half_an_hour() {
+    assert_eq!(DEFAULT_LIFETIME, Duration::from_mins(30));
+    let mut names = std::collections::BTreeSet::new();
+    for seed in 0..16 {
+        let lab = Lab::new(Home::Foreign);
+        let onboarder = lab.onboarder();
+        let mut hands = lab.hands(Paste::AtOnce);
+        let outcome = lab
+            .world
+            .run(onboarder.onboard(lab.request(), &support::master(), &mut support::rng(seed), &mut hands))
+            .unwrap()
+            .unwrap();
+        let record = outcome.record;
+        assert_eq!(record.expires_at.saturating_since(record.created_at), DEFAULT_LIFETIME);
+        let name = record.id.to_string();
+        assert!(name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{name}");
+        assert_eq!(SessionRecord::key(record.id).unwrap().to_string(), format!("session/{name}"));
+        names.insert(name);
+    }
+    assert_eq!(names.len(), 16);
+}
+
+#[test]
+fn a_life_that_no_temporary_key_has_begins_no_session() {
+    for seconds in [0, 59, 24 * 3600 + 1] {
+        let lab = Lab::new(Home::Foreign);
+        let mut request = lab.request();
+        request.lifetime = Duration::from_secs(seconds);
+        let error = lab.onboard(request, &mut lab.hands(Paste::AtOnce)).unwrap().unwrap_err();
+        assert!(error.to_string().contains("temporary key"), "{error}");
+        assert!(lab.sessions().is_empty() && lab.claim().is_none());
+    }
+}
+
+fn full_record() -> SessionRecord {
+    let mut record = turns::record(HostKeyCheck::Fingerprint(turns::host_key().fingerprint()));
+    record.home = Some("/srv/deploy".to_owned());
+    record.route.jumps = vec![support::account("jump@bastion:2222")];
+    record.label = Some("shop".to_owned());
+    record.tags = [("site".to_owned(), "a".to_owned())].into();
+    record.sealed_temporary_key = Some("sealed".to_owned());
+    record.sealed_proof_secret = Some("sealed, too".to_owned());
+    record.host_key = Some(TrustedHostKey { public_key: turns::host_key(), trust: Some(HostKeyTrust::Fingerprint) });
+    record.installed = true;
+    record.adding = vec![support::master_key()];
+    record.without_expiry = true;
+    record.attempt = 3;
+    record.cancelled = true;
+    record.reason = Some("interrupted".to_owned());
+    record.status = Status::Failed;
+    record.closed = Some(Closed { at: turns::now(), evidence: Evidence::SeenGone });
+    record
+}
+
+fn full_claim() -> AccountClaim {
+    AccountClaim {
+        session: id('a'),
+        attempt: 3,
+        adding: vec![AddedLine { line: support::master_line(), options_before: Some("restrict".to_owned()) }],
+        left: vec![LeftLine {
+            added: AddedLine { line: support::colleague_line(), options_before: None },
+            jumps: vec![support::account("jump@bastion:2222")],
+        }],
+        managed: true,
+        dead: vec![DeadKey {
+            session: id('d'),
+            public_key: turns::temporary_key(),
+            jumps: vec![support::account("jump@bastion:2222")],
+        }],
+    }
+}
+
+/// Reads the kept text as a record, compares, writes it, and compares again.
+fn kept<T>(name: &str, key: &str, wanted: &T)
+where
+    T: toehold_core::Record + Clone + PartialEq + std::fmt::Debug,
+{
+    let lab = Lab::new(Home::Foreign);
+    let key = Key::parse(key).unwrap();
+    let path = format!("{}/tests/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("TOEHOLD_RENEW_VECTORS").is_some() {
+        block_on(Stored::create(lab.world.memory(), key.clone(), wanted.clone())).unwrap();
+        let entry = lab.world.memory().entries().pop().unwrap();
+        block_on(lab.world.memory().delete(&key, entry.revision)).unwrap();
+        std::fs::write(&path, &entry.value).unwrap();
+    }
+    let text = std::fs::read(&path).unwrap();
+    block_on(lab.world.memory().put(&key, text.trim_ascii_end(), Expect::Absent)).unwrap();
+    let mut stored = block_on(Stored::<T>::read(lab.world.memory(), &key)).unwrap().unwrap();
+    assert_eq!(stored.body, *wanted, "{name}");
+    block_on(stored.save(lab.world.memory())).unwrap();
+    assert_eq!(lab.world.memory().entries().pop().unwrap().value, text.trim_ascii_end(), "{name}");
+}
+
+#[test]
+fn records_of_format_1_are_read_and_written_as_ever() {
+    kept("session_v1.json", &format!("session/{}", id('a')), &full_record());
+    kept("session_v1_least.json", &format!("session/{}", id('a')), &turns::record(HostKeyCheck::Proof));
+    kept("claim_v1.json", "claim/deploy@web1", &full_claim());
+}
+
+#[test]
+fn a_record_of_a_newer_release_is_refused_and_left_alone() {
+    let lab = Lab::new(Home::Foreign);
+    let key = SessionRecord::key(id('a')).unwrap();
+    let value = br#"{"v":2,"readable_from":2,"status":"paused"}"#;
+    block_on(lab.world.memory().put(&key, value, Expect::Absent)).unwrap();
+    let error = lab.recover(id('a')).unwrap().unwrap_err();
+    assert!(matches!(error, toehold_session::SessionError::Store(StoreError::Newer { .. })), "{error}");
+    assert_eq!(lab.world.memory().entries()[0].value, value);
+}

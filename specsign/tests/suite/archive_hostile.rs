@@ -1,0 +1,398 @@
+//! Archives that somebody made to hurt us: each is refused, and those that only look odd are taken.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers stop the test"
+)]
+
+use crate::support;
+use crate::support::{
+    Member, directory, file, finish_header, gzip, long_name, machine_archive, pax, special, sums_of, tar, unpack, unpack_as,
+};
+use toehold_specsign::{ArchiveError, Limits, Sha256Digest};
+
+const A: &[u8] = b"#!/bin/sh\necho a\n";
+
+/// An archive whose list is right for `bin/a`, with these members between the file and the list.
+fn with(members: &[Member]) -> (Vec<u8>, Sha256Digest) {
+    listing(&[("bin/a", A)], members)
+}
+
+fn listing(files: &[(&str, &[u8])], members: &[Member]) -> (Vec<u8>, Sha256Digest) {
+    let sums = sums_of(files);
+    let mut all = vec![directory("app/"), file("app/bin/a", A)];
+    all.extend_from_slice(members);
+    all.push(file("app/SHA256SUMS", &sums));
+    (tar(&all), Sha256Digest::of(&sums))
+}
+
+fn refused(what: &str, tar: &[u8], sums: Sha256Digest, reason: &str) {
+    let error = unpack(&gzip(tar), sums, Limits::default(), 512).expect_err(what).to_string();
+    assert!(error.contains(reason), "{what}: {error}");
+}
+
+#[test]
+fn what_is_good_is_taken() {
+    let (tar, sums) = with(&[]);
+    let (tree, unpacked) = unpack(&gzip(&tar), sums, Limits::default(), 1).unwrap();
+    assert_eq!((unpacked.files, tree.entries.len()), (2, 3));
+    assert_eq!(tree.entries["bin"], None);
+    assert_eq!(tree.entries["bin/a"], Some((A.to_vec(), false)));
+}
+
+#[test]
+fn paths_that_escape_or_have_two_readings() {
+    for (name, reason) in [
+        ("../x", "\"..\""),
+        ("app/../x", "\"..\""),
+        ("app/..", "\"..\""),
+        ("/etc/x", "absolute"),
+        ("/app/x", "absolute"),
+        ("app//x", "empty component"),
+        ("app/./x", "\".\""),
+        ("././app/x", "\".\""),
+        ("app/a\\b", "backslash"),
+        ("app/a\nb", "control"),
+        ("app/a\u{7f}", "control"),
+        ("other/x", "not below"),
+        ("x", "not below"),
+        ("App/x", "another spelling"),
+        ("app/bin/A", "other case"),
+        ("app/BIN/b", "other case"),
+        ("app/bin/a", "twice"),
+        ("app/bin/a/x", "below a file"),
+        ("app/bin", "twice"),
+        ("app", "late or again"),
+        ("app/x/", "ends with"),
+    ] {
+        let (tar, sums) = with(&[file(name, b"x")]);
+        refused(name, &tar, sums, reason);
+    }
+    for (name, reason) in
+        [("app/bin/a/", "twice"), ("app/bin/a", "twice"), ("app/", "again"), ("./", "\".\""), ("..", "\"..\""), ("/", "absolute")]
+    {
+        let (tar, sums) = with(&[directory(name)]);
+        refused(name, &tar, sums, if name == "/" { "" } else { reason });
+    }
+    let long = "d/".repeat(70) + "x";
+    let (tar, sums) = with(&[long_name(&format!("app/{long}")), file("app/d", b"x")]);
+    refused("depth", &tar, sums, "too deep");
+    let (tar, sums) = with(&[long_name(&format!("app/{}", "n".repeat(256))), file("app/n", b"x")]);
+    refused("component", &tar, sums, "255 bytes");
+}
+
+#[test]
+fn odd_names_that_are_only_names() {
+    let files: &[(&str, &[u8])] = &[
+        ("a..b", b"1"),
+        ("...", b"2"),
+        (".hidden", b"3"),
+        ("x", b"4"),
+        ("größe-日本", b"5"),
+        ("with space", b"6"),
+        ("-rf", b"7"),
+    ];
+    let (archive, sums) = machine_archive("app", files);
+    let (tree, _) = unpack(&archive, sums, Limits::default(), 64).unwrap();
+    assert_eq!(tree.entries.len(), files.len() + 1);
+}
+
+#[test]
+fn links_devices_and_other_kinds() {
+    for kind in [b'\0', b'1', b'2', b'3', b'4', b'6', b'7', b'8', b'A', b'D', b'K', b'M', b'N', b'S', b'V', b'X', b'Z', 0xff] {
+        let (tar, sums) = with(&[special("app/x", kind, "/etc/passwd")]);
+        refused(&format!("kind {kind}"), &tar, sums, "regular files and directories are taken");
+    }
+    let (tar, sums) = with(&[special("app/x", b'0', "/etc/passwd")]);
+    refused("a target", &tar, sums, "target of a link");
+}
+
+#[test]
+fn sizes_that_say_two_things() {
+    let sized = |size: &[u8]| Member { size: size.to_vec(), ..file("app/x", b"x") };
+    for size in [
+        &b"-0000000001\0"[..],
+        b"\x80\0\0\0\0\0\0\0\0\0\0\x01",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"            ",
+        b"00000000009\0",
+        b"1x         \0",
+        b" 0000000001\0",
+    ] {
+        let (tar, sums) = with(&[sized(size)]);
+        refused(&format!("{size:?}"), &tar, sums, "bad size");
+    }
+    for size in [b"777777777777", b"77777777777\0"] {
+        let (tar, sums) = with(&[sized(size)]);
+        refused("larger than the archive", &tar, sums, "cut short");
+    }
+    for records in [
+        &[("size", &b"2"[..])][..],
+        &[("size", b"18446744073709551616")],
+        &[("size", b"-1")],
+        &[("size", b"")],
+        &[("size", b"1"), ("size", b"1")],
+        &[("path", b"app/y"), ("path", b"app/z")],
+        &[("path", b"")],
+        &[("path", b"app/y\0z")],
+        &[("linkpath", b"/etc")],
+        &[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")],
+        &[("GNU.sparse.size", b"1000000000")],
+        &[("SCHILY.realsize", b"9")],
+        &[("SCHILY.filetype", b"dir")],
+        &[("hdrcharset", b"BINARY")],
+        &[("mtime", b"now")],
+        &[("Path", b"app/y")],
+    ] {
+        let (tar, sums) = with(&[pax(b'x', records), file("app/x", b"x")]);
+        let error = unpack(&gzip(&tar), sums, Limits::default(), 512).expect_err(&format!("{records:?}"));
+        assert!(matches!(error, ArchiveError::Tar { .. }), "{records:?}: {error}");
+    }
+    let mut broken = pax(b'x', &[("path", b"app/y")]);
+    for content in
+        [&b"99 path=app/y\n"[..], b"0 path=app/y\n", b"14 path=app/y", b"x path=app/y\n", b"15 path\n", b"014 path=app/\n"]
+    {
+        broken.content = content.to_vec();
+        broken.size = format!("{:011o}\0", content.len()).into_bytes();
+        let (tar, sums) = with(&[broken.clone(), file("app/x", b"x")]);
+        refused(&format!("{content:?}"), &tar, sums, "damaged pax header");
+    }
+}
+
+#[test]
+fn headers_that_follow_each_other_strangely() {
+    let x = || file("app/x", b"x");
+    for (what, members, reason) in [
+        (
+            "two pax headers",
+            vec![pax(b'x', &[("path", b"app/y")]), pax(b'x', &[("path", b"app/z")]), x()],
+            "extension of an extension",
+        ),
+        ("long name and pax", vec![long_name("app/y"), pax(b'x', &[("path", b"app/z")]), x()], "extension of an extension"),
+        ("a global path", vec![pax(b'g', &[("path", b"app/y")]), x()], "not the first entry"),
+        ("an extension at the end", vec![], "extension of nothing"),
+    ] {
+        let (mut tar, sums) = with(&members);
+        if members.is_empty() {
+            let end = tar.len() - 1024;
+            let mut extension = support::tar(&[pax(b'x', &[("path", b"app/y")])]);
+            tar.truncate(end);
+            tar.append(&mut extension);
+        }
+        refused(what, &tar, sums, reason);
+    }
+    let sums = sums_of(&[("a", A)]);
+    for (records, good) in
+        [(&[("comment", &b"0123456789abcdef"[..])][..], true), (&[("path", b"app/y")], false), (&[("size", b"1")], false)]
+    {
+        let tar = tar(&[pax(b'g', records), directory("app/"), file("app/a", A), file("app/SHA256SUMS", &sums)]);
+        assert_eq!(unpack(&gzip(&tar), Sha256Digest::of(&sums), Limits::default(), 512).is_ok(), good, "{records:?}");
+    }
+}
+
+#[test]
+fn damaged_headers_and_hidden_bytes() {
+    let (good, sums) = with(&[]);
+    let damaged = |at: usize, byte: u8| {
+        let mut tar = good.clone();
+        tar[at] = byte;
+        let mut header: [u8; 512] = tar[..512].try_into().unwrap();
+        finish_header(&mut header);
+        tar[..512].copy_from_slice(&header);
+        tar
+    };
+    refused(
+        "check sum",
+        &{
+            let mut tar = good.clone();
+            tar[0] = b'b';
+            tar
+        },
+        sums,
+        "check sum",
+    );
+    for (at, what, reason) in [
+        (50, "bytes behind the name", "behind its name"),
+        (505, "bytes behind the header", "behind its header"),
+        (400, "bytes behind the prefix", "behind its name"),
+        (257, "another magic", "old or unknown form"),
+        (264, "another version", "old or unknown form"),
+        (101, "a mode that is none", "bad mode"),
+        (110, "an owner that is none", "bad owner"),
+        (140, "a time that is none", "bad time"),
+        (331, "a device that is none", "bad device"),
+    ] {
+        refused(what, &damaged(at, b'x'), sums, reason);
+    }
+    let mut tar = good.clone();
+    tar[1024 + A.len()] = b'x';
+    refused("bytes in the padding", &tar, sums, "padding");
+    for end in [b'x', 0] {
+        let mut tar = good.clone();
+        tar.extend_from_slice(&[end; 100]);
+        refused("something behind the end", &tar, sums, if end == 0 { "middle of a block" } else { "behind the end" });
+    }
+    let mut tar = good.clone();
+    tar.extend_from_slice(&[0; 9216]);
+    assert!(unpack(&gzip(&tar), sums, Limits::default(), 512).is_ok(), "a whole record");
+    tar.extend_from_slice(&vec![0; 2 << 20]);
+    refused("zeros without end", &tar, sums, "zeros behind the end");
+    tar.truncate(good.len() - 1024);
+    refused("no end", &tar, sums, "cut short");
+    tar.extend_from_slice(&[0; 512]);
+    tar.extend_from_slice(&good);
+    refused("an end in the middle", &tar, sums, "follows a block of zeros");
+}
+
+#[test]
+fn every_truncation_and_every_flipped_byte() {
+    let (archive, sums) = machine_archive("app", &[("a", A), ("d/b", b"content")]);
+    let checksum = Sha256Digest::of(&archive);
+    for end in 0..archive.len() {
+        let (_, cut) = unpack_as("app", &archive[..end], checksum, sums, Limits::default(), 64);
+        assert!(matches!(cut, Err(ArchiveError::Checksum { .. })), "cut at {end}");
+        // Even if the list named the truncated file, it is no archive.
+        assert!(unpack(&archive[..end], sums, Limits::default(), 64).is_err(), "cut at {end}");
+    }
+    for at in 0..archive.len() {
+        let mut flipped = archive.clone();
+        flipped[at] ^= 0x40;
+        assert!(unpack_as("app", &flipped, checksum, sums, Limits::default(), 64).1.is_err(), "flipped at {at}");
+    }
+    let mut longer = archive.clone();
+    longer.push(0);
+    assert!(unpack(&longer, sums, Limits::default(), 64).unwrap_err().to_string().contains("behind its end"));
+    let two = [archive.clone(), archive.clone()].concat();
+    assert!(unpack(&two, sums, Limits::default(), 64).unwrap_err().to_string().contains("behind its end"));
+}
+
+#[test]
+fn a_wrong_check_sum_of_gzip() {
+    let (archive, sums) = machine_archive("app", &[("a", A)]);
+    for at in [1, 5] {
+        let mut wrong = archive.clone();
+        let at = wrong.len() - at;
+        wrong[at] ^= 1;
+        assert!(matches!(unpack(&wrong, sums, Limits::default(), 64), Err(ArchiveError::Gzip(_))));
+    }
+}
+
+#[test]
+fn bombs_and_holes() {
+    let mut bomb = file("app/zeros", &vec![0; 40 << 20]);
+    let (tar, sums) = with(std::slice::from_ref(&bomb));
+    refused("forty megabytes of zeros", &tar, sums, "for each fetched one");
+    bomb.content.truncate(4 << 20);
+    bomb.size = format!("{:011o}\0", 4 << 20).into_bytes();
+    let (tar, sums) = listing(&[("bin/a", A), ("zeros", &bomb.content)], &[bomb.clone()]);
+    assert!(unpack(&gzip(&tar), sums, Limits::default(), 4096).is_ok(), "zeros as such are no crime");
+    let small = Limits { unpacked_bytes: 1 << 20, ..Limits::default() };
+    assert!(matches!(unpack(&gzip(&tar), sums, small, 4096), Err(ArchiveError::TooMuch { what: "unpacked bytes", .. })));
+    let small = Limits { archive_bytes: 100, ..Limits::default() };
+    assert!(matches!(unpack(&gzip(&tar), sums, small, 64), Err(ArchiveError::TooMuch { what: "bytes", .. })));
+    // A hole that takes 512 bytes in the archive: the sizes are said twice.
+    let (tar, sums) =
+        with(&[pax(b'x', &[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"1073741824")]), file("app/h", &[0; 512])]);
+    refused("a hole", &tar, sums, "not taken");
+}
+
+#[test]
+fn a_million_empty_files() {
+    let mut tar = directory("app/").header().to_vec();
+    for number in 0..1_000_000 {
+        let header = file(&format!("app/{number}"), b"").header();
+        tar.extend_from_slice(&header);
+        // The limit is far below; a longer archive would only take the test longer.
+        if number > 30_000 {
+            break;
+        }
+    }
+    let sums = Sha256Digest::of(b"");
+    let error = unpack(&gzip(&tar), sums, Limits::default(), 4096).unwrap_err();
+    assert!(matches!(error, ArchiveError::TooMuch { what: "entries", limit: 20_000 }), "{error}");
+    let long: Vec<Member> = (0..3000)
+        .flat_map(|n| {
+            let name = format!(
+                "app/{n}/{}",
+                "n".repeat(250).split_at(250).0.to_owned() + "/" + &"m".repeat(250) + "/" + &"o".repeat(250) + "/x"
+            );
+            [long_name(&name), file("app/x", b"")]
+        })
+        .collect();
+    let error = unpack(&gzip(&support::tar(&long)), sums, Limits::default(), 4096).unwrap_err();
+    assert!(matches!(error, ArchiveError::TooMuch { what: "bytes of paths", .. }), "{error}");
+    let big = Limits::default();
+    let (tar, sums) = with(&[pax(b'x', &[("comment", &vec![b'x'; 70_000])]), file("app/x", b"x")]);
+    assert!(matches!(
+        unpack(&gzip(&tar), sums, big, 4096),
+        Err(ArchiveError::TooMuch { what: "bytes of an extension header", .. })
+    ));
+}
+
+#[test]
+fn modes_are_masked() {
+    for (mode, executable) in [
+        ("0000644", false),
+        ("0000755", true),
+        ("0004755", true),
+        ("0002777", true),
+        ("0001666", false),
+        ("0000000", false),
+        ("0000001", true),
+    ] {
+        let member = Member { mode: format!("{mode}\0").into_bytes(), ..file("app/x", b"x") };
+        let (tar, sums) = listing(&[("bin/a", A), ("x", b"x")], &[member]);
+        let (tree, _) = unpack(&gzip(&tar), sums, Limits::default(), 512).unwrap();
+        assert_eq!(tree.entries["x"], Some((b"x".to_vec(), executable)), "{mode}: the sink knows two modes, and no other bit");
+    }
+    let member = Member { mode: b"0040755\0".to_vec(), ..file("app/x", b"x") };
+    let (tar, sums) = with(&[member]);
+    refused("a file whose mode says directory", &tar, sums, "bad mode");
+}
+
+#[test]
+fn the_list_is_closed() {
+    let files: &[(&str, &[u8])] = &[("bin/a", A)];
+    for (what, listed, members, reason) in [
+        ("a file too many", files, vec![file("app/x", b"x")], "x is not listed"),
+        ("a file too few", &[("bin/a", A), ("x", b"x")][..], vec![], "x is listed"),
+        ("another content", &[("bin/a", b"b")], vec![], "bin/a is not what"),
+        ("a directory as a file", &[("bin/a", A), ("bin", b"")], vec![], "bin is listed"),
+        ("nothing", &[], vec![], "empty"),
+        ("the list itself", &[("bin/a", A), ("SHA256SUMS", b"")], vec![], "lists a file again, or the list itself"),
+        ("a path that climbs", &[("bin/a", A), ("../x", b"x")], vec![], "\"..\""),
+        ("an absolute path", &[("/bin/a", A)], vec![], "absolute"),
+        ("twice", &[("bin/a", A), ("bin/a", A)], vec![], "listed twice"),
+    ] {
+        let (tar, sums) = listing(listed, &members);
+        refused(what, &tar, sums, reason);
+    }
+    let (tar, _) = with(&[]);
+    assert!(matches!(
+        unpack(&gzip(&tar), Sha256Digest::of(b"x"), Limits::default(), 512),
+        Err(ArchiveError::SumsChecksum { .. })
+    ));
+    let without = support::tar(&[directory("app/"), file("app/a", A)]);
+    assert!(matches!(unpack(&gzip(&without), Sha256Digest::of(b"x"), Limits::default(), 512), Err(ArchiveError::NoSums)));
+    let (good, sums) = machine_archive("other", &[("a", A)]);
+    assert!(unpack(&good, sums, Limits::default(), 512).unwrap_err().to_string().contains("not below"));
+}
+
+#[test]
+fn a_sink_that_fails_ends_it() {
+    let (archive, sums) = machine_archive("app", &[("a", A), ("d/b", b"content")]);
+    for call in 1..100 {
+        let mut tree = support::Tree::default();
+        tree.fail_at = Some(call);
+        let mut unpacker =
+            toehold_specsign::Unpacker::new(&support::name("app"), Sha256Digest::of(&archive), sums, Limits::default());
+        match unpacker.push(&archive, &mut tree) {
+            Err(ArchiveError::Sink(_)) => {}
+            Ok(()) if call > 10 => return,
+            other => panic!("call {call}: {other:?}"),
+        }
+    }
+    panic!("more calls than an archive of three files can need");
+}

@@ -1,0 +1,487 @@
+//! What a pass does and does not do: every way in which the original fails, ending well.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test's helpers stop the test"
+)]
+
+use crate::support;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::envelope_support;
+use crate::envelope_support::key;
+use crate::simulated;
+use crate::simulated::{Answer, Node, spec, version};
+use toehold_core::testing::MemoryStore;
+use toehold_core::{Key, Store as _};
+use toehold_specsign::plan::REMOVING_IS_OFF;
+use toehold_specsign::{
+    AdmissionError, DeployReason, Format, Freshness, Outcome, PassError, Place, PlainPolicy, PurgeReason, Report, Settings,
+    SlotRecord, StateCopy, StateError, StoreGovernors, Verdict, pack,
+};
+
+fn verdict<'a>(report: &'a Report, name: &str) -> &'a Verdict {
+    &report.machines[name]
+}
+
+fn in_place(node: &Node, name: &str) -> bool {
+    node.root.live(name).is_some()
+}
+
+#[test]
+fn a_first_pass_a_second_and_a_new_version() {
+    let node = Node::default();
+    let report = node.apply(1, &[version("a", 1), version("b", 1)]);
+    assert_eq!((report.outcome, report.serial, report.freshness), (Outcome::Updated, Some(1), Freshness::Fresh));
+    assert_eq!(verdict(&report, "a"), &Verdict::Deploy(DeployReason::New));
+    assert_eq!(node.root.live("a"), Some(version("a", 1).dir));
+    node.server.asked();
+    let report = node.apply(2, &[version("a", 1), version("b", 1)]);
+    assert_eq!(report.outcome, Outcome::Unchanged);
+    assert!(node.server.asked().is_empty(), "what is whole is not fetched");
+    let report = node.apply(3, &[version("a", 2), version("b", 1)]);
+    assert_eq!(verdict(&report, "a"), &Verdict::Deploy(DeployReason::Changed));
+    assert_eq!(node.root.live("a"), Some(version("a", 2).dir));
+    let previous = node.root.0.lock().unwrap().places[&(Place::Previous, "a".to_owned())].clone();
+    assert_eq!(previous, version("a", 1).dir, "the version before is kept");
+}
+
+#[test]
+fn a_changed_archive_alone_is_fetched() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let mut repacked = version("a", 1);
+    // The same files in another archive: Choria does not notice.
+    repacked.archive = support::gzip(
+        &[&support::tar(&[])[..0], &{
+            let (archive, _) = support::machine_archive("a", &[]);
+            let _ = archive;
+            let dir = &repacked.dir;
+            let mut members = Vec::new();
+            for (path, entry) in dir {
+                if let Some((content, _)) = entry {
+                    members.push(support::file(&format!("a/{path}"), content));
+                }
+            }
+            support::tar(&members)
+        }]
+        .concat(),
+    );
+    let report = node.apply(2, &[repacked.clone()]);
+    assert_eq!(verdict(&report, "a"), &Verdict::Deploy(DeployReason::Changed));
+    assert_eq!(node.root.state().placed["a"].archive, support::digest(&repacked.archive));
+}
+
+type Edit = fn(&mut simulated::Dir);
+
+#[test]
+fn what_drifted_is_mended() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let whole = version("a", 1).dir;
+    let edits: [(&str, Edit); 7] = [
+        ("a changed file", |dir| dir.get_mut("machine.yaml").unwrap().as_mut().unwrap().0.push(b'x')),
+        ("a file too many", |dir| _ = dir.insert("extra".to_owned(), Some((b"x".to_vec(), 0o644)))),
+        ("a file too few", |dir| _ = dir.remove("machine.yaml")),
+        ("no list", |dir| _ = dir.remove("SHA256SUMS")),
+        ("a list that lists less", |dir| {
+            _ = dir.insert("SHA256SUMS".to_owned(), Some((support::sums_of(&[("machine.yaml", b"")]), 0o644)));
+        }),
+        ("a file that is setuid", |dir| dir.get_mut("bin/run.sh").unwrap().as_mut().unwrap().1 = 0o4755),
+        ("a link", |dir| _ = dir.insert("link".to_owned(), Some((Vec::new(), 0)))),
+    ];
+    for (what, edit) in edits {
+        let mut dir = whole.clone();
+        edit(&mut dir);
+        node.root.put(Place::Live, "a", Some(dir));
+        let report = node.apply(1, &[version("a", 1)]);
+        assert!(matches!(verdict(&report, "a"), Verdict::Deploy(DeployReason::Drifted(_))), "{what}: {report:?}");
+        assert_eq!(node.root.live("a"), Some(whole.clone()), "{what}");
+    }
+    node.root.put(Place::Live, "a", None);
+    assert_eq!(verdict(&node.apply(1, &[version("a", 1)]), "a"), &Verdict::Deploy(DeployReason::Missing));
+    node.root.0.lock().unwrap().broken.insert((Place::Live, "a".to_owned()));
+    let report = node.apply(1, &[version("a", 1)]);
+    assert!(
+        matches!(verdict(&report, "a"), Verdict::Error(reason) if reason.contains("input/output error")),
+        "what cannot be read is left"
+    );
+}
+
+#[test]
+fn what_cannot_be_fetched_or_is_wrong_changes_nothing() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let next = version("a", 2);
+    let cut = next.archive[..next.archive.len() / 2].to_vec();
+    let longer = [&next.archive[..], b"x"].concat();
+    let (other, _) = support::machine_archive("b", &[("x", b"x")]);
+    for (what, answer) in [
+        ("404", Answer::Refused),
+        ("a connection that breaks", Answer::Breaks(cut.clone())),
+        ("less than all, as if it were all", Answer::Archive(cut)),
+        ("more than all", Answer::Archive(longer)),
+        ("another file", Answer::Archive(version("a", 1).archive)),
+        ("another machine", Answer::Archive(other)),
+        ("a page", Answer::Archive(b"<html>not found</html>".to_vec())),
+        ("nothing", Answer::Archive(Vec::new())),
+    ] {
+        node.server.serve(&next.url, answer);
+        let report = node.pass(&spec(2, std::slice::from_ref(&next), false)).unwrap();
+        assert_eq!(report.outcome, Outcome::Error, "{what}");
+        assert!(matches!(verdict(&report, "a"), Verdict::Error(_)), "{what}");
+        assert_eq!(node.root.live("a"), Some(version("a", 1).dir), "{what}");
+        let disk = node.root.0.lock().unwrap();
+        assert!(!disk.places.keys().any(|(place, _)| *place == Place::Staged), "{what}: nothing is left behind");
+    }
+    assert_eq!(node.apply(2, &[next]).outcome, Outcome::Updated);
+}
+
+#[test]
+fn a_failed_health_command_brings_the_version_before_back() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1), version("b", 1)]);
+    node.sick.0.lock().unwrap().insert("a".to_owned());
+    let report = node.apply(2, &[version("a", 2), version("b", 2), version("c", 1)]);
+    assert!(matches!(verdict(&report, "a"), Verdict::Error(reason) if reason.contains("exit status 1")), "{report:?}");
+    assert_eq!(node.root.live("a"), Some(version("a", 1).dir));
+    assert_eq!(node.root.live("b"), Some(version("b", 2).dir), "the others are updated");
+    // It is not tried again at once, but after a while, and another version at once.
+    node.server.asked();
+    assert!(matches!(verdict(&node.apply(2, &[version("a", 2), version("b", 2), version("c", 1)]), "a"), Verdict::Error(_)));
+    assert!(node.server.asked().is_empty());
+    node.sick.0.lock().unwrap().clear();
+    assert_eq!(
+        verdict(&node.apply(3, &[version("a", 3), version("b", 2), version("c", 1)]), "a"),
+        &Verdict::Deploy(DeployReason::Changed)
+    );
+    assert_eq!(node.root.live("a"), Some(version("a", 3).dir));
+    // A machine that never worked goes.
+    node.sick.0.lock().unwrap().insert("d".to_owned());
+    node.apply(4, &[version("a", 3), version("b", 2), version("c", 1), version("d", 1)]);
+    assert_eq!(node.root.live("d"), None);
+    node.sick.0.lock().unwrap().clear();
+    node.advance(3600);
+    node.apply(4, &[version("a", 3), version("b", 2), version("c", 1), version("d", 1)]);
+    assert!(in_place(&node, "d"));
+}
+
+#[test]
+fn s4_a_matcher_that_fails_or_cannot_tell_never_removes() {
+    let mut node = Node::default();
+    let matching = |text: &str| version("a", 1).matching(text);
+    node.apply(1, &[matching("identity('^web')")]);
+    node.facts.files = None;
+    let failing = [
+        "has_file('/dark')",
+        "get_fact('x') == 1",
+        "identity('",
+        "1",
+        "1 % 0 == 1",
+        "identity('[')",
+        "has_file('/dark') && !has_file('/darker')",
+    ];
+    for (serial, text) in (2..).zip(failing) {
+        for _ in 0..10 {
+            let report = node.apply(serial, &[matching(text)]);
+            assert!(matches!(verdict(&report, "a"), Verdict::Unknown(_) | Verdict::Error(_)), "{text}: {report:?}");
+            node.advance(60);
+        }
+        assert!(in_place(&node, "a"), "{text}");
+    }
+}
+
+#[test]
+fn s4_a_no_removes_on_the_third_evaluation_apart() {
+    let node = Node::default();
+    let (yes, no) = (version("a", 1), version("a", 1).matching("identity('^db')"));
+    let keep = version("keep", 1);
+    node.apply(1, &[yes.clone(), keep.clone()]);
+    let apply = |serial| node.apply(serial, &[no.clone(), keep.clone()]);
+    for passes in 1..=2 {
+        // Passes that follow each other at once count as one.
+        for _ in 0..20 {
+            let report = apply(2);
+            assert!(
+                matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains(&format!("{passes} of 3"))),
+                "{report:?}"
+            );
+        }
+        node.advance(60);
+    }
+    assert!(in_place(&node, "a"));
+    // A yes in between begins anew.
+    node.apply(3, &[yes, keep.clone()]);
+    for _ in 0..2 {
+        apply(4);
+        node.advance(60);
+    }
+    assert!(in_place(&node, "a"));
+    let report = apply(4);
+    assert_eq!(verdict(&report, "a"), &Verdict::Purge(PurgeReason::NoMatch));
+    assert!(!in_place(&node, "a") && in_place(&node, "keep"));
+    assert_eq!(verdict(&apply(4), "a"), &Verdict::Skipped);
+}
+
+#[test]
+fn only_what_was_placed_is_removed_and_only_where_it_is_asked_for() {
+    let mut node = Node::default();
+    node.apply(1, &[version("a", 1), version("b", 1)]);
+    for name in ["foreign", "mm_", "mm_x"] {
+        node.root.put(Place::Live, name, Some(version("x", 1).dir));
+    }
+    node.settings.purge = false;
+    let report = node.apply(2, &[version("b", 1)]);
+    assert!(matches!(verdict(&report, "a"), Verdict::Held(_)) && in_place(&node, "a"));
+    assert_eq!(report.outcome, Outcome::Unchanged);
+    node.settings.purge = true;
+    let report = node.apply(3, &[version("b", 1)]);
+    assert_eq!(verdict(&report, "a"), &Verdict::Purge(PurgeReason::NotListed));
+    assert!(!in_place(&node, "a"));
+    for name in ["foreign", "mm_", "mm_x", "b"] {
+        assert!(in_place(&node, name), "{name}");
+    }
+    // Nor is a stranger's directory replaced; one that is the wanted version is taken over.
+    let report = node.apply(4, &[version("b", 1), version("foreign", 2)]);
+    assert!(matches!(verdict(&report, "foreign"), Verdict::Error(reason) if reason.contains("not placed here")), "{report:?}");
+    assert_eq!(node.root.live("foreign"), Some(version("x", 1).dir));
+    node.root.put(Place::Live, "foreign", Some(version("foreign", 2).dir));
+    assert_eq!(verdict(&node.apply(4, &[version("b", 1), version("foreign", 2)]), "foreign"), &Verdict::Adopt);
+}
+
+#[test]
+fn s4_the_guard_counts_over_a_window_and_holds_unless_it_is_meant() {
+    let mut node = Node { settings: Settings { purge: true, ..Settings::default() }, ..Node::default() };
+    let all: Vec<_> = (0..10).map(|number| version(&format!("m{number}"), 1)).collect();
+    let left = |node: &Node| (0..10).filter(|number| in_place(node, &format!("m{number}"))).count();
+    node.apply(1, &all);
+    let report = node.apply(2, &all[..6]);
+    assert!(matches!(verdict(&report, "m9"), Verdict::Held(reason) if reason.contains("4 of 10")), "{report:?}");
+    assert_eq!(left(&node), 10);
+    node.apply(3, &all[..8]);
+    assert_eq!(left(&node), 8, "two of ten");
+    // In small steps it is no less.
+    node.apply(4, &all[..7]);
+    assert_eq!(left(&node), 7);
+    node.apply(5, &all[..6]);
+    assert_eq!(left(&node), 7, "a fourth within a day");
+    node.advance(20 * 3600);
+    node.apply(5, &all[..6]);
+    assert_eq!(left(&node), 7);
+    // What is meant is said by one signed version, and holds for that one.
+    let report = node.pass(&spec(6, &all[..2], true)).unwrap();
+    assert_eq!((left(&node), report.outcome), (2, Outcome::Updated));
+    node.apply(7, &all);
+    let report = node.apply(8, &all[..2]);
+    assert!(matches!(verdict(&report, "m9"), Verdict::Held(_)));
+    assert_eq!(left(&node), 10);
+    node.settings.guard_percent = 88;
+    assert!(matches!(verdict(&node.apply(9, &all[..2]), "m9"), Verdict::Held(reason) if reason.contains("16 of 18")));
+    node.settings.guard_percent = 89;
+    node.apply(9, &all[..2]);
+    assert_eq!(left(&node), 2);
+}
+
+#[test]
+fn a_signed_empty_list_or_null_removes_nothing() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let report = node.apply(2, &[]);
+    assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("empty")));
+    assert!(in_place(&node, "a"));
+    let null = pack(Format::Machines, b"null", Some(&key(1))).unwrap();
+    let mut lax = Node::default();
+    lax.admission.plain = PlainPolicy::AcceptSigned;
+    assert!(matches!(lax.pass(null.as_bytes()), Err(PassError::List(_))));
+    // If it is meant, it is meant.
+    node.pass(&spec(3, &[], true)).unwrap();
+    assert!(!in_place(&node, "a"));
+}
+
+#[test]
+fn s3_an_expired_document_holds_what_is_there_and_removes_nothing() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1), version("b", 1)]);
+    let unlisted = spec(2, &[version("a", 1)], true);
+    let mut held = Node { root: node.root.copy(), ..node.clone() };
+    held.settings.purge = false;
+    held.pass(&unlisted).unwrap();
+    held.settings.purge = true;
+    held.advance(24 * 3600);
+    held.root.put(Place::Live, "a", None);
+    let report = held.pass(&unlisted).unwrap();
+    assert!(matches!(report.freshness, Freshness::Stale { .. }), "people see it");
+    assert!(matches!(verdict(&report, "b"), Verdict::Held(reason) if reason.contains("expired")));
+    assert!(in_place(&held, "b"));
+    assert!(in_place(&held, "a"), "what was in place is mended");
+    let error = held.pass(&spec(3, &[version("a", 1)], false)).unwrap_err();
+    assert!(matches!(error, PassError::Admission(AdmissionError::Expired(_))));
+}
+
+#[test]
+fn nothing_is_removed_before_everything_is_in_place() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1), version("b", 1)]);
+    node.server.serve(&version("c", 1).url, Answer::Refused);
+    let replaced = spec(2, &[version("b", 1), version("c", 1)], false);
+    let report = node.pass(&replaced).unwrap();
+    assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("not everything")));
+    assert!(in_place(&node, "a"));
+    node.serve(&[version("c", 1)]);
+    node.pass(&replaced).unwrap();
+    assert!(!in_place(&node, "a") && in_place(&node, "c"));
+    let log = node.root.0.lock().unwrap().log.clone();
+    let place = |what: &str| log.iter().rposition(|call| call == what).unwrap_or_else(|| panic!("{what}"));
+    assert!(place("rename c Staged Live") < place("discard a Live"));
+}
+
+/// What cannot even be planned for is not in place: the machine that it came to replace stays.
+#[test]
+fn nothing_is_removed_while_what_belongs_here_is_in_error() {
+    let node = Node::default();
+    let keep = version("keep", 1);
+    node.apply(1, &[version("a", 1), keep.clone()]);
+    node.sick.0.lock().unwrap().insert("b".to_owned());
+    node.serve(&[version("b", 1)]);
+    let replaced = spec(2, &[keep.clone(), version("b", 1)], true);
+    for pass in ["it fails", "it has failed, and is not tried again yet"] {
+        let report = node.pass(&replaced).unwrap();
+        assert!(matches!(verdict(&report, "b"), Verdict::Error(_)), "{pass}: {report:?}");
+        assert!(
+            matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("not everything")),
+            "{pass}: {report:?}"
+        );
+        assert!(in_place(&node, "a"), "{pass}");
+    }
+    let invalid = spec(3, &[keep, version("c", 1).matching("identity(")], true);
+    node.pass(&invalid).unwrap();
+    assert!(in_place(&node, "a"), "a matcher that is none may be the one that replaces it");
+}
+
+/// A no is nothing that is still to be done, where nobody asked for a removal.
+#[test]
+fn a_no_is_held_for_good_where_removing_is_off() {
+    let mut node = Node::default();
+    node.settings.purge = false;
+    let keep = version("keep", 1);
+    node.apply(1, &[version("a", 1), keep.clone()]);
+    for _ in 0..4 {
+        let report = node.apply(2, &[version("a", 1).matching("identity('^db')"), keep.clone()]);
+        assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.ends_with(REMOVING_IS_OFF)), "{report:?}");
+        node.advance(60);
+    }
+}
+
+#[test]
+fn s1_s3_an_old_or_a_stripped_document_changes_nothing() {
+    let mut node = Node::default();
+    node.admission.plain = PlainPolicy::AcceptSigned;
+    let old = spec(1, &[version("a", 1)], false);
+    let list = simulated::list(&[version("a", 1)]);
+    node.serve(&[version("a", 1)]);
+    let plain = pack(Format::Machines, &list, Some(&key(1))).unwrap();
+    assert_eq!(node.pass(plain.as_bytes()).unwrap().serial, None, "Choria's own, as long as there is no envelope");
+    node.pass(&old).unwrap();
+    node.apply(2, &[version("a", 2)]);
+    let before = (node.root.live("a"), node.root.state());
+    for (what, document) in [("old", old), ("plain", plain.into_bytes()), ("none", b"{}".to_vec())] {
+        assert!(matches!(node.pass(&document), Err(PassError::Admission(_))), "{what}");
+        assert_eq!((node.root.live("a"), node.root.state()), before, "{what}");
+    }
+}
+
+#[test]
+fn s3_a_root_without_its_memory_fails_closed() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let document = spec(2, &[version("a", 2)], false);
+    node.serve(&[version("a", 2)]);
+    let lost = Node { root: node.root.copy(), ..node.clone() };
+    lost.root.0.lock().unwrap().copies = [None, None];
+    assert!(matches!(lost.pass(&document), Err(PassError::State(StateError::Lost))));
+    assert_eq!(lost.root.live("a"), Some(version("a", 1).dir));
+    // One of two is mended and told.
+    for copy in StateCopy::BOTH {
+        let half = Node { root: node.root.copy(), ..node.clone() };
+        half.root.0.lock().unwrap().copies[usize::from(copy == StateCopy::Second)] = Some(b"torn".to_vec());
+        let report = half.pass(&document).unwrap();
+        assert!(report.mended_state && report.outcome == Outcome::Updated);
+        let copies = half.root.0.lock().unwrap().copies.clone();
+        assert_eq!(copies[0], copies[1]);
+    }
+}
+
+#[test]
+fn looking_changes_nothing() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let places = node.root.0.lock().unwrap().places.clone();
+    let before = (places, node.root.state());
+    let plan = node.reconciler().look(&spec(2, &[version("a", 2), version("b", 1)], false), &node.facts).unwrap();
+    assert_eq!(plan.actions.len(), 2);
+    let places = node.root.0.lock().unwrap().places.clone();
+    assert_eq!((places, node.root.state()), before);
+}
+
+#[test]
+fn an_unchanged_pass_writes_nothing() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let document = spec(1, &[version("a", 1)], false);
+    let writes = |node: &Node| node.root.0.lock().unwrap().log.iter().filter(|call| call.starts_with("write")).count();
+    node.root.cut_at(None);
+    for _ in 0..30 {
+        node.advance(60);
+        node.pass(&document).unwrap();
+    }
+    assert_eq!(writes(&node), 0);
+    node.advance(3600);
+    node.pass(&document).unwrap();
+    assert_eq!(writes(&node), 2, "the highest time, once an hour");
+}
+
+#[test]
+fn a_governor_lets_so_many_nodes_update_at_once() {
+    let store = MemoryStore::default();
+    let node = |holder: &str, limit| {
+        let Node { root, server, sick, clock, facts, settings, admission, .. } = Node::default();
+        let governors = StoreGovernors {
+            store: store.clone(),
+            clock: clock.clone(),
+            holder: holder.to_owned(),
+            limits: BTreeMap::from([("deploys".to_owned(), limit)]),
+            lease: Duration::from_secs(900),
+        };
+        let node = Node { root, server, sick, clock, facts, settings, admission, governors };
+        node.serve(&[version("a", 1)]);
+        node
+    };
+    let document = spec(1, &[version("a", 1).governed("deploys")], false);
+    let slot = |number: u32| Key::new(["slot", "deploys", &number.to_string()]).unwrap();
+    // Two others are at it.
+    let first = node("n1", 2);
+    for number in 0..2 {
+        let other = SlotRecord { holder: format!("other{number}"), until: envelope_support::at(600) };
+        toehold_core::testing::block_on(toehold_core::Stored::create(&store, slot(number), other)).unwrap();
+    }
+    let report = first.pass(&document).unwrap();
+    assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("deploys")), "{report:?}");
+    assert!(first.root.live("a").is_none());
+    // Their time is up; the slot is taken over and given back.
+    first.advance(600);
+    assert_eq!(first.pass(&document).unwrap().outcome, Outcome::Updated);
+    let entries = toehold_core::testing::block_on(store.list(&Key::new(["slot"]).unwrap())).unwrap();
+    assert_eq!(entries.len(), 1, "its own slot is given back");
+    // A slot of one's own, left over from a run that died, is no obstacle.
+    let second = node("n2", 1);
+    let own = SlotRecord { holder: "n2".to_owned(), until: envelope_support::at(100_000) };
+    toehold_core::testing::block_on(toehold_core::Stored::create(&store, slot(0), own)).unwrap();
+    assert_eq!(second.pass(&document).unwrap().outcome, Outcome::Updated);
+    // Without a store, a machine with a governor waits.
+    let alone = Node::default();
+    alone.serve(&[version("a", 1)]);
+    assert!(matches!(verdict(&alone.pass(&document).unwrap(), "a"), Verdict::Held(_)));
+}
