@@ -1,0 +1,12 @@
+//! What needs no server: usage, passphrases, terminals, stores, the demo.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli_demo;
+mod cli_let_go;
+mod cli_newer_store;
+mod cli_passphrase;
+mod cli_terminal;
+mod cli_usage;
+mod local_host;

@@ -1,0 +1,255 @@
+//! `spec apply` on a root of its own: what it puts there, keeps, brings back and removes, and what it says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::spec_support::machines::{Node, Says, document, plain_document, version};
+use crate::spec_support::web::Page;
+use crate::support;
+use crate::support::{Done, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+
+#[test]
+fn machines_come_change_and_go_and_every_run_says_what_it_did() {
+    let node = Node::new();
+    let first = [version("facts", 1), version("logs", 1), version("old", 1), version("more", 1), version("again", 1)];
+    let done = node.apply_versions(1, &first, &["--json"]).ends(0).json();
+    assert_eq!((done["outcome"].as_str(), done["serial"].as_u64()), (Some("updated"), Some(1)));
+    assert_eq!(done["machines"]["facts"]["state"], "updated");
+    for version in &first {
+        assert_eq!(node.live(&version.name).as_ref(), Some(&version.tree));
+    }
+    node.web.seen();
+    let done = node.apply(&["--json"]).ends(0).json();
+    assert_eq!((done["outcome"].as_str(), done["counts"]["unchanged"].as_u64()), (Some("unchanged"), Some(5)));
+    assert!(node.web.seen().is_empty(), "what is there is not fetched again");
+
+    // One changes, one goes; nothing is removed unless that is asked for.
+    let second = [version("facts", 2), version("logs", 1), version("more", 1), version("again", 1)];
+    let done = node.apply_versions(2, &second, &[]).ends(0);
+    assert!(done.stdout.contains("facts") && done.stdout.contains("another version"), "{}", done.stdout);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+    assert_eq!(node.live("old"), Some(version("old", 1).tree));
+    assert_eq!(node.private("previous"), ["facts"], "the version before is kept");
+    let done = node.apply(&["--purge-unknown", "--json"]).ends(0).json();
+    assert_eq!(done["machines"]["old"]["why"], "removed: not listed");
+    assert_eq!(node.live("old"), None);
+    for empty in ["unpacking", "staged", "trash"] {
+        assert!(node.private(empty).is_empty(), "{empty}");
+    }
+
+    // What somebody changed is mended.
+    fs::write(node.root().join("logs/bin/run.sh"), "#!/bin/sh\nmine\n").unwrap();
+    fs::write(node.root().join("more/extra"), "").unwrap();
+    fs::remove_dir_all(node.root().join("again")).unwrap();
+    node.apply(&[]).ends(0);
+    for version in &second {
+        assert_eq!(node.live(&version.name).as_ref(), Some(&version.tree));
+    }
+}
+
+#[test]
+fn a_version_that_does_not_work_makes_room_for_the_one_before() {
+    let node = Node::new();
+    let broken = "sh -c 'sleep 1000 & ! grep -q \"version: 2\" \"$TOEHOLD_MACHINE_DIRECTORY/machine.yaml\" || { echo it is broken >&2; exit 3; }'";
+    let with = |more: &[&'static str]| [&["--health-command", broken][..], more].concat();
+    node.apply_versions(1, &[version("facts", 1)], &with(&[])).ends(0);
+    let done = node.apply_versions(2, &[version("facts", 2), version("logs", 1)], &with(&["--json"])).ends(3);
+    let document = done.json();
+    assert!(document["machines"]["facts"]["why"].as_str().unwrap().contains("it is broken"), "{document}");
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree), "the version before is back");
+    assert_eq!(node.live("logs"), Some(version("logs", 1).tree), "the other machine is none the worse");
+    // Not tried again at once.
+    node.web.seen();
+    node.apply(&with(&[])).ends(3);
+    assert!(node.web.seen().is_empty());
+}
+
+#[test]
+fn a_health_command_that_hangs_is_ended_with_all_that_it_started() {
+    let node = Node::new();
+    let pid = node.directory.path().join("pid");
+    let command = format!("sh -c 'sleep 1000 & echo $! >{}; wait'", pid.display());
+    let done = node.apply_versions(1, &[version("facts", 1)], &["--health-command", &command, "--health-timeout", "2s"]).ends(3);
+    assert!(done.stdout.contains("did not end within 2 s"), "{}", done.stdout);
+    assert_eq!(node.live("facts"), None, "there was no version before");
+    let process = format!("/proc/{}/stat", fs::read_to_string(pid).unwrap().trim());
+    eventually("the end of the process", || {
+        fs::read_to_string(&process).map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"))
+    });
+}
+
+#[test]
+fn a_document_that_is_not_taken_leaves_the_last_good_one_in_force() {
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1)], &[]).ends(0);
+    for bad in
+        [&b"not a document"[..], b"", b"{}", b"[]", b"null", &[0xff; 100], b"{\"machines\":\"bnVsbA==\",\"signature\":\"00\"}"]
+    {
+        fs::write(node.root().join("facts/extra"), "").unwrap();
+        node.publish(bad);
+        let done = node.apply(&["--json"]).ends(3).json();
+        assert!(done["error"].as_str().unwrap().contains("last good document"), "{done}");
+        assert_eq!(node.live("facts"), Some(version("facts", 1).tree), "mended all the same");
+    }
+    fs::remove_file(node.file()).unwrap();
+    let done = node.apply(&[]).ends(3);
+    assert!(done.stderr.contains("spec.json"), "{}", done.stderr);
+}
+
+#[test]
+fn without_anything_to_go_on_it_fails_and_leaves_nothing() {
+    let node = Node::new();
+    node.publish(b"not a document");
+    let done = node.apply(&["--json"]).ends(1).json();
+    assert_eq!(done["exit_code"], 1);
+    assert_eq!(fs::read_dir(node.root()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name() != ".toehold").count(), 0);
+    // Nothing is remembered of it: a good one is taken.
+    node.apply_versions(1, &[version("facts", 1)], &[]).ends(0);
+    let no_root = node.directory.path().join("no-root");
+    let arguments = ["spec", "apply", "x", "--root", no_root.to_str().unwrap()];
+    let done = node.toehold.run(arguments).ends(1);
+    assert!(done.stderr.contains("make the directory first"), "{}", done.stderr);
+    node.toehold.run(["spec", "apply", "--root", "x"]).ends(2);
+    node.toehold.run(["spec", "apply", "x", "--root", "x", "--guard", "101%"]).ends(2);
+    node.toehold.run(["--json", "spec", "apply", "x", "--root", "x", "--notify", "-"]).ends(2);
+}
+
+#[test]
+fn matchers_ask_this_node() {
+    let node = Node::new();
+    let flag = node.directory.path().join("flag");
+    let matchers = [
+        ("here", "identity('^web') && has_command('sh')".to_owned()),
+        ("elsewhere", "identity('^db')".to_owned()),
+        ("doubtful", "has_file('relative')".to_owned()),
+        ("broken", "identity(".to_owned()),
+        ("flagged", format!("has_file('{}')", flag.display())),
+    ];
+    let mut entries = node.entries(&matchers.each_ref().map(|(name, _)| version(name, 1)));
+    for (entry, (_, matcher)) in entries.iter_mut().zip(&matchers) {
+        entry["match"] = matcher.as_str().into();
+    }
+    node.publish(&document(&entries, &Says::default()));
+    let done = node.apply(&["--json", "--identity", "web1.example.net"]).ends(3).json();
+    let states = matchers.each_ref().map(|(name, _)| done["machines"][*name]["state"].as_str().unwrap());
+    assert_eq!(states, ["updated", "skipped", "unknown", "error", "skipped"]);
+    assert!(node.live("here").is_some() && node.live("flagged").is_none() && node.live("doubtful").is_none());
+    fs::write(flag, "").unwrap();
+    node.apply(&["--identity", "web1.example.net"]).ends(3);
+    assert!(node.live("flagged").is_some());
+}
+
+#[test]
+fn governors_take_slots_from_the_store() {
+    let node = Node::new();
+    let mut entries = node.entries(&[version("facts", 1)]);
+    entries[0]["governor"] = "updates".into();
+    node.publish(&document(&entries, &Says::default()));
+    let done = node.apply(&["--json"]).ends(3).json();
+    assert_eq!(done["machines"]["facts"]["state"], "held", "no store, no slot");
+    node.toehold.run(["init"]).ends(0);
+    node.apply(&["--identity", "web1", "--governor", "updates=2"]).ends(0);
+    assert!(node.live("facts").is_some());
+    assert!(!support::store::keys(&node.toehold).iter().any(|key| key.starts_with("slot")), "the slot was given back");
+}
+
+#[test]
+fn passes_are_told_in_choria_s_words() {
+    let node = Node::new();
+    let file = node.directory.path().join("events");
+    let notify = ["--notify", file.to_str().unwrap(), "--identity", "web1.example.net"];
+    node.apply_versions(1, &[version("facts", 1)], &notify).ends(0);
+    node.publish(b"not a document");
+    node.apply(&notify).ends(3);
+    let events: Vec<serde_json::Value> =
+        fs::read_to_string(&file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.len(), 2);
+    assert_eq!((&events[0]["specversion"], &events[0]["subject"]), (&"1.0".into(), &"web1.example.net".into()));
+    assert_eq!(events[0]["type"], "io.choria.machine.watcher.machines.v1.state");
+    assert_eq!(events[0]["data"]["previous_outcome"], "updated");
+    assert_eq!(events[0]["data"]["machines"][0], "facts");
+    assert_eq!(events[1]["data"]["previous_outcome"], "error");
+    // On standard output they are alone.
+    node.publish(&document(&node.entries(&[version("facts", 2)]), &Says { serial: 2, ..Says::default() }));
+    let lines = node.apply(&["--notify", "-"]).ends(0).lines();
+    assert_eq!((lines.len(), &lines[0]["data"]["previous_outcome"]), (1, &"updated".into()));
+}
+
+#[test]
+fn plain_and_unsigned_documents_are_taken_in_words_only() {
+    let node = Node::new();
+    node.publish(&plain_document(&node.entries(&[version("facts", 1)]), Some(1)));
+    let done = node.apply(&[]).ends(1);
+    assert!(done.stderr.contains("--accept-plain"), "{}", done.stderr);
+    node.apply(&["--accept-plain"]).ends(0);
+    assert!(node.live("facts").is_some());
+    node.publish(&plain_document(&node.entries(&[version("facts", 2)]), Some(2)));
+    node.apply(&["--accept-plain"]).ends(3);
+    node.publish(&plain_document(&node.entries(&[version("facts", 2)]), None));
+    node.apply(&["--accept-plain"]).ends(3);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+    node.apply(&["--accept-unsigned"]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+}
+
+#[test]
+fn two_at_once_on_one_root_are_kept_apart() {
+    let node = Node::new();
+    let entries = node.entries(&[version("facts", 1)]);
+    let path = entries[0]["source"].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
+    node.web.serve(&format!("/{path}"), Page::Stalls(version("facts", 1).archive, 10));
+    node.publish(&document(&entries, &Says::default()));
+    let child = node.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the request", || !node.web.seen().is_empty());
+    let done = node.apply(&[]).ends(1);
+    assert!(done.stderr.contains("another process is at work"), "{}", done.stderr);
+
+    // And a signal ends the one that waits for a server, at once, with nothing left behind.
+    let asked = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let done = Done::of(child.wait_with_output().unwrap()).ends(3);
+    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
+    assert!(done.stderr.contains("stopped by a signal"), "{}", done.stderr);
+    assert_eq!(node.live("facts"), None);
+    for empty in ["unpacking", "staged", "previous", "trash"] {
+        assert!(node.private(empty).is_empty(), "{empty}");
+    }
+    node.apply_versions(1, &[version("facts", 1)], &[]);
+    node.apply_versions(2, &[version("facts", 1)], &[]).ends(0);
+}
+
+#[test]
+fn with_an_interval_it_goes_on_until_it_is_told_to_stop() {
+    let node = Node::new();
+    node.publish(&document(&node.entries(&[version("facts", 1)]), &Says::default()));
+    let mut child = node.command(&["--json", "--interval", "1s"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut events = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> serde_json::Value { serde_json::from_str(&events.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["outcome"], "updated");
+    assert_eq!(next()["outcome"], "unchanged");
+    node.publish(b"not a document");
+    loop {
+        let event = next();
+        if let Some(refused) = event["refused"].as_str() {
+            assert!(refused.contains("no specification"), "{event}");
+            break;
+        }
+        assert_eq!(event["outcome"], "unchanged");
+    }
+    node.publish(&document(&node.entries(&[version("facts", 2)]), &Says { serial: 2, ..Says::default() }));
+    while next()["outcome"] != "updated" {}
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    assert!(matches!(status.code(), Some(0 | 3)), "between two passes it is done, within one it was stopped: {status}");
+}

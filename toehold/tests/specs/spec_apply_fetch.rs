@@ -1,0 +1,259 @@
+//! `spec apply` against servers that break off, stall, lie, flood and lead astray: the right archive, or nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::spec_support;
+use crate::spec_support::machines::{Node, Says, Version, document, packed, version};
+use crate::spec_support::web::{Page, Web};
+use crate::support;
+use crate::support::{Done, eventually};
+use base64ct::{Base64, Encoding as _};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::Value;
+
+/// A version of some size that does not shrink.
+fn large() -> Version {
+    let mut content = vec![0; 300_000];
+    getrandom::fill(&mut content).unwrap();
+    packed("facts", &[("large", &content)])
+}
+
+/// What the next document says: each is another version.
+fn next() -> Says {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    Says { serial: SERIAL.fetch_add(1, Ordering::Relaxed), ..Says::default() }
+}
+
+/// Applies a list of one machine whose archive is this page.
+fn apply(node: &Node, version: &Version, page: Page, more: &[&str]) -> Done {
+    node.web.serve("/a.tgz", page);
+    node.publish(&document(&[version.entry(&node.web.url("/a.tgz"))], &next()));
+    node.web.seen();
+    node.apply(&[&["--json", "--request-timeout", "2s"], more].concat())
+}
+
+#[track_caller]
+fn refused(node: &Node, done: Done, why: &str) {
+    let document = done.ends(3).json();
+    let told = document["machines"]["facts"]["why"].as_str().unwrap();
+    assert!(told.contains(why), "{told}");
+    assert_eq!(node.live("facts"), None);
+    for empty in ["unpacking", "staged", "previous", "trash"] {
+        assert!(node.private(empty).is_empty(), "{empty}");
+    }
+}
+
+#[test]
+fn a_transfer_that_breaks_off_is_taken_up_where_it_ended() {
+    let (node, version) = (Node::new(), large());
+    apply(&node, &version, Page::Breaks(version.archive.clone(), 100_000), &[]).ends(0);
+    assert_eq!(node.live("facts"), Some(version.tree.clone()));
+    let seen = node.web.seen();
+    assert_eq!(seen.len(), version.archive.len().div_ceil(100_000));
+    assert!(!seen[0].headers.contains_key("range"));
+    for (number, request) in seen.iter().enumerate().skip(1) {
+        assert_eq!(request.headers["range"], format!("bytes={}-", number * 100_000));
+        assert_eq!(request.headers["if-range"], "\"v1\"", "of this very content");
+    }
+}
+
+#[test]
+fn a_server_without_ranges_sends_the_beginning_again() {
+    let (node, version) = (Node::new(), large());
+    // It breaks off until the page is exchanged for the whole.
+    node.web.serve("/a.tgz", Page::Stalls(version.archive.clone(), 200_000));
+    node.publish(&document(&[version.entry(&node.web.url("/a.tgz"))], &next()));
+    std::thread::scope(|scope| {
+        let applying = scope.spawn(|| node.apply(&["--request-timeout", "2s"]));
+        eventually("the request", || !node.web.seen().is_empty());
+        node.web.serve("/a.tgz", Page::WithoutRanges(version.archive.clone()));
+        applying.join().unwrap().ends(0);
+    });
+    assert_eq!(node.live("facts"), Some(version.tree));
+}
+
+#[test]
+fn one_that_stalls_or_never_gets_further_is_given_up() {
+    let (node, version) = (Node::new(), large());
+    let begun = Instant::now();
+    refused(&node, apply(&node, &version, Page::Stalls(version.archive.clone(), 1000), &[]), "nothing came for 2 s");
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+    refused(&node, apply(&node, &version, Page::Breaks(version.archive.clone(), 0), &[]), "after 0 bytes");
+    let again = node.web.seen().len();
+    assert!(again <= 5, "{again} times");
+    // One that always sends a little more is not waited for beyond the time that an archive may take.
+    let done = apply(&node, &version, Page::Breaks(version.archive.clone(), 1), &["--fetch-timeout", "1s"]);
+    refused(&node, done, "could not be fetched");
+}
+
+#[test]
+fn a_length_that_is_a_lie_and_content_that_is_another_are_seen() {
+    let (node, version) = (Node::new(), large());
+    refused(&node, apply(&node, &version, Page::Lies(version.archive.clone(), 1000), &[]), "bytes");
+    refused(&node, apply(&node, &version, Page::Lies(version.archive.clone(), -1000), &[]), "checksum");
+    refused(&node, apply(&node, &version, Page::Lies(version.archive.clone(), 1 << 40), &[]), "more than the limit");
+    let other = spec_support::machines::version("facts", 2);
+    refused(&node, apply(&node, &version, Page::Good(other.archive.clone()), &[]), "checksum");
+    refused(&node, apply(&node, &version, Page::Status(404, version.archive.clone()), &[]), "404");
+    refused(&node, apply(&node, &version, Page::Status(500, version.archive.clone()), &[]), "500");
+    refused(&node, apply(&node, &version, Page::Status(206, version.archive.clone()), &[]), "206");
+    let page = Page::Changes(version.archive.clone(), 1000, large().archive);
+    refused(&node, apply(&node, &version, page, &[]), "");
+    refused(&node, apply(&node, &version, Page::Flood, &[]), "gzip");
+    // Without a length, the end is the end.
+    apply(&node, &version, Page::Endless(version.archive.clone()), &[]).ends(0);
+}
+
+#[test]
+fn nothing_listens_and_nothing_is_left() {
+    let (node, version) = (Node::new(), large());
+    let port = support::server::free_port();
+    node.publish(&document(&[version.entry(&format!("http://127.0.0.1:{port}/a.tgz"))], &next()));
+    refused(&node, node.apply(&["--json"]), "could not be fetched");
+}
+
+#[test]
+fn redirects_are_followed_to_the_web_alone_and_not_for_ever() {
+    let (node, version) = (Node::new(), version("facts", 1));
+    node.web.serve("/real.tgz", Page::Good(version.archive.clone()));
+    for bad in ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://u:p@127.0.0.1/x", "//", "/a.tgz", ""] {
+        let done = apply(&node, &version, Page::Redirect(bad.to_owned()), &["--allow-file"]);
+        refused(&node, done, "");
+        assert!(node.web.seen().len() <= 6, "{bad}");
+    }
+    apply(&node, &version, Page::Redirect("real.tgz#part".to_owned()), &[]).ends(0);
+}
+
+/// The authorization of every request, by the server it came to.
+fn authorizations(webs: &[(&str, &Web)]) -> HashMap<String, Vec<Option<String>>> {
+    let of = |web: &Web| web.seen().iter().map(|seen| seen.headers.get("authorization").cloned()).collect();
+    webs.iter().map(|(name, web)| ((*name).to_owned(), of(web))).collect()
+}
+
+fn with_password(version: &Version, source: &str) -> Value {
+    let mut entry = version.entry(source);
+    (entry["username"], entry["password"]) = ("somebody".into(), "sesame".into());
+    entry
+}
+
+#[test]
+fn s5_user_and_password_go_to_the_source_alone() {
+    let (node, version, other) = (Node::new(), version("facts", 1), Web::start());
+    let basic = Some(format!("Basic {}", Base64::encode_string(b"somebody:sesame")));
+    let apply = |node: &Node| {
+        node.publish(&document(&[with_password(&version, &node.web.url("/a.tgz"))], &next()));
+        let done = node.apply(&["-vv"]);
+        assert!(!done.stderr.contains("sesame") && !done.stderr.contains("c2VzYW1l"), "{}", done.stderr);
+        done.ends(0);
+        std::fs::remove_dir_all(node.root()).unwrap();
+        std::fs::create_dir(node.root()).unwrap();
+        authorizations(&[("own", &node.web), ("other", &other)])
+    };
+    node.web.serve("/a.tgz", Page::Good(version.archive.clone()));
+    assert_eq!(apply(&node)["own"], std::slice::from_ref(&basic));
+    // Led to another place of the same server it goes along; led to another server, and back, it does not.
+    node.web.serve("/a.tgz", Page::Redirect("/b.tgz".to_owned()));
+    node.web.serve("/b.tgz", Page::Good(version.archive.clone()));
+    assert_eq!(apply(&node)["own"], [basic.clone(), basic.clone()]);
+    node.web.serve("/a.tgz", Page::Redirect(other.url("/c.tgz")));
+    other.serve("/c.tgz", Page::Good(version.archive.clone()));
+    let seen = apply(&node);
+    assert_eq!((&seen["own"], &seen["other"]), (&vec![basic.clone()], &vec![None]));
+    other.serve("/c.tgz", Page::Redirect(node.web.url("/b.tgz")));
+    assert_eq!(apply(&node)["own"], [basic.clone(), None]);
+    // Also when it is taken up again after a break.
+    node.web.serve("/a.tgz", Page::Redirect(other.url("/c.tgz")));
+    other.serve("/c.tgz", Page::Breaks(version.archive.clone(), version.archive.len() / 2 + 1));
+    let seen = apply(&node);
+    assert_eq!((&seen["own"], &seen["other"]), (&vec![basic.clone(), basic], &vec![None, None]));
+}
+
+#[test]
+fn s5_a_user_in_a_url_is_refused_and_not_shown() {
+    let (node, version) = (Node::new(), version("facts", 1));
+    node.publish(&document(&[version.entry("http://somebody:sesame@127.0.0.1/a.tgz")], &next()));
+    let done = node.apply(&["-vv"]).ends(1);
+    assert!(done.stderr.contains("username") && !done.stderr.contains("sesame"), "{}", done.stderr);
+}
+
+#[test]
+fn only_what_is_allowed_is_a_source() {
+    let (node, version) = (Node::new(), version("facts", 1));
+    let file = node.directory.path().join("a.tgz");
+    std::fs::write(&file, &version.archive).unwrap();
+    node.publish(&document(&[version.entry(&format!("file://{}", file.display()))], &next()));
+    node.apply(&[]).ends(1);
+    node.apply(&["--allow-file"]).ends(0);
+    assert_eq!(node.live("facts"), Some(version.tree.clone()));
+    let other = Node::new();
+    other.publish(&document(&other.entries(&[version]), &next()));
+    let arguments: Vec<String> = other.arguments(&[]).into_iter().filter(|argument| argument != "--allow-http").collect();
+    let done = other.toehold.run(arguments.iter().map(String::as_str)).ends(1);
+    assert!(done.stderr.contains("http"), "{}", done.stderr);
+}
+
+#[test]
+fn a_proxy_is_taken_from_the_environment() {
+    let (node, version, proxy) = (Node::new(), version("facts", 1), Web::start());
+    let source = "http://files.example.net/a.tgz";
+    // A request to a proxy names the whole target.
+    proxy.serve(source, Page::Good(version.archive.clone()));
+    node.publish(&document(&[version.entry(source)], &next()));
+    let mut command = node.command(&[]);
+    command.env("http_proxy", proxy.url(""));
+    Done::of(command.output().unwrap()).ends(0);
+    assert_eq!(proxy.seen()[0].target, source);
+    assert_eq!(node.live("facts"), Some(version.tree));
+}
+
+#[test]
+fn https_is_taken_from_a_server_that_a_trusted_authority_names() {
+    let (node, version) = (Node::new(), version("facts", 1));
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let secure = Web::with(move |stream| {
+        let connection = ServerConnection::new(Arc::clone(&config)).ok()?;
+        let mut stream = StreamOwned::new(connection, stream);
+        stream.flush().ok()?;
+        Some(stream)
+    });
+    secure.serve("/a.tgz", Page::Good(version.archive.clone()));
+    let source = format!("https://localhost:{}/a.tgz", secure.port());
+    node.publish(&document(&[with_password(&version, &source)], &next()));
+    let authority = node.directory.path().join("authority.pem");
+    std::fs::write(&authority, certified.cert.pem()).unwrap();
+    let trusting = |trusted: bool| {
+        let mut command = node.command(&["--json"]);
+        if trusted {
+            command.env("SSL_CERT_FILE", &authority).env_remove("SSL_CERT_DIR");
+        }
+        Done::of(command.output().unwrap())
+    };
+    refused(&node, trusting(false), "could not be fetched");
+    // From https nothing leads to plain http.
+    secure.serve("/a.tgz", Page::Redirect(node.web.url("/b.tgz")));
+    node.web.serve("/b.tgz", Page::Good(version.archive.clone()));
+    refused(&node, trusting(true), "from https to plain http");
+    assert!(node.web.seen().is_empty());
+    secure.serve("/a.tgz", Page::Good(version.archive.clone()));
+    trusting(true).ends(0);
+    assert_eq!(node.live("facts"), Some(version.tree));
+}

@@ -1,0 +1,164 @@
+//! Specifications in a store: conditional, in pieces where they are large, and the command `spec put` and `get`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+use std::future::Future;
+
+use crate::spec_support::spec::{Desk, PRIVATE, entry, list};
+use crate::support::Toehold;
+use toehold::spec_store::{self, SpecStoreError};
+use toehold_core::testing::MemoryStore;
+use toehold_core::{Key, Store as _, StoreError};
+use toehold_specsign::{Envelope, Format, SignedStatement, SigningKey, SpecName, Statement, TrustedKeys, pack, seal};
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    toehold_core::testing::block_on(future)
+}
+
+fn name() -> SpecName {
+    "fleet".parse().unwrap()
+}
+
+/// A document of `machines` machines, with an envelope or without.
+fn document(serial: Option<u64>, machines: u32) -> Vec<u8> {
+    let key = SigningKey::from_hex(PRIVATE).unwrap();
+    let payload = list(&(0..machines).map(|number| entry(&format!("m{number}"), number, "true")).collect::<Vec<_>>());
+    let Some(serial) = serial else { return pack(Format::Machines, payload.as_bytes(), Some(&key)).unwrap().into_bytes() };
+    let next = TrustedKeys::one(key.verifying_key());
+    let (from, until) = ("2026-11-01T00:00:00Z".parse().unwrap(), "2026-12-01T00:00:00Z".parse().unwrap());
+    let statement = Statement::new(Format::Machines, name(), serial, from, until, payload.as_bytes(), next);
+    let current = SignedStatement::unsigned(statement).unwrap().sign(&key);
+    seal(payload.as_bytes(), &Envelope { current, key_changes: Vec::new() }, None).unwrap().into_bytes()
+}
+
+fn keys(store: &MemoryStore) -> usize {
+    run(store.list(&Key::parse("spec").unwrap())).unwrap().len()
+}
+
+#[test]
+fn a_document_is_read_as_it_was_put_whole_or_in_pieces() {
+    for (max_value, pieces) in [(1024 * 1024, 0), (20_000, 2)] {
+        let store = MemoryStore::default().with_max_value(max_value);
+        assert_eq!(run(spec_store::read(&store, &name())).unwrap(), None);
+        let first = document(Some(1), 60);
+        let put = run(spec_store::put(&store, &name(), &first)).unwrap();
+        assert_eq!((put.unchanged, put.serial, put.pieces), (false, Some(1), pieces), "{} bytes", first.len());
+        assert_eq!(run(spec_store::read(&store, &name())).unwrap(), Some(first.clone()));
+        assert!(run(spec_store::put(&store, &name(), &first)).unwrap().unchanged);
+        let second = document(Some(2), 70);
+        run(spec_store::put(&store, &name(), &second)).unwrap();
+        assert_eq!(run(spec_store::read(&store, &name())).unwrap(), Some(second));
+        assert_eq!(keys(&store), 1 + pieces, "the pieces of the version before are gone");
+    }
+}
+
+#[test]
+fn s3_no_version_takes_the_place_of_a_later_one() {
+    let store = MemoryStore::default();
+    let put = |document: &[u8]| run(spec_store::put(&store, &name(), document));
+    put(&document(None, 1)).unwrap();
+    put(&document(None, 2)).unwrap();
+    put(&document(Some(5), 1)).unwrap();
+    assert!(matches!(put(&document(Some(4), 1)), Err(SpecStoreError::Older { stored: 5, got: 4, .. })));
+    assert!(matches!(put(&document(Some(5), 2)), Err(SpecStoreError::Fork { serial: 5, .. })));
+    assert!(matches!(put(&document(None, 1)), Err(SpecStoreError::Stripped(_))));
+    assert!(matches!(put(b"{}"), Err(SpecStoreError::Document(_))));
+    let other = run(spec_store::put(&store, &"other".parse().unwrap(), &document(Some(6), 1)));
+    assert!(matches!(other, Err(SpecStoreError::Name { .. })));
+    assert_eq!(run(spec_store::read(&store, &name())).unwrap(), Some(document(Some(5), 1)));
+    put(&document(Some(6), 1)).unwrap();
+}
+
+#[test]
+fn what_was_put_meanwhile_is_not_replaced() {
+    let store = MemoryStore::default().with_max_value(20_000);
+    run(spec_store::put(&store, &name(), &document(Some(1), 60))).unwrap();
+    // Somebody else puts a version between our look and our write.
+    let racing = Racing { inner: store.clone(), other: document(Some(3), 80) };
+    let refused = run(spec_store::put(&racing, &name(), &document(Some(2), 70)));
+    assert!(matches!(refused, Err(SpecStoreError::Store(StoreError::Conflict { .. }))), "{refused:?}");
+    assert_eq!(run(spec_store::read(&store, &name())).unwrap(), Some(document(Some(3), 80)));
+    assert_eq!(keys(&store), 1 + document(Some(3), 80).len().div_ceil(20_000), "ours left nothing behind");
+}
+
+/// A store in which another version comes just before ours is written.
+struct Racing {
+    inner: MemoryStore,
+    other: Vec<u8>,
+}
+
+impl toehold_core::Store for Racing {
+    type Watch = <MemoryStore as toehold_core::Store>::Watch;
+
+    async fn get(&self, key: &Key) -> Result<Option<toehold_core::Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn put(&self, key: &Key, value: &[u8], expect: toehold_core::Expect) -> Result<toehold_core::Revision, StoreError> {
+        if matches!(expect, toehold_core::Expect::Revision(_)) {
+            Box::pin(spec_store::put(&self.inner, &name(), &self.other)).await.map_err(|error| match error {
+                SpecStoreError::Store(error) => error,
+                other => panic!("{other}"),
+            })?;
+        }
+        self.inner.put(key, value, expect).await
+    }
+
+    async fn delete(&self, key: &Key, revision: toehold_core::Revision) -> Result<(), StoreError> {
+        self.inner.delete(key, revision).await
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<toehold_core::Entry>, StoreError> {
+        self.inner.list(prefix).await
+    }
+
+    async fn watch(&self, prefix: &Key) -> Result<Self::Watch, StoreError> {
+        self.inner.watch(prefix).await
+    }
+
+    fn max_value(&self) -> usize {
+        self.inner.max_value()
+    }
+}
+
+#[test]
+fn a_piece_that_is_gone_or_another_is_damage_and_not_half_a_document() {
+    let store = MemoryStore::default().with_max_value(20_000);
+    let document = document(Some(1), 60);
+    run(spec_store::put(&store, &name(), &document)).unwrap();
+    let entries = run(store.list(&Key::parse("spec/fleet").unwrap())).unwrap();
+    let piece = &entries[0];
+    run(store.delete(&piece.key, piece.revision)).unwrap();
+    assert!(matches!(run(spec_store::read(&store, &name())), Err(SpecStoreError::Damaged(_))));
+    // Putting it again mends it.
+    assert!(run(spec_store::put(&store, &name(), &document)).unwrap().unchanged);
+    assert_eq!(run(spec_store::read(&store, &name())).unwrap(), Some(document));
+    let entries = run(store.list(&Key::parse("spec/fleet").unwrap())).unwrap();
+    run(store.put(&entries[0].key, b"other", toehold_core::Expect::Revision(entries[0].revision))).unwrap();
+    assert!(matches!(run(spec_store::read(&store, &name())), Err(SpecStoreError::Damaged(_))));
+}
+
+#[test]
+fn the_commands_put_and_get() {
+    let toehold = Toehold::new();
+    let desk = Desk::new();
+    let file = |name: &str, content: &[u8]| desk.write(name, content);
+    let (first, second) = (document(Some(1), 3), document(Some(2), 9000));
+    assert!(second.len() > 1024 * 1024);
+    let absent = toehold.run(["spec", "get", "fleet"]).ends(1);
+    assert!(absent.stderr.contains("spec put fleet"), "{}", absent.stderr);
+    let put = toehold.run(["--json", "spec", "put", "fleet", &file("1.json", &first)]).ends(0).json();
+    assert_eq!((&put["serial"], &put["unchanged"]), (&1.into(), &false.into()));
+    assert_eq!(toehold.run(["spec", "get", "fleet"]).ends(0).stdout.as_bytes(), first);
+    toehold.run(["spec", "put", "fleet", &file("2.json", &second)]).ends(0);
+    assert_eq!(toehold.run(["spec", "get", "fleet"]).ends(0).stdout.as_bytes(), second);
+    let old = toehold.run(["spec", "put", "fleet", &file("1.json", &first)]).ends(1);
+    assert!(old.stderr.contains("serial 2"), "{}", old.stderr);
+    toehold.run(["spec", "put", "../x", &file("1.json", &first)]).ends(2);
+    toehold.run(["spec", "put", "fleet", &desk.at("none")]).ends(1);
+}
