@@ -69,7 +69,11 @@ async fn j2_within_the_tokens_life_a_removed_agent_needs_a_later_token() {
     let refused = join(&dial, &first, &me).await.unwrap_err();
     assert!(refused.to_string().contains("removed"), "{refused}");
     // Times are whole seconds: a token of the same second is not a later one.
-    store::change(&toehold, &format!("agent/{}", joined.id), |agent| agent["since"] = "2026-01-01T00:00:00Z".into());
+    store::change(&toehold, &format!("agent/{}", joined.id), |agent| {
+        for time in ["since", "removed_at"] {
+            agent[time] = "2026-01-01T00:00:00Z".into();
+        }
+    });
     let later = line(&toehold, gateway.address, &[]);
     join(&dial, &later, &me).await.unwrap();
 }

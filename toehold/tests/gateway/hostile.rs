@@ -139,6 +139,9 @@ async fn j5_a_source_has_its_connections_its_handshakes_and_its_calls_and_no_mor
         "30",
         "--calls-per-minute",
         "40",
+        // Those that are held are held to the end.
+        "--stranger-lifetime",
+        "10m",
         "--metrics",
         "127.0.0.1:0",
     ];
