@@ -1,7 +1,5 @@
 //! The audit log in a store: dense, chained, and broken wherever somebody has been at it.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::time::Duration;
 
 use toehold_core::testing::{Crashing, Fault, Faults, ManualClock, MemoryStore, block_on, join_all};

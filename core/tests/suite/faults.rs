@@ -1,7 +1,5 @@
 //! Processes that fail and die at any of their calls.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! The store in memory is a store, and the suite that says so notices stores that are none.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::time::Duration;
 
 use toehold_core::testing::{

@@ -1,7 +1,5 @@
 //! Records of two neighbouring releases side by side, and records that cannot be read.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,5 @@
 //! Logging in to simulated hosts, and their files.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::time::Duration;
 
 use toehold_core::testing::{

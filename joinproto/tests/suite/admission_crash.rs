@@ -1,11 +1,4 @@
 //! A gateway that dies at any of its calls to the store, or has any of them fail in any way that it can.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::Duration;
 

@@ -3,12 +3,6 @@
 //!
 //! The model does what `Desk` does: it reads the agent, walks the uses, writes one of them if nobody has in between, and writes the
 //! agent over what it read. Between any two calls to the store anybody else may act, or the gateway may die.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,10 +1,4 @@
 //! Many clients at one token, through two gateways, call by call in turns.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::pin::Pin;
 

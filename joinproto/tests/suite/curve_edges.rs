@@ -1,11 +1,5 @@
 //! Points and signatures at the edges of the curves: the cases that lists of known attacks on Ed25519 and X25519 consist of, made from
 //! RFC 7748, RFC 8032 and the order of the group.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::lab;
 use crate::support::lab::{Lab, identity, new_token};

@@ -1,10 +1,4 @@
 //! Whole joins by version 3, and what somebody in the middle can do to them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::Duration;
 

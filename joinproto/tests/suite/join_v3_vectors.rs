@@ -2,12 +2,6 @@
 //! nothing below but `converse` calls this crate.
 //!
 //! `TOEHOLD_RENEW_VECTORS=1 cargo test -p toehold-joinproto --test join_v3_vectors` writes the vectors anew.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

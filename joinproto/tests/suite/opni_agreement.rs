@@ -1,10 +1,4 @@
 //! The keys of v1 and v2 as Opni derives them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{array, bytes, hex, of, text};
 use toehold_joinproto::agreement::{Ephemeral, Side};

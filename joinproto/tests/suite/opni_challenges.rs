@@ -1,10 +1,4 @@
 //! Challenges and MACs as Opni makes and checks them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{Case, array, bytes, hex, of, text};

@@ -1,10 +1,4 @@
 //! Whole recorded exchanges of Opni's agents with Opni's gateway: each side in turn is ours.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::BTreeSet;
 use std::time::Duration;

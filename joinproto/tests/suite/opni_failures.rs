@@ -1,10 +1,4 @@
 //! What fails in Opni, seen to end well here. Races, crashes and odd signatures have test programs of their own.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::Duration;
 

@@ -1,10 +1,4 @@
 //! Keyrings as Opni stores them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{array, base64s, of, text};

@@ -1,10 +1,4 @@
 //! Opni's messages, byte for byte.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::BTreeMap;
 

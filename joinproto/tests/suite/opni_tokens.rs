@@ -1,10 +1,4 @@
 //! Tokens as Opni writes them, both ways.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{Lax, array, hex, of, text};

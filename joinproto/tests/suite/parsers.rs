@@ -1,10 +1,4 @@
 //! Every parser is total, and what was read is written as it was.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use proptest::collection::vec;
 use proptest::prelude::*;

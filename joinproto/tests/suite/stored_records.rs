@@ -1,10 +1,4 @@
 //! Every stored form that was ever released is read, and written as it was.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::path::Path;
 

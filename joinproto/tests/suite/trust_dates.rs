@@ -1,10 +1,4 @@
 //! Dates and constraints of a pinned CA itself, which a path check takes for granted.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, PKCS_ED25519, date_time_ymd};
 use toehold_joinproto::pin::Pin;

@@ -1,5 +1,4 @@
 //! Values that a careless script would run: they arrive literally, or are refused before there is a line.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail anywhere")]
 
 use std::ffi::OsStr;
 use std::fs;

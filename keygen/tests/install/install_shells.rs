@@ -1,5 +1,4 @@
 //! The install and removal lines in every shell, both as the shell that they are pasted into and as the host's `sh`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail anywhere")]
 
 use std::ffi::OsStr;
 use std::fs;

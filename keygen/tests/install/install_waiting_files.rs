@@ -1,6 +1,5 @@
 //! What waits for the install line in the account's `.ssh`: a file that is too large to be undone over SFTP, and links where
 //! the line is about to write.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail anywhere")]
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,5 +1,4 @@
 //! The install line as cloud-init user data.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail anywhere")]
 
 use std::fs;
 use std::os::unix::fs::chown;

@@ -1,5 +1,4 @@
 //! Rule O2: the temporary key ends at the instant that we fixed, whatever `date`, time zone and sshd the host has.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail anywhere")]
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,6 +1,5 @@
 //! What the install line refuses, in words and before anything is changed, and what it takes back when something fails
 //! later. Needs root, for mount namespaces over `/etc` and for other people's files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail anywhere")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};

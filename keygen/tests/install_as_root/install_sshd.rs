@@ -1,6 +1,5 @@
 //! The install line against real servers: what the temporary key opens on OpenSSH and dropbear, until when, and that the
 //! proof names the key of the very server that answers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail anywhere")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -1,5 +1,4 @@
 //! Random files, and the keys that the installed `ssh-keygen` sees in them.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::HashSet;
 use std::process::Command;

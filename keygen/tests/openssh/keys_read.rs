@@ -1,5 +1,4 @@
 //! Private keys that `ssh-keygen` and `openssl` wrote (`vectors/keys/README.md`), in every format that is read.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use crate::keys_common::{NAMES, all_vectors, directory, passphrase, public_half, vector};
 use base64ct::{Base64, Encoding as _};

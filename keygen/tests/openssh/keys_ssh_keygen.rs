@@ -1,5 +1,4 @@
 //! What we write, read by the real `ssh-keygen`.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,4 @@
 //! Who may log in by a document: what sshd(8) says, and what the simulated hosts say, which read files on their own.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 

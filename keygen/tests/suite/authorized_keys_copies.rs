@@ -1,5 +1,4 @@
 //! A host's file is the host's: one with as many copies of a key as it has room for costs no more than its length.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::time::{Duration, Instant};
 

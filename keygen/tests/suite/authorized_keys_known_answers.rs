@@ -1,5 +1,4 @@
 //! The document against lines on which OpenSSH's own tools were asked for their opinion (`vectors/authorized_keys`).
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
 //! Whatever is in a file and whatever is done to it: the bytes that were not meant stay as they were.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
 use proptest::prelude::*;
 use toehold_core::PublicKey;

@@ -1,5 +1,4 @@
 //! Properties: what we write we read, and no file makes the reader panic.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 use std::sync::LazyLock;
 

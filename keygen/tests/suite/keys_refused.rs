@@ -1,5 +1,4 @@
 //! Files that are no private key, or none that is used: each is refused in words that help.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use crate::keys_common;
 use crate::keys_common::{passphrase, rng, vector};

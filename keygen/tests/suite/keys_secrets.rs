@@ -1,5 +1,4 @@
 //! Private halves and passphrases are never printed, and a wiped key is gone.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,4 @@
 //! Temporary keys: their life, and the line that sshd ends by itself.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! Whatever happens at whichever call: each file is the old one or the new one, and the next replacement puts everything
 //! in order.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::error::Error;
 use std::time::Duration;

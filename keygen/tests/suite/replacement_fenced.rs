@@ -1,5 +1,4 @@
 //! What is asked for at once, and where the fence stands.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use crate::replacement_common;
 use crate::replacement_common::{FILE, FOREIGN, MOMENTS, connect, file, host, line, litter, plan, with};

@@ -1,5 +1,4 @@
 //! Two at once: whoever is told that it is done, its line is there; nobody's line is lost.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! What a replacement does where nothing breaks, and what it refuses.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::error::Error as _;
 

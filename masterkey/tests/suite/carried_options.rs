@@ -1,10 +1,4 @@
 //! What stands in front of our lines is carried over to the new key's, line by line.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{FOREIGN, Lab, Watch, rng, taking_over, watched};
 use toehold_core::PublicKey;

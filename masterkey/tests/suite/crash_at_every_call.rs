@@ -4,12 +4,6 @@
 //! After every single call, of the first process and of those after it, `support::watch` looks at the store and at the hosts
 //! and holds them to the invariants; `support::crash` only brings about what goes wrong. Here is one host in all ways, and a share
 //! of what is rarer; `crash_in_every_shape.rs` has other fleets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::crash::{CASE, Case, Run, Then, crash_again, crash_everywhere, fail_everywhere};
 

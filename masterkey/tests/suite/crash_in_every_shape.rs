@@ -1,11 +1,5 @@
 //! Where the shape of a rotation differs: two hosts, a grace, a host that is left behind, the healing of one, the way back from every
 //! phase. See `crash_at_every_call.rs`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::crash::{CASE, Case, Run, crash_everywhere, fail_everywhere};
 use toehold_core::RotationPhase;

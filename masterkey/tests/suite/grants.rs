@@ -1,11 +1,4 @@
 //! Grants: what they put on a host, how they end, and how little they have to do with each other and with all the rest.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::Duration;
 

@@ -2,13 +2,6 @@
 //! one, and what becomes of the grant.
 //!
 //! After every single call the world is looked at ([`Lab::check`]): no line without its record, no other byte touched.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::Duration;
 

@@ -1,11 +1,4 @@
 //! Two processes at once: between any two calls of one, another does its work from beginning to end.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::grant_support::{HOUR, Lab, Stepped, bob, foreign, master, rng};
 use toehold_masterkey::grant::GrantError;

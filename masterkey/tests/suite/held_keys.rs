@@ -1,11 +1,5 @@
 //! Keys that the store holds and that do not open for whoever runs this: sealed to another operator, or damaged. They are
 //! the fleet's all the same.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Lab, Notes, rng};
 use toehold_core::testing::block_on;

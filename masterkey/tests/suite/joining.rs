@@ -1,10 +1,4 @@
 //! R11: hosts that come in, or come in once more, while a rotation runs.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::Duration;
 

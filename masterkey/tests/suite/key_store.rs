@@ -1,5 +1,4 @@
 //! The master key in a file: what it reads, what it refuses, and that a kill while it saves loses nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code: a broken assumption is a failed test")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

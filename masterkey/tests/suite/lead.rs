@@ -1,10 +1,4 @@
 //! Keeping the lead of a rotation, and leaving it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::future::poll_fn;
 use std::sync::Mutex;

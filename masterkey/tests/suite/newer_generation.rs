@@ -1,10 +1,4 @@
 //! A store that was restored from a backup is behind its hosts: what a later rotation has put there stays.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{FOREIGN, Lab, account};
 use toehold_core::testing::sample_public_key;

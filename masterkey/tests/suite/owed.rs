@@ -1,10 +1,4 @@
 //! What a rotation does not call done: keys that no host has proven, hosts that are owed, a store that fails under way.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Lab, rng, stepped};
 use toehold_core::testing::{CallKind, Fault, Moment, block_on};

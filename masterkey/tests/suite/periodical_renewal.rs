@@ -1,11 +1,4 @@
 //! The periodical renewal: none missed, none doubled, whatever dies or fails, and one that fails is not the last.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

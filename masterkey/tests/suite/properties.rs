@@ -1,10 +1,4 @@
 //! Random schedules: failures at any calls, crashes, operators after one another, hosts that go and come, clocks that are wrong.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Lab, Watch, rng, taking_over, watched};
 use proptest::prelude::*;

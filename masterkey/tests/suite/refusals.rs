@@ -1,11 +1,5 @@
 //! One refusal of a key proves nothing: a home directory that is away for a moment makes sshd refuse them all. Nothing is
 //! removed, kept back or given up before the host has said it twice.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Lab, Watch, rng, taking_over, watched};
 use toehold_core::testing::{Call, CallKind, Fault, Moment};

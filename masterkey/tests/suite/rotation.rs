@@ -1,10 +1,4 @@
 //! A rotation of a whole fleet, its ways on and back, and what it leaves.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::Lab;

@@ -1,11 +1,4 @@
 //! A settling, and a rotation that begins meanwhile: two operators on one store, in every order of their calls.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Lab, Standing, Watch, rng, watched};
 use toehold_core::{HostPhase, OnUnreachable, RotationPhase};

@@ -1,10 +1,4 @@
 //! What an auditor reads of a healing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::Lab;
 use toehold_core::OnUnreachable;

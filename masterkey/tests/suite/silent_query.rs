@@ -1,11 +1,4 @@
 //! A connector, or a server, that does not say on the way in whether another key would be taken.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Lab, XorVault, rng};
 use toehold_core::testing::{CallKind, Fault, SimulatedFleet};

@@ -1,12 +1,6 @@
 //! The rules as whole tables: every state of a host over every login, and every phase of a fleet.
 //!
 //! They are kept in `vectors/host.txt` and `vectors/fleet.txt`; `TOEHOLD_RENEW=1` writes them anew, and the change is to be read.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,11 +1,4 @@
 //! The two phases and `renew_master_key` over a file: what Geofront does, ending well where Geofront does not.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::Duration;
 

@@ -1,11 +1,4 @@
 //! A host whose time zone cannot be told is one without expiry for that visit, and no longer.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Lab, rng, stepped};
 use toehold_core::testing::ExpiryTime;

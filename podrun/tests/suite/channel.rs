@@ -1,5 +1,4 @@
 //! Channels, as RFC 4254 §6 has them, in the order that clients see.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use proptest::prelude::*;
 use toehold_podrun::Signal;

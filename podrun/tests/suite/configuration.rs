@@ -1,5 +1,4 @@
 //! The seed's configuration, its defaults, and what is refused by the name of its field; kubeconfigs; the pod that we run in.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,6 +1,5 @@
 //! Every call of a gateway with one connection is its last one, or goes wrong in every way; another gateway, or the cluster alone,
 //! clears up.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use toehold_core::testing::{Moment, run_until_stalled};
 use toehold_podrun::pod::Timing;

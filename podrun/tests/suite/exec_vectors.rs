@@ -1,5 +1,4 @@
 //! Every recorded exec, frame by frame.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use crate::support::vectors::{lines, text, unhex};
 use serde_json::{Value, json};

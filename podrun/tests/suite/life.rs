@@ -1,6 +1,5 @@
 //! How long things take, what people are told, and that nothing is forgotten: one pod's life on a simulated cluster, and its machine
 //! with random events.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Owners: who is taken for dead, and who never is (P1, P2); whose a pod is (P3); what an exec is allowed to reach (P4).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! Persistent mode: one pod for each principal, or one for all, found or made, and never removed by us.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use toehold_core::testing::{Fault, join_all, run_until_stalled};
 use toehold_podrun::config::{Config, Settings};

@@ -1,5 +1,4 @@
 //! Whole recorded lives of pods, and what each state means for somebody who waits.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use crate::support::vectors::{lines, text};
 use serde_json::Value;

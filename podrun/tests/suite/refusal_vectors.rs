@@ -1,5 +1,4 @@
 //! Every recorded refusal: what kind it is, whether it may pass, and what the person is told.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

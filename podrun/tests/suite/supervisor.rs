@@ -1,5 +1,4 @@
 //! What the supervisor's texts do in real shells: the ones that this machine has, of `sh`, `dash`, `bash` and `busybox`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use std::io::{Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};

@@ -1,5 +1,4 @@
 //! Recorded watches, cut everywhere.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
 use crate::support::vectors::{lines, text};
 use proptest::prelude::*;

@@ -1,11 +1,4 @@
 //! Keys that are in the host's file already: by which line, whose it is, and with which options.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{FOREIGN, Home, Lab, Paste, colleague, master, master_key, rng};

@@ -1,11 +1,4 @@
 //! The one-time secret of the proof: used once, and gone before anything comes of it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::hands::{secret, tag};
 use crate::support::{Hands, Home, Lab, Paste, master_key};

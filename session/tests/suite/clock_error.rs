@@ -1,11 +1,4 @@
 //! How far a host's clock is off is measured and said.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Home, Lab, Paste};
 use toehold_session::End;

@@ -2,12 +2,6 @@
 //!
 //! After every single call, of the first process and of those that recover, `support::watch` looks at the store and at the
 //! host and holds them to the invariants; this file only brings about what goes wrong.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

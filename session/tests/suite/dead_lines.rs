@@ -1,11 +1,4 @@
 //! The line of a session that was closed on a refusal: dead, and still on the host. It is remembered until it was taken away.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{Home, Lab, Paste, Watch, master, master_key, rng, watched};

@@ -1,11 +1,4 @@
 //! The end of the temporary key, the reaper, and what is swept later.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::future::poll_fn;
 use std::sync::Mutex;

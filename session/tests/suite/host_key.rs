@@ -1,11 +1,4 @@
 //! Which host keys are taken, and what a host that has none of them gets to see.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::hands::tag;

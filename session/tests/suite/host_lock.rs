@@ -1,11 +1,4 @@
 //! The lock of another Toehold on the account's files.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{Home, Lab, Paste, master, rng};

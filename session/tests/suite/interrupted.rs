@@ -1,11 +1,4 @@
 //! The operator presses Ctrl-C, in each phase.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::watch::stepped;
 use crate::support::{Home, Lab, Paste, Watch, master, master_key, rng};

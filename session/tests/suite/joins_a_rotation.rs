@@ -1,10 +1,4 @@
 //! A session that ends while the master key is being rotated.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Home, Lab, Paste, master, master_key, rng};
 use toehold_core::testing::{block_on, sample_public_key};

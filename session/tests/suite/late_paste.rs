@@ -1,11 +1,4 @@
 //! A command that is run late: after its session was given up, or after its key has ended.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{Home, Lab, Paste, master_key};

@@ -1,10 +1,4 @@
 //! Random sequences of events: whatever comes, the machine keeps its word.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::turns::{self, answers, committing, every_event, host_key, record, secret, stored, temporary_key};
 use crate::support::{colleague, master_key};

@@ -1,4 +1,11 @@
 //! The tests of the crate, in one program, since each program links the same libraries again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
 
 mod asked_options;
 mod burnt_secret;

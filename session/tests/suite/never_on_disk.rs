@@ -1,11 +1,4 @@
 //! Where the private half of a temporary key, and the secret of a proof, are to be found: nowhere.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::sync::{Arc, Mutex};
 

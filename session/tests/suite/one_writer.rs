@@ -1,12 +1,5 @@
 //! Several processes at one account: whoever was overtaken, however late it wakes up, writes no managed line any more and takes
 //! none away.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,11 +1,4 @@
 //! One account over two routes: an account names one host, and behind another jump host is another one.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{Home, Lab, Paste, account, master, master_key, rng};

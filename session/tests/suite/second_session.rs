@@ -1,11 +1,4 @@
 //! Two sessions for one account.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::{Home, Lab, Paste, master, master_key, rng};

@@ -1,11 +1,4 @@
 //! A store that fails at some moment and stays away.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support::{Home, Lab, Paste, Watch, master, master_key, rng, watched};
 use toehold_core::testing::{CallKind, Fault};

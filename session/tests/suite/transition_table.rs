@@ -1,12 +1,6 @@
 //! The whole machine: every state, every kind of event.
 //!
 //! The table is kept in `vectors/transitions.txt`; see `vectors/README.md` for how to renew it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fmt::Write as _;
 

@@ -1,11 +1,4 @@
 //! What a root takes and what it refuses: the rules S1, S2 and S3 of the threat model.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use crate::envelope_support::{
     HOUR, at, document, empty_payload, key, keys, sealed, signed, statement, statement_of, trusting, version,

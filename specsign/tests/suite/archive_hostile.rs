@@ -1,11 +1,4 @@
 //! Archives that somebody made to hurt us: each is refused, and those that only look odd are taken.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use crate::support;
 use crate::support::{

@@ -1,12 +1,5 @@
 //! The archives of the original: what it accepts we unpack to the same files or refuse for a reason that stands here; what it
 //! refuses for no good reason we take.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use std::path::PathBuf;
 

@@ -1,11 +1,4 @@
 //! Choria's own documents: what it packs we pack byte for byte and verify; what it merely tolerates we refuse.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use serde_json::Value;
 use toehold_specsign::{

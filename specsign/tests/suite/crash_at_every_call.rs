@@ -1,12 +1,5 @@
 //! The power goes at every call that the reconciler makes to its root, and again while it recovers: who reads sees the old
 //! or the new machine whole at every moment, and the end is the same as without a crash.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use crate::support;
 use std::collections::BTreeMap;

@@ -1,5 +1,4 @@
 //! Notifications, byte for byte as Choria's watchers send them.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test's helpers stop the test")]
 
 use serde_json::Value;
 use toehold_core::Timestamp;

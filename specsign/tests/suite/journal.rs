@@ -1,11 +1,4 @@
 //! What a pass writes into a root's memory: linear in what it changes, whole after every cut, and believed only where it fits.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use crate::simulated::{Cut, Node, spec, version};
 use crate::support;

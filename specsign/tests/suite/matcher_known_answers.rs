@@ -1,12 +1,5 @@
 //! The 774 expressions of the original: a truth value is its truth value, or the feature that we do not know is named; where
 //! it sees an error, we never see a truth value.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use serde_json::Value;
 use toehold_specsign::matcher::Problem;

@@ -1,11 +1,4 @@
 //! Any text ends in an answer or an error, and trees that are printed are read as what they are.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;

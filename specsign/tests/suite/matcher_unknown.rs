@@ -1,11 +1,4 @@
 //! Three answers: a fact that cannot be had is neither a yes nor a no, unless the others decide.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use std::cell::Cell;
 

@@ -1,11 +1,4 @@
 //! What a pass does and does not do: every way in which the original fails, ending well.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use crate::support;
 use std::collections::BTreeMap;

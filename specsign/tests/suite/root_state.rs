@@ -1,11 +1,4 @@
 //! The root's state in its two copies: whatever a write leaves behind, nothing lower than what was accepted is read again.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use crate::envelope_support::{at, keys, trusting, version};
 use toehold_specsign::{RootState, StateCopy, StateError};

@@ -1,11 +1,4 @@
 //! `SHA256SUMS`, as sha256sum writes and reads it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test's helpers stop the test"
-)]
 
 use std::process::Command;
 

@@ -1,11 +1,4 @@
 //! Hosts that cannot be reached or are in somebody's hands, keys that come from elsewhere, and what `-v` says.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::path::Path;

@@ -1,11 +1,4 @@
 //! A store, or one record in it, that a newer release has written: refused in words, and left as it is.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 

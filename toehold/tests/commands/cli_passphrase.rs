@@ -1,11 +1,4 @@
 //! A state directory under a passphrase: what is needed of it, and what is said where it is wrong, loose or missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,11 +1,4 @@
 //! What a person sees at a terminal, and what is typed there. `script` gives the terminal.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::io::{Read as _, Write as _};

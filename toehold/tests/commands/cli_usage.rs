@@ -1,12 +1,5 @@
 //! Command lines that cannot be meant as they stand, and what would have no effect: exit code, words and document. Needs no
 //! server; the tests with `shells` in their names need the shells that completions are made for.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::io::Write as _;

@@ -1,11 +1,4 @@
 //! The SSH host inside the process: who may log in, what it serves, and how it misbehaves when told to.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

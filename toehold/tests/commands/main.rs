@@ -1,4 +1,11 @@
 //! What needs no server: usage, passphrases, terminals, stores, the demo.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

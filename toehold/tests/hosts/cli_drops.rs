@@ -1,12 +1,5 @@
 //! `host add` of a host whose connections break at one of the requests about its files: at each that there is in a whole run,
 //! right before the host performs it or right before it answers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -1,11 +1,4 @@
 //! `host add` of hosts that stop answering, at any point: a clear end within the limits, and nothing lost.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::{Duration, Instant};
 

@@ -1,11 +1,4 @@
 //! Sessions that are interrupted, cancelled, forgotten and recovered, by the program itself.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::process::Command;

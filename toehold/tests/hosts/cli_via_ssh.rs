@@ -1,11 +1,4 @@
 //! The line that the documents show for a list of accounts: OpenSSH's own client leads there, whatever the port.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 

@@ -1,12 +1,5 @@
 //! `host add` of hosts that are not what they should be: somebody else's key, files that cannot be replaced, no room, a
 //! server that reads another file. Each is a clear error, a non-zero exit code, and nothing lost.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::io::Write as _;

@@ -1,11 +1,4 @@
 //! `toehold host add` and what belongs to it, against real OpenSSH.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -1,11 +1,4 @@
 //! `toehold host invite`: user data for a host that is not there yet, run by a real shell when it is.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -1,12 +1,5 @@
 //! No secret in a log, on standard output, in the state directory or on the host: whole runs at the highest log level, searched for
 //! the private keys and the proof's secret in every form that they could take.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;

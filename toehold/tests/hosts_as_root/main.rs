@@ -1,6 +1,13 @@
 //! `toehold host …` against real servers with hosts, disks and users of their own.
 //!
 //! Needs: openssh, root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,11 +1,4 @@
 //! Hosts that stop in the middle of it: every call ends within its limit, with an error that says what was waited for.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::{Duration, Instant};
 

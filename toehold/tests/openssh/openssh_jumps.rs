@@ -1,11 +1,4 @@
 //! Routes that lead through other hosts, all of them real.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::HashMap;
 

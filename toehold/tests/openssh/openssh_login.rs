@@ -1,11 +1,4 @@
 //! Logins to a real `sshd`: keys, host keys, and the question whether a key would be accepted.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::dropbear::RealDropbear;

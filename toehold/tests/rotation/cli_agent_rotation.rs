@@ -1,11 +1,4 @@
 //! A rotation by somebody whose master key is in an ssh-agent.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::path::Path;
 use std::process::{Command, Stdio};

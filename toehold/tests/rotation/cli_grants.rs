@@ -1,11 +1,4 @@
 //! Somebody's key on a real host for a limited time, which the host's sshd ends.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::time::{Duration, Instant};
 

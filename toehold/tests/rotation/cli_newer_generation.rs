@@ -1,11 +1,4 @@
 //! N3 on a real host: a store that was restored from a backup is behind it, and takes nothing away.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 

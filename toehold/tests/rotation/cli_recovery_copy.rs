@@ -1,11 +1,4 @@
 //! R10: the recovery copy is offered, made, tested, and brings a lost fleet back.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,11 +1,4 @@
 //! The periodic renewer as a foreground service, over a real fleet.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};

@@ -1,11 +1,4 @@
 //! The master key of a real fleet, renewed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::BTreeSet;
 use std::time::Instant;

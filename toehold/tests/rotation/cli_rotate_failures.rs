@@ -1,11 +1,4 @@
 //! What goes wrong while the master key of a real fleet is renewed, and that it ends well every time.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::net::TcpListener;
 

@@ -1,11 +1,4 @@
 //! R11: hosts that are brought in, or brought in once more, while the master key of a real fleet is renewed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

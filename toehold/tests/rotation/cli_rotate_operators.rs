@@ -1,11 +1,4 @@
 //! Several at once: operators who renew one master key, one who waits for hosts, one who is interrupted.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::process::Child;
 use std::time::{Duration, Instant};

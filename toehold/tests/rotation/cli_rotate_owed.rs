@@ -1,11 +1,4 @@
 //! What a rotation does not call done, and how that is said: nothing to rotate, hosts that are owed, a store that fails.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use crate::support;
 use crate::support::running::{QUICK, Running, arguments};

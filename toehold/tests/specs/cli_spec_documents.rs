@@ -1,11 +1,4 @@
 //! `toehold spec keys`, `pack` and `verify`: Choria's documents both ways, and envelopes around them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 

@@ -1,11 +1,4 @@
 //! `toehold spec match` and `plan`: which machines belong on which node, and what a new list would change.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 

@@ -1,4 +1,11 @@
 //! `toehold spec …` as a process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
 
 #[path = "../spec_support/mod.rs"]
 mod spec_support;

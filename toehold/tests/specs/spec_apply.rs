@@ -1,11 +1,4 @@
 //! `spec apply` on a root of its own: what it puts there, keeps, brings back and removes, and what it says.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

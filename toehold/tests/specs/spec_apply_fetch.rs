@@ -1,11 +1,4 @@
 //! `spec apply` against servers that break off, stall, lie, flood and lead astray: the right archive, or nothing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::collections::HashMap;
 use std::io::Write as _;

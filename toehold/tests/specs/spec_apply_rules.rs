@@ -1,11 +1,4 @@
 //! The rules S1 to S5 of the threat model, at the command.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

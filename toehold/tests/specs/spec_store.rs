@@ -1,11 +1,4 @@
 //! Specifications in a store: conditional, in pieces where they are large, and the command `spec put` and `get`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code: a broken assumption is a failed test"
-)]
 
 use std::future::Future;
 
