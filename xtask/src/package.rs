@@ -8,7 +8,11 @@ use crate::{Result, process};
 
 /// The profile of the root's `Cargo.toml`, which a package does not contain: with it the builds that verify the packages find most of
 /// their dependencies built.
-const PROFILE: [&str; 2] = [r#"profile.dev.debug="line-tables-only""#, r#"profile.dev.package."*".opt-level=1"#];
+const PROFILE: [&str; 3] = [
+    r#"profile.dev.debug="line-tables-only""#,
+    r#"profile.dev.build-override.debug="line-tables-only""#,
+    r#"profile.dev.package."*".opt-level=1"#,
+];
 
 /// What every package holds beside its manifest and source.
 const DOCUMENTS: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
