@@ -9,6 +9,9 @@ use toehold::cli::{Exit, Failure, Output, Signals, usage};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    if let Some(exit) = toehold::adapters::local_pods::stage(std::env::args_os()) {
+        return exit;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(usage::report(&error, std::env::args_os())),

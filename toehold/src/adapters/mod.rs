@@ -9,6 +9,7 @@ pub mod grpc;
 pub mod health_command;
 pub mod identity;
 pub mod local_host;
+pub mod local_pods;
 pub mod machine_root;
 pub mod node_facts;
 pub mod node_governors;

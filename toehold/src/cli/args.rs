@@ -16,6 +16,7 @@ use toehold_masterkey::grant::GrantId;
 
 use super::agent_args::{Agent, Agents};
 pub use super::gateway_args::{Create, Gateway, Serve, Token};
+pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsRole, PodsServe};
 pub use spec::{EnvelopeOptions, KeyRequest, KeyText, MatchSpec, PackSpec, PlanSpec, PutSpec, Signing, Spec, VerifySpec, When};
 pub use spec_apply::ApplySpec;
 
@@ -94,6 +95,9 @@ pub enum Command {
     /// Signed specifications of what machines should run: pack, verify, match, plan, apply
     #[command(subcommand)]
     Spec(Spec),
+    /// Pods on demand: an SSH connection becomes a pod, which goes when the connection goes
+    #[command(subcommand)]
+    Pods(Pods),
     /// Print a completion script for a shell
     Completions {
         /// Which shell

@@ -139,7 +139,7 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| format!("\"{text}\" is neither an address nor a block such as 10.0.0.0/8"))
 }
 
-fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| format!("\"{text}\" is not an address and a port"))?;
     if address.ip().is_loopback() { Ok(address) } else { Err("metrics are told on a loopback address alone".to_owned()) }
 }

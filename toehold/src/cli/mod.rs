@@ -5,6 +5,7 @@ pub mod args;
 pub mod context;
 mod gateway_args;
 mod output;
+mod pods_args;
 pub mod secret_argument;
 mod signals;
 pub mod usage;

@@ -117,7 +117,7 @@ async fn missing(context: &Context, next: Option<&Pin>, force: bool, hint: &str)
 }
 
 /// A connection is a file descriptor: as many as the system lets us have.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -15,6 +15,8 @@ mod init;
 mod key;
 mod key_status;
 mod operator;
+mod pods;
+mod pods_role;
 mod recovery_copy;
 mod renew;
 mod rotate;
@@ -74,6 +76,7 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Agents(Agents::Show { id }) => agents::show(&context()?, &id).await,
         Command::Agents(Agents::Rm { id }) => agents::remove(&context()?, &id).await,
         Command::Spec(command) => spec::run(&global, command, output, signals).await,
+        Command::Pods(command) => pods::run(&global, command, output, signals).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "toehold", &mut script);

@@ -5,16 +5,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{Method, StatusCode};
 use toehold_core::{Key, Store as _, StoreError, Watch as _};
 use toehold_joinproto::pin::Pin;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::hub::Hub;
 use super::keys::GatewayRecord;
@@ -22,6 +17,7 @@ use super::metrics::Counter;
 use super::serving::Serving;
 use super::{GatewayError, system_rng};
 use crate::cli::chain;
+use crate::telling;
 
 /// How often what is long over is swept.
 const SWEEP: Duration = Duration::from_secs(600);
@@ -31,8 +27,6 @@ const COOKIES: Duration = Duration::from_secs(300);
 const TOKENS: Duration = Duration::from_secs(30);
 /// How long to wait after the store has failed.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Readers of metrics at once.
-const MAX_READERS: usize = 16;
 
 /// Runs `again` once, after every change below `prefix`, and every now and then. A store that fails is asked again.
 async fn follow<F: Future<Output = Result<(), GatewayError>>>(
@@ -146,41 +140,15 @@ pub(super) async fn tidy(hub: Arc<Hub>) -> Infallible {
 
 /// Tells Prometheus and whoever asks how the gateway is.
 pub(super) async fn tell(hub: Arc<Hub>, listener: TcpListener) -> Infallible {
-    let readers = Arc::new(Semaphore::new(MAX_READERS));
-    loop {
-        let Ok((tcp, _)) = listener.accept().await else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        let Ok(reader) = Arc::clone(&readers).try_acquire_owned() else { continue };
-        let hub = Arc::clone(&hub);
-        tokio::spawn(async move {
-            let service = service_fn(|request| {
-                let response = told(&hub, &request);
-                async move { Ok::<_, Infallible>(response) }
-            });
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).keep_alive(false);
-            // A reader that goes away does not matter.
-            let _ = builder.serve_connection(TokioIo::new(tcp), service).await;
-            drop(reader);
-        });
-    }
+    telling::tell(listener, move |method, path| told(&hub, method, path)).await
 }
 
-fn told(hub: &Hub, request: &Request<Incoming>) -> Response<Full<bytes::Bytes>> {
-    let plain = |status, text: String| {
-        let mut response = Response::new(Full::new(text.into()));
-        *response.status_mut() = status;
-        let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-        response
-    };
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => plain(StatusCode::OK, hub.metrics.text(hub.limits.count(), hub.is_ready())),
-        (&Method::GET, "/healthz") => plain(StatusCode::OK, "ok\n".to_owned()),
-        (&Method::GET, "/readyz") if hub.is_ready() => plain(StatusCode::OK, "ready\n".to_owned()),
-        (&Method::GET, "/readyz") => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
-        _ => plain(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
+fn told(hub: &Hub, method: &Method, path: &str) -> (StatusCode, String) {
+    match (method, path) {
+        (&Method::GET, "/metrics") => (StatusCode::OK, hub.metrics.text(hub.limits.count(), hub.is_ready())),
+        (&Method::GET, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
+        (&Method::GET, "/readyz") if hub.is_ready() => (StatusCode::OK, "ready\n".to_owned()),
+        (&Method::GET, "/readyz") => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
     }
 }

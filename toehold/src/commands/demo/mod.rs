@@ -3,6 +3,7 @@
 mod hosts;
 mod joining;
 mod operator;
+mod pod;
 mod rotation;
 
 use std::fs;
@@ -115,6 +116,11 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         output.text(format_args!("\nAnd a machine joins a gateway:"));
         act = Some(joining::play(&context, &scratch.0, output).await?);
     }
+    let mut pod = None;
+    if !context.signals.came() {
+        output.text(format_args!("\nAnd an SSH connection becomes a pod:"));
+        pod = Some(pod::play(&context, &scratch.0, output).await?);
+    }
 
     let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
     let mut lines = vec![
@@ -143,6 +149,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     let found = json!({
         "event": "done",
         "join": act.as_ref().map(joining::Act::document),
+        "pod": pod.as_ref().map(pod::Act::document),
         "hosts": rows.iter().map(|row| json!({
             "account": row.account,
             "milliseconds": milliseconds(row.took),
@@ -154,7 +161,8 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
             "foreign_lines_untouched": row.foreign_kept,
         })).collect::<Vec<_>>(),
     });
-    if good == usize::from(options.hosts) && act.as_ref().is_some_and(joining::Act::is_good) {
+    let acts = act.as_ref().is_some_and(joining::Act::is_good) && pod.as_ref().is_some_and(pod::Act::is_good);
+    if good == usize::from(options.hosts) && acts {
         output.document(&found);
         Ok(Exit::Done)
     } else if context.signals.came() {

@@ -1,0 +1,406 @@
+//! Pods on this machine, for trying it out and for tests: each a tree of processes with a directory of its own. They isolate nothing:
+//! whoever works in one may do what the gateway's user may do (P5).
+//!
+//! The first process of a pod is our own program under another name. Everything in the pod is below it, also what has left its
+//! session; it ends with its connection to the gateway, however that ends, and all of it ends with it.
+
+mod files;
+mod first_process;
+mod owners;
+mod pod;
+mod processes;
+mod streams;
+pub mod throw_away;
+mod wire;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toehold_podrun::backend::{BackendError, ExecRequest, OwnerSnapshot, PodBackend, PodChange, PodWatch, Preconditions};
+use toehold_podrun::kubernetes::{ApiFailure, FailureKind, PodSnapshot};
+use toehold_podrun::{OwnerName, Uid};
+use tokio::sync::watch;
+
+pub use first_process::stage;
+pub use streams::{LocalInput, LocalOutput};
+
+use owners::Owners;
+use pod::Pod;
+
+const OBJECT: &str = "pod.json";
+const HOME: &str = "home";
+const FIRST_PROCESS: &str = "first-process";
+
+/// How often a pod of another gateway is looked for that is to go.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Stands in the environment of every process of a pod.
+pub(crate) const MARK: &str = "TOEHOLD_POD";
+
+/// The pods below a directory.
+#[derive(Clone, Debug)]
+pub struct LocalPods(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pods: PathBuf,
+    owners: Owners,
+    running: Mutex<HashMap<String, Arc<Pod>>>,
+}
+
+/// What becomes of one pod.
+#[derive(Debug)]
+pub struct LocalWatch {
+    pods: LocalPods,
+    name: String,
+    gone: Option<watch::Receiver<bool>>,
+    said: Option<PodChange>,
+}
+
+fn refused(doing: &str, kind: FailureKind, code: u16, message: &str) -> BackendError {
+    BackendError::Refused { doing: doing.to_owned(), failure: ApiFailure::new(kind, code, message) }
+}
+
+/// What the system refuses is no passing trouble of a cluster's.
+fn failed(doing: &str) -> impl FnOnce(io::Error) -> BackendError + use<'_> {
+    move |error| refused(doing, FailureKind::Other, 500, &error.to_string())
+}
+
+fn random_uid() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// A pod's name that is a file's name too (RFC 1123 allows nothing that could lead elsewhere).
+fn is_name(name: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    !name.is_empty() && name.len() <= 253 && !name.starts_with('.') && name.bytes().all(inside)
+}
+
+impl LocalPods {
+    /// Those below this directory, which is a throw-away one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let (pods, owners) = (directory.join("pods"), directory.join("owners"));
+        for directory in [&pods, &owners] {
+            crate::private::create_directory(directory).map_err(io::Error::other)?;
+        }
+        let owners = Owners::in_directory(owners);
+        Ok(Self(Arc::new(Inner { pods, owners, running: Mutex::default() })))
+    }
+
+    /// The SFTP server that pods can run: our own program under another name, as a word for a shell.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sftp_server(&self) -> io::Result<String> {
+        let directory = self.0.pods.with_file_name("bin");
+        crate::private::create_directory(&directory).map_err(io::Error::other)?;
+        let path = directory.join(first_process::FILES);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(std::env::current_exe()?, &path)?;
+        Ok(shell_words::quote(&path.to_string_lossy()).into_owned())
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Arc<Pod>>> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directory(&self, name: &str) -> PathBuf {
+        self.0.pods.join(name)
+    }
+
+    /// What is on record of a pod; `None` where there is none.
+    fn read(&self, name: &str) -> io::Result<Option<PodSnapshot>> {
+        if !is_name(name) {
+            return Ok(None);
+        }
+        let text = match fs::read_to_string(self.directory(name).join(OBJECT)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let object: Value = serde_json::from_str(&text)?;
+        PodSnapshot::from_object(object).map(Some).map_err(io::Error::other)
+    }
+
+    fn all(&self) -> io::Result<Vec<PodSnapshot>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.0.pods)? {
+            if let Some(name) = entry?.file_name().to_str()
+                && let Some(pod) = self.read(name)?
+            {
+                found.push(pod);
+            }
+        }
+        Ok(found)
+    }
+
+    fn make(&self, manifest: &Value) -> Result<PodSnapshot, BackendError> {
+        const DOING: &str = "creating a pod";
+        let name = manifest.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if !is_name(&name) {
+            return Err(refused(DOING, FailureKind::Invalid, 422, "a pod's name cannot be like this"));
+        }
+        let directory = self.directory(&name);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(refused(DOING, FailureKind::AlreadyExists, 409, &format!("pods \"{name}\" already exists")));
+            }
+            made => made.map_err(failed(DOING))?,
+        }
+        let write = || {
+            let mut object = manifest.clone();
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                metadata.insert("uid".to_owned(), json!(random_uid()?));
+                metadata.insert("resourceVersion".to_owned(), json!("1"));
+            }
+            if let Some(object) = object.as_object_mut() {
+                let conditions = json!([{ "type": "PodScheduled", "status": "True" }, { "type": "Ready", "status": "True" }]);
+                object.insert("status".to_owned(), json!({ "phase": "Running", "conditions": conditions }));
+            }
+            fs::create_dir(directory.join(HOME))?;
+            let staged = directory.join(".new");
+            fs::write(&staged, object.to_string())?;
+            fs::rename(staged, directory.join(OBJECT))?;
+            PodSnapshot::from_object(object).map_err(io::Error::other)
+        };
+        write().map_err(|error| {
+            // The error that counts is the first one.
+            let _ = fs::remove_dir_all(&directory);
+            failed(DOING)(error)
+        })
+    }
+
+    /// Starts the first process of a pod that is on record.
+    async fn start(&self, snapshot: &PodSnapshot) -> io::Result<Arc<Pod>> {
+        let directory = self.directory(&snapshot.name);
+        let stays = snapshot.object.pointer("/metadata/ownerReferences").is_none();
+        let (pod, mut first) = Pod::start(&snapshot.name, &directory).await?;
+        let pod = Arc::new(pod);
+        self.running().insert(snapshot.name.clone(), Arc::clone(&pod));
+        let (pods, own) = (self.clone(), Arc::clone(&pod));
+        tokio::spawn(async move {
+            own.follow(&mut first).await;
+            let name = own.name.clone();
+            let cleared = tokio::task::spawn_blocking(move || clear(&name, &directory, stays)).await;
+            if let Ok(Err(error)) = cleared {
+                tracing::error!("the directory of pod {} cannot be removed: {error}", own.name);
+            }
+            // Another of that name can only be there now.
+            pods.running().remove(&own.name);
+            own.is_gone();
+        });
+        Ok(pod)
+    }
+
+    /// Ends a pod that no gateway of this process runs; `false`: a living gateway runs it, and is about to see its end.
+    fn end_other(&self, snapshot: &PodSnapshot) -> io::Result<()> {
+        let directory = self.directory(&snapshot.name);
+        if let Some(first) = pod::first_process(&directory) {
+            first.kill();
+        }
+        let (living, _) = self.0.owners.list()?;
+        let owner = snapshot.object.pointer("/metadata/ownerReferences/0/uid").and_then(Value::as_str);
+        if living.iter().any(|living| Some(living.uid.as_str()) == owner) {
+            // Its gateway sees the end, and clears away.
+            return Ok(());
+        }
+        clear(&snapshot.name, &directory, false)
+    }
+
+    /// What a cluster does by itself: owners whose gateway has died go, and with them their pods.
+    fn collect(&self) -> io::Result<Vec<OwnerSnapshot>> {
+        let (living, dead) = self.0.owners.list()?;
+        for pod in self.all()? {
+            let Some(owner) = pod.object.pointer("/metadata/ownerReferences/0/uid").and_then(Value::as_str) else { continue };
+            if !living.iter().any(|living| living.uid.as_str() == owner) && !self.running().contains_key(&pod.name) {
+                self.end_other(&pod)?;
+            }
+        }
+        for owner in dead {
+            self.0.owners.remove(owner.name, &owner.uid)?;
+        }
+        Ok(living)
+    }
+}
+
+/// Takes away what is left of a pod whose first process has ended: processes that it did not take along, since somebody killed it, and
+/// its directory, unless it is one that stays.
+fn clear(name: &str, directory: &Path, stays: bool) -> io::Result<()> {
+    processes::end_all_with(&format!("{MARK}={name}"), None);
+    if stays {
+        return Ok(());
+    }
+    // What was still being written may come back once.
+    let mut last = Ok(());
+    for _ in 0..3 {
+        last = match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                make_removable(directory);
+                Err(error)
+            }
+            _ => return Ok(()),
+        };
+    }
+    last
+}
+
+/// People may have taken away their own right to change directories.
+fn make_removable(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_removable(&entry.path());
+        }
+    }
+}
+
+impl PodWatch for LocalWatch {
+    async fn changed(&mut self) -> Result<PodChange, BackendError> {
+        if self.said.is_none() {
+            let now = self.pods.read(&self.name).map_err(failed("watching a pod"))?;
+            let change = now.map_or(PodChange::Gone, PodChange::State);
+            self.said = Some(change.clone());
+            return Ok(change);
+        }
+        if self.said == Some(PodChange::Gone) {
+            std::future::pending::<()>().await;
+        }
+        match &mut self.gone {
+            Some(gone) => {
+                if gone.wait_for(|gone| *gone).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            None => {
+                while self.pods.read(&self.name).map_err(failed("watching a pod"))?.is_some() {
+                    tokio::time::sleep(LOOK).await;
+                }
+            }
+        }
+        self.said = Some(PodChange::Gone);
+        Ok(PodChange::Gone)
+    }
+}
+
+impl PodBackend for LocalPods {
+    type Watch = LocalWatch;
+    type Input = LocalInput;
+    type Output = LocalOutput;
+
+    async fn create(&self, _: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {
+        let snapshot = self.make(manifest)?;
+        if let Err(error) = self.start(&snapshot).await {
+            let _ = clear(&snapshot.name, &self.directory(&snapshot.name), false);
+            return Err(failed("starting the first process of a pod")(error));
+        }
+        Ok(snapshot)
+    }
+
+    async fn get(&self, _: &str, name: &str) -> Result<Option<PodSnapshot>, BackendError> {
+        self.read(name).map_err(failed("looking for a pod"))
+    }
+
+    async fn watch(&self, _: &str, name: &str) -> Result<LocalWatch, BackendError> {
+        let gone = self.running().get(name).map(|pod| pod.gone());
+        Ok(LocalWatch { pods: self.clone(), name: name.to_owned(), gone, said: None })
+    }
+
+    async fn delete(&self, _: &str, name: &str, preconditions: &Preconditions) -> Result<bool, BackendError> {
+        const DOING: &str = "deleting a pod";
+        let Some(snapshot) = self.read(name).map_err(failed(DOING))? else { return Ok(false) };
+        let version = preconditions.resource_version.as_ref();
+        if snapshot.uid != preconditions.uid || version.is_some_and(|version| *version != snapshot.resource_version) {
+            return Ok(false);
+        }
+        let running = self.running().get(name).cloned();
+        match running {
+            Some(pod) => pod.end(),
+            None => {
+                let pods = self.clone();
+                let ended = tokio::task::spawn_blocking(move || pods.end_other(&snapshot)).await;
+                ended.map_err(io::Error::other).and_then(|ended| ended).map_err(failed(DOING))?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn list(&self, namespace: &str, selector: &str) -> Result<Vec<PodSnapshot>, BackendError> {
+        let (key, value) = selector.split_once('=').unwrap_or((selector, ""));
+        let mut pods = self.all().map_err(failed("listing the pods"))?;
+        pods.retain(|pod| {
+            let text = |pointer: &str| pod.object.pointer(pointer).and_then(Value::as_str);
+            let label = pod.object.pointer("/metadata/labels").and_then(|labels| labels.get(key)).and_then(Value::as_str);
+            text("/metadata/namespace") == Some(namespace) && label == Some(value)
+        });
+        Ok(pods)
+    }
+
+    async fn exec(&self, request: &ExecRequest) -> Result<(LocalInput, LocalOutput), BackendError> {
+        const DOING: &str = "starting a process in a pod";
+        let not_there = || refused(DOING, FailureKind::NotFound, 404, &format!("pods \"{}\" not found", request.pod));
+        let snapshot = self.read(&request.pod).map_err(failed(DOING))?.filter(|pod| pod.uid == request.uid);
+        let snapshot = snapshot.ok_or_else(not_there)?;
+        let running = self.running().get(&request.pod).cloned();
+        let pod = match running {
+            Some(pod) => pod,
+            // One that stays, of a gateway before this one.
+            None => self.start(&snapshot).await.map_err(failed(DOING))?,
+        };
+        let Some(command) = &request.command else {
+            return Err(refused(DOING, FailureKind::BadRequest, 400, "a local pod's first process cannot be attached to"));
+        };
+        pod.exec(command, request.terminal).map_err(failed(DOING))
+    }
+
+    async fn create_owner(&self, _: &str, manifest: &Value) -> Result<OwnerSnapshot, BackendError> {
+        self.0.owners.create(manifest).map_err(failed("creating the owner"))
+    }
+
+    async fn extend_owner(
+        &self,
+        _: &str,
+        name: OwnerName,
+        uid: &Uid,
+        _: u64,
+        heartbeat: u64,
+    ) -> Result<Option<OwnerSnapshot>, BackendError> {
+        Ok(self.0.owners.extend(name, uid, heartbeat))
+    }
+
+    async fn delete_owner(&self, _: &str, name: OwnerName, preconditions: &Preconditions) -> Result<bool, BackendError> {
+        self.0.owners.remove(name, &preconditions.uid).map_err(failed("deleting the owner"))
+    }
+
+    async fn list_owners(&self, _: &str) -> Result<Vec<OwnerSnapshot>, BackendError> {
+        let pods = self.clone();
+        let living = tokio::task::spawn_blocking(move || pods.collect()).await;
+        living.map_err(io::Error::other).and_then(|living| living).map_err(failed("listing the owners"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_name_leads_nowhere_else() {
+        assert!(is_name("toehold-00000000000000000000000000000abc") && is_name("a.b"));
+        for bad in ["", "..", ".a", "a/b", "A", "a\0", &"a".repeat(254)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The grammar of `pods …`.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "these texts are what --help prints")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::args::{parse_duration, parse_limit};
+use super::gateway_args::parse_loopback;
+
+/// `toehold pods …`.
+#[derive(Debug, Subcommand)]
+pub enum Pods {
+    /// Run a gateway: whoever logs in by SSH gets a fresh pod, which goes with the connection
+    Serve(Box<PodsServe>),
+    /// List the pods
+    Ls(PodsAt),
+    /// End a pod, and with it the connection that it is for
+    Rm {
+        /// The pod's name
+        name: String,
+        /// Where it is
+        #[command(flatten)]
+        at: PodsAt,
+    },
+    /// Clear away what gateways have left that are gone: pods, their owners, their records
+    Gc(PodsAt),
+    /// Print the role that the gateway needs in a Kubernetes cluster, and nothing beyond it
+    Role(PodsRole),
+}
+
+/// What runs the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PodsBackend {
+    /// Processes of this machine under the gateway's own user, for trying it out: isolates nothing
+    Local,
+}
+
+/// Where pods are.
+#[derive(Clone, Debug, Args)]
+pub struct PodsAt {
+    /// What runs the pods
+    #[arg(long, value_name = "WHAT")]
+    pub backend: PodsBackend,
+    /// The gateway's configuration, YAML or JSON with the field names of ContainerSSH's kuberun
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `toehold pods serve`.
+#[derive(Debug, Args)]
+pub struct PodsServe {
+    /// Where the pods are, and how they are to be
+    #[command(flatten)]
+    pub at: PodsAt,
+    /// Where to listen; local pods listen on loopback alone
+    #[arg(long, default_value = "127.0.0.1:2222", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// Who may log in, under any user name: a file as sshd has it, `%u` in its path for the user name; may be given several times.
+    /// A key's comment is its principal. Options that are not enforced here refuse the line
+    #[arg(long = "authorized-keys", value_name = "FILE", required = true)]
+    pub authorized_keys: Vec<String>,
+    /// Tell metrics (Prometheus) and health at this loopback address: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_loopback)]
+    pub metrics: Option<SocketAddr>,
+    /// How many connections may be open on which somebody has logged in
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+    /// How many connections may be open on which nobody has logged in
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_strangers: u32,
+    /// As --max-strangers, of one source: an IPv4 address, or the /64 of an IPv6 address
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_strangers_per_source: u32,
+    /// Channels of one connection at once, as MaxSessions of sshd
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub max_channels: u32,
+    /// Connections of one source in a minute
+    #[arg(long, value_name = "N", default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub connections_per_minute: u32,
+    /// Channels, and what is asked of them, of one source in a minute
+    #[arg(long, value_name = "N", default_value_t = 12_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub requests_per_minute: u32,
+    /// How long a client may take to say that it speaks SSH
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_limit)]
+    pub handshake_timeout: Duration,
+    /// How long a connection may last on which nobody logs in
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_limit)]
+    pub login_timeout: Duration,
+    /// How long a client may be silent until it is asked whether it is still there; after four times as long it is given up
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_limit)]
+    pub keep_alive: Duration,
+    /// How long sessions may go on when the gateway is told to stop
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub drain: Duration,
+}
+
+/// `toehold pods role`.
+#[derive(Debug, Args)]
+pub struct PodsRole {
+    /// The namespace of the pods, which has to be one of its own
+    #[arg(long, value_name = "NAME", default_value = "toehold-pods")]
+    pub namespace: String,
+    /// The service account that the gateway runs as
+    #[arg(long, value_name = "NAME", default_value = "toehold-pods")]
+    pub service_account: String,
+    /// The namespace of the service account [default: the same]
+    #[arg(long, value_name = "NAME")]
+    pub service_account_namespace: Option<String>,
+}

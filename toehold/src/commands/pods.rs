@@ -1,0 +1,262 @@
+//! `toehold pods serve`, `pods ls`, `pods rm` and `pods gc`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toehold_core::Stored;
+use toehold_podrun::backend::{PodBackend as _, PodChange, PodWatch as _, Preconditions};
+use toehold_podrun::config::{Config, MAX_CONFIG, Settings};
+use toehold_podrun::driver::{Parts, Reaper};
+use toehold_podrun::kubernetes::PodSnapshot;
+use toehold_podrun::pod::PodRecord;
+
+use crate::adapters::local_pods::{LocalPods, throw_away};
+use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
+use crate::cli::{Exit, Failure, Output, Signals, table};
+use crate::gateway::LimitOptions;
+use crate::pods::{self, Announcement, AuthorizedKeysFiles, ServeOptions};
+
+/// How long the end of a pod is waited for.
+const END: Duration = Duration::from_secs(30);
+
+/// How often a client may be asked in vain whether it is still there.
+const KEEP_ALIVE_COUNT: usize = 3;
+
+/// Runs one of them.
+///
+/// # Errors
+/// Why it failed.
+pub(super) async fn run(global: &Global, command: Pods, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    match command {
+        Pods::Serve(options) => serve(global, *options, output, signals).await,
+        Pods::Ls(at) => list(&Place::open(global, &at)?, output).await,
+        Pods::Rm { name, at } => remove(&Place::open(global, &at)?, &name, output).await,
+        Pods::Gc(at) => collect(&Place::open(global, &at)?, output).await,
+        Pods::Role(options) => super::pods_role::print(&options, output),
+    }
+}
+
+/// Local pods and what is kept of them.
+struct Place {
+    directory: PathBuf,
+    settings: Settings,
+    pods: LocalPods,
+    store: SqliteStore,
+}
+
+impl Place {
+    /// Where a gateway has run before.
+    fn open(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
+        let directory = directory(global)?;
+        if !throw_away::is_marked(&directory) {
+            return Err(Failure::new(format!("no gateway with local pods has run in {}", directory.display()))
+                .hint("name its directory with --state-dir, or start one: toehold pods serve --backend local"));
+        }
+        Self::make(directory, at)
+    }
+
+    fn make(directory: PathBuf, at: &PodsAt) -> Result<Self, Failure> {
+        // There is one kind of backend so far.
+        let PodsBackend::Local = at.backend;
+        let settings = settings(at.config.as_deref())?;
+        let pods = LocalPods::open(&directory)?;
+        let store = SqliteStore::create(&directory)?;
+        Ok(Self { directory, settings, pods, store })
+    }
+
+    fn parts(&self) -> Parts<'_, LocalPods, SqliteStore, SystemClock> {
+        let call_timeout = self.settings.cluster.call_timeout;
+        Parts { backend: &self.pods, store: &self.store, timer: &SystemClock, call_timeout }
+    }
+}
+
+fn directory(global: &Global) -> Result<PathBuf, Failure> {
+    match &global.state_dir {
+        Some(directory) => Ok(directory.clone()),
+        None => Ok(throw_away::default_directory()?),
+    }
+}
+
+fn settings(file: Option<&Path>) -> Result<Settings, Failure> {
+    let text = match file {
+        None => String::new(),
+        Some(path) => {
+            let size = std::fs::metadata(path).map(|metadata| metadata.len());
+            let too_large = size.is_ok_and(|size| size > MAX_CONFIG as u64);
+            let read = if too_large { Err(std::io::ErrorKind::FileTooLarge.into()) } else { std::fs::read_to_string(path) };
+            read.map_err(|error| Failure::new(format!("reading the configuration {} failed: {error}", path.display())))?
+        }
+    };
+    let settings = Config::parse(&text).and_then(Config::validate);
+    settings.map_err(|error| match file {
+        Some(path) => Failure::usage(format!("{}: {error}", path.display())),
+        None => Failure::usage(error.to_string()),
+    })
+}
+
+async fn serve(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    if !options.listen.ip().is_loopback() {
+        return Err(Failure::usage(format!("local pods are for this machine alone, and {} is not on loopback", options.listen))
+            .hint("whoever logs in may do what this user may do; listen on 127.0.0.1 or [::1]"));
+    }
+    let directory = directory(global)?;
+    throw_away::refuse_stores_in_reach(None)
+        .map_err(|error| Failure::from(error).hint("run it as a user who has no store, such as one made for it"))?;
+    throw_away::open(&directory)?;
+    super::gateway::raise_file_limit();
+    let keys = AuthorizedKeysFiles::new(options.authorized_keys.clone());
+    let looked = keys.look()?;
+    for (line, reason) in &looked.refused {
+        output.aside(&format!("line {line} of the authorized keys lets nobody in: {reason}"));
+    }
+    let mut place = Place::make(directory, &options.at)?;
+    if place.settings.subsystems.get("sftp").is_none_or(|program| program == DEFAULT_SFTP) {
+        let ours = place.pods.sftp_server()?;
+        place.settings.subsystems.insert("sftp".to_owned(), ours);
+    }
+    output.aside("local pods isolate nothing: whoever logs in may do what this user may do");
+    let announce = move |announcement: Announcement| {
+        output.document(&json!({
+            "event": "listening",
+            "address": announcement.listening.to_string(),
+            "metrics": announcement.metrics.map(|address| address.to_string()),
+            "host_key": announcement.host_key.to_string(),
+            "fingerprint": announcement.host_key.fingerprint().to_string(),
+            "isolates": false,
+        }));
+        output.text(format_args!("Listening on {}.", announcement.listening));
+        if let Some(metrics) = announcement.metrics {
+            output.text(format_args!("Metrics and health: http://{metrics}/metrics, /healthz, /readyz"));
+        }
+        output.text(format_args!("Its host key: {}", announcement.host_key.fingerprint()));
+        let (ip, port) = (announcement.listening.ip(), announcement.listening.port());
+        output.text(format_args!("Get a pod: ssh -p {port} anybody@{ip}"));
+    };
+    let Place { directory, settings, pods, store } = place;
+    let options = serve_options(&options);
+    pods::serve(options, settings, pods, keys, store, &directory, announce, signals).await?;
+    output.document(&json!({ "event": "stopped" }));
+    output.text("Stopped.");
+    Ok(Exit::Done)
+}
+
+/// What the configuration has where nobody said anything.
+const DEFAULT_SFTP: &str = "/usr/lib/openssh/sftp-server";
+
+fn serve_options(options: &PodsServe) -> ServeOptions {
+    let many = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    ServeOptions {
+        listen: options.listen,
+        metrics: options.metrics,
+        limits: LimitOptions {
+            agents: many(options.max_connections),
+            strangers: many(options.max_strangers),
+            strangers_per_source: many(options.max_strangers_per_source),
+            handshakes_per_minute: options.connections_per_minute,
+            calls_per_minute: options.requests_per_minute,
+            stranger_lifetime: options.login_timeout,
+            handshake: options.handshake_timeout,
+        },
+        channels: many(options.max_channels),
+        keep_alive: options.keep_alive,
+        keep_alive_count: KEEP_ALIVE_COUNT,
+        drain: options.drain,
+    }
+}
+
+/// The pods of all gateways, those that stay included.
+async fn all(place: &Place) -> Result<Vec<PodSnapshot>, Failure> {
+    let namespace = &place.settings.namespace;
+    let mut pods = place.pods.list(namespace, "toehold.local/mode=pod").await?;
+    pods.extend(place.pods.list(namespace, "toehold.local/mode=persistent").await?);
+    pods.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(pods)
+}
+
+fn annotation<'p>(pod: &'p PodSnapshot, name: &str) -> &'p str {
+    let annotations = pod.object.pointer("/metadata/annotations");
+    let value = annotations.and_then(|annotations| annotations.get(format!("toehold.local/{name}")));
+    value.and_then(Value::as_str).unwrap_or_default()
+}
+
+async fn list(place: &Place, output: Output) -> Result<Exit, Failure> {
+    let records = Stored::<PodRecord>::list(&place.store, &PodRecord::prefix().map_err(toehold_core::StoreError::from)?).await?;
+    let records: HashMap<String, PodRecord> =
+        records.into_iter().flatten().map(|stored| (stored.body.pod.to_string(), stored.body)).collect();
+    let pods = all(place).await?;
+    let since = |pod: &PodSnapshot| records.get(&pod.name).map(|record| record.recorded_at.to_string());
+    output.document(&json!({
+        "pods": pods.iter().map(|pod| json!({
+            "name": pod.name,
+            "uid": pod.uid.as_str(),
+            "principal": annotation(pod, "principal"),
+            "user": annotation(pod, "user"),
+            "address": annotation(pod, "address"),
+            "stays": pod.object.pointer("/metadata/ownerReferences").is_none(),
+            "since": since(pod),
+        })).collect::<Vec<_>>(),
+    }));
+    if pods.is_empty() {
+        output.text("There are no pods.");
+        return Ok(Exit::Done);
+    }
+    let mut rows = vec![["POD", "PRINCIPAL", "USER", "FROM", "SINCE"].map(str::to_owned).to_vec()];
+    for pod in &pods {
+        let text = |name: &str| annotation(pod, name).to_owned();
+        rows.push(vec![pod.name.clone(), text("principal"), text("user"), text("address"), since(pod).unwrap_or_default()]);
+    }
+    output.text(table(&rows).trim_end());
+    Ok(Exit::Done)
+}
+
+async fn remove(place: &Place, name: &str, output: Output) -> Result<Exit, Failure> {
+    let namespace = &place.settings.namespace;
+    let not_there = || Failure::new(format!("there is no pod {name}")).hint("see which there are: toehold pods ls");
+    let pod = place.pods.get(namespace, name).await?.ok_or_else(not_there)?;
+    let mut watch = place.pods.watch(namespace, name).await?;
+    let preconditions = Preconditions { uid: pod.uid.clone(), resource_version: None };
+    if !place.pods.delete(namespace, name, &preconditions).await? {
+        return Err(not_there());
+    }
+    let gone = async {
+        loop {
+            match watch.changed().await? {
+                PodChange::Gone => return Ok::<_, Failure>(()),
+                PodChange::State(now) if now.uid != pod.uid => return Ok(()),
+                PodChange::State(_) => {}
+            }
+        }
+    };
+    match tokio::time::timeout(END, gone).await {
+        Ok(gone) => gone?,
+        Err(_) => return Err(Failure::new(format!("the pod {name} was told to end, and is still there")).partly()),
+    }
+    output.document(&json!({ "removed": name }));
+    output.text(format_args!("The pod {name} is gone."));
+    Ok(Exit::Done)
+}
+
+async fn collect(place: &Place, output: Output) -> Result<Exit, Failure> {
+    let before = all(place).await?;
+    // The owners whose gateway has died go as they are listed, and their pods with them.
+    let reaped = Reaper::new().pass(place.parts(), &place.settings.namespace, None).await;
+    let mut records = 0;
+    for record in &reaped.orphans {
+        Reaper::recover(place.parts(), record).await?;
+        records += 1;
+    }
+    let after = all(place).await?;
+    let gone: Vec<&str> =
+        before.iter().filter(|pod| !after.iter().any(|left| left.uid == pod.uid)).map(|pod| pod.name.as_str()).collect();
+    let found = json!({ "pods": gone, "records": records, "problems": reaped.problems });
+    if !reaped.problems.is_empty() {
+        return Err(Failure::new(reaped.problems.join("; ")).partly().with(found));
+    }
+    output.document(&found);
+    output.text(format_args!("{} pods and {records} records of gateways that are gone were cleared away.", gone.len()));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,104 @@
+//! What a gateway of pods counts, and how it is told to Prometheus.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::gateway::limits::Count;
+
+macro_rules! counters {
+    ($($variant:ident $name:literal $labels:literal $help:literal,)*) => {
+        /// What is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each has its help text")]
+        pub enum Counter { $($variant,)* }
+
+        const COUNTERS: &[(&str, &str, &str)] = &[$(($name, $labels, $help),)*];
+    };
+}
+
+counters! {
+    AcceptFailed "toehold_pods_accept_failures_total" "" "Connections that the system did not hand over.",
+    ConnectionAccepted "toehold_pods_connections_total" "outcome=\"accepted\"" "TCP connections.",
+    ConnectionRefused "toehold_pods_connections_total" "outcome=\"refused\"" "TCP connections.",
+    HandshakeFailed "toehold_pods_handshakes_failed_total" "" "Connections that ended before anybody had logged in.",
+    LoggedIn "toehold_pods_logins_total" "outcome=\"done\"" "Logins.",
+    LoginRefused "toehold_pods_logins_total" "outcome=\"refused\"" "Logins.",
+    LoginTimedOut "toehold_pods_logins_total" "outcome=\"too_late\"" "Logins.",
+    PodReady "toehold_pods_pods_total" "outcome=\"ready\"" "Pods for connections and channels.",
+    PodFailed "toehold_pods_pods_total" "outcome=\"failed\"" "Pods for connections and channels.",
+    ChannelOpened "toehold_pods_channels_total" "outcome=\"opened\"" "Session channels.",
+    ChannelRefused "toehold_pods_channels_total" "outcome=\"refused\"" "Session channels.",
+    RequestRefused "toehold_pods_requests_refused_total" "" "Requests over their source's allowance.",
+    Started "toehold_pods_processes_total" "" "Shells, commands and subsystems.",
+    Panic "toehold_pods_panics_total" "" "Connections that a fault of the program ended.",
+    Reaped "toehold_pods_reaped_total" "" "Pods, owners and records of gateways that are gone, cleared away.",
+    AuditFailed "toehold_pods_audit_failures_total" "" "Events that are not in the audit log.",
+}
+
+/// Counts.
+#[derive(Debug)]
+pub struct Metrics {
+    values: Vec<AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { values: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Metrics {
+    /// One more.
+    pub fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Several more.
+    pub fn add(&self, counter: Counter, many: u64) {
+        if let Some(value) = self.values.get(counter as usize) {
+            value.fetch_add(many, Ordering::Relaxed);
+        }
+    }
+
+    /// Prometheus' text format.
+    pub fn text(&self, count: Count, pods: usize, is_ready: bool) -> String {
+        let mut text = String::new();
+        let mut last = "";
+        for ((name, labels, help), value) in COUNTERS.iter().zip(&self.values) {
+            if *name != last {
+                // Writing to a text does not fail.
+                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+                last = name;
+            }
+            let value = value.load(Ordering::Relaxed);
+            let _ =
+                if labels.is_empty() { writeln!(text, "{name} {value}") } else { writeln!(text, "{name}{{{labels}}} {value}") };
+        }
+        for (name, help, value) in [
+            ("toehold_pods_open_connections", "Connections on which somebody has logged in.", count.agents),
+            ("toehold_pods_open_strangers", "Connections on which nobody has logged in yet.", count.strangers),
+            ("toehold_pods_pods", "Pods that are there or on their way.", pods),
+            ("toehold_pods_ready", "Whether connections are taken and the backend answers.", usize::from(is_ready)),
+        ] {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_one_name_stand_together() {
+        let metrics = Metrics::default();
+        metrics.count(Counter::LoggedIn);
+        let text = metrics.text(Count { agents: 3, strangers: 4 }, 2, true);
+        assert!(
+            text.contains("toehold_pods_logins_total{outcome=\"done\"} 1\n") && text.contains("toehold_pods_pods 2\n"),
+            "{text}"
+        );
+        assert_eq!(text.matches("# TYPE toehold_pods_logins_total").count(), 1);
+    }
+}

@@ -1,0 +1,163 @@
+//! A client's TCP connection: slowed down where what it sends is not taken, given up where it takes nothing itself.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// What a channel's client may send before it is granted more, in bytes.
+pub(super) const WINDOW: u32 = 2 * 1024 * 1024;
+
+/// How much may wait for the processes of a connection until its client is slowed down, in bytes.
+const MAX_WAITING: usize = 1024 * 1024;
+
+/// What cannot be waiting but for a client that sends more than it was granted.
+const MAX_GRANTED: usize = 48 * 1024 * 1024;
+
+/// What is granted at a time while it is slowed down. Not nothing: russh grants only on receipt, and would never grant again.
+const TRICKLE: u32 = 2;
+/// How long to wait then before each read.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How much of what clients have sent waits for processes, over all channels of a connection.
+///
+/// russh grants a client more as soon as it has received something, whether or not anybody has taken it, and does not answer while a
+/// handler waits. So nothing waits in a handler: what comes is queued, and where the queue is long, clients are granted next to
+/// nothing until it is shorter.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    waiting: AtomicUsize,
+    is_slow: AtomicBool,
+    /// Bytes in both directions so far.
+    passed: AtomicU64,
+}
+
+/// Bytes that wait; they no longer do when it is dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    intake: Arc<Intake>,
+    bytes: usize,
+}
+
+impl Intake {
+    /// Notes bytes that came; `None`: the client has sent what it was never granted.
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Waiting> {
+        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let noted = Waiting { intake: Arc::clone(self), bytes };
+        if waiting > MAX_WAITING {
+            self.is_slow.store(true, Ordering::Relaxed);
+        }
+        (waiting <= MAX_GRANTED).then_some(noted)
+    }
+
+    /// Up to how much a client is to be granted from now on.
+    pub(super) fn grant(&self) -> u32 {
+        if self.is_slow.load(Ordering::Relaxed) { TRICKLE } else { WINDOW }
+    }
+
+    /// Bytes in both directions so far.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let before = self.intake.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+        if before.saturating_sub(self.bytes) <= MAX_WAITING / 2 {
+            self.intake.is_slow.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct ClientStream {
+    tcp: TcpStream,
+    intake: Arc<Intake>,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// Since when nothing could be written: set where the client takes nothing.
+    stuck: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
+}
+
+impl ClientStream {
+    /// A client that takes nothing for `patience` is given up.
+    pub(super) fn new(tcp: TcpStream, intake: Arc<Intake>, patience: Duration) -> Self {
+        Self { tcp, intake, pause: None, stuck: None, patience }
+    }
+
+    /// While nothing can be written, is there still hope?
+    fn written<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.stuck = None;
+            return result;
+        }
+        let patience = self.patience;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stuck.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(pause) = &mut this.pause {
+            ready!(pause.as_mut().poll(context));
+            this.pause = None;
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.tcp).poll_read(context, buffer))?;
+        this.intake.passed.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        if this.intake.is_slow.load(Ordering::Relaxed) {
+            this.pause = Some(Box::pin(tokio::time::sleep_until(Instant::now() + PAUSE)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.tcp).poll_write(context, bytes);
+        if let Poll::Ready(Ok(written)) = result {
+            self.intake.passed.fetch_add(written as u64, Ordering::Relaxed);
+        }
+        self.written(context, result)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sends_more_than_is_taken_is_slowed_down_and_then_cut() {
+        let intake = Arc::new(Intake::default());
+        let first = intake.take(MAX_WAITING).unwrap();
+        assert_eq!(intake.grant(), WINDOW);
+        let second = intake.take(1).unwrap();
+        assert_eq!(intake.grant(), TRICKLE);
+        drop(second);
+        assert_eq!(intake.grant(), TRICKLE, "not for a single byte");
+        drop(first);
+        assert_eq!(intake.grant(), WINDOW);
+        assert!(intake.take(MAX_GRANTED + 1).is_none());
+        assert_eq!(intake.waiting.load(Ordering::Relaxed), 0);
+    }
+}

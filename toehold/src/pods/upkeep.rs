@@ -1,0 +1,103 @@
+//! What a gateway of pods does beside its connections: it keeps its owner alive, clears away what dead gateways have left, and writes
+//! the audit log.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use toehold_core::{AuditEvent, AuditSink as _, StoreAudit};
+use toehold_podrun::driver::{Keeper, OwnerState, Reaper};
+use toehold_podrun::owner::INTERVAL;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::hub::{Hub, SharedBackend};
+use super::metrics::Counter;
+use crate::adapters::sqlite::SqliteStore;
+use crate::cli::chain;
+use crate::gateway::system_rng;
+
+/// Extends the owner, makes another where it is lost, and looks for what others have left.
+pub(super) async fn keep<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hub<B, A>>, first: Keeper) -> Infallible {
+    let mut keeper = Some(first);
+    let mut reaper = Reaper::new();
+    let mut recovering = JoinSet::new();
+    let mut under_way = std::collections::BTreeSet::new();
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                hold(&hub, &mut keeper).await;
+                let own = hub.owner.borrow().clone();
+                let reaped = reaper.pass(hub.parts(), &hub.settings.namespace, own.as_ref()).await;
+                hub.metrics.add(Counter::Reaped, (reaped.owners.len() + reaped.strays.len()) as u64);
+                for problem in &reaped.problems {
+                    tracing::warn!("clearing away what is left of other gateways: {problem}");
+                }
+                hub.backend_answers.store(reaped.problems.is_empty(), Ordering::Relaxed);
+                for record in reaped.orphans {
+                    if under_way.insert(record.nonce) {
+                        let hub = Arc::clone(&hub);
+                        recovering.spawn(async move {
+                            let ended = Reaper::recover(hub.parts(), &record).await;
+                            (record.nonce, record.pod, ended)
+                        });
+                    }
+                }
+            }
+            Some(recovered) = recovering.join_next(), if !recovering.is_empty() => {
+                if let Ok((nonce, pod, ended)) = recovered {
+                    under_way.remove(&nonce);
+                    match ended {
+                        Ok(()) => hub.metrics.count(Counter::Reaped),
+                        Err(error) => tracing::error!("pod {pod} of a gateway that is gone: {error}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn hold<B: SharedBackend, A>(hub: &Hub<B, A>, keeper: &mut Option<Keeper>) {
+    if let Some(held) = keeper {
+        match held.beat(hub.parts()).await {
+            Ok(OwnerState::Held(_) | OwnerState::Unknown) => return,
+            Ok(OwnerState::Lost(owner)) => {
+                tracing::error!("the owner {} of this gateway's pods is gone; their connections end", owner.name);
+                hub.owner.send_replace(None);
+                *keeper = None;
+            }
+            Err(error) => {
+                tracing::error!("the owner of this gateway's pods cannot be extended: {}", chain(&error));
+                return;
+            }
+        }
+    }
+    match Keeper::create(hub.parts(), &hub.settings.namespace, &mut system_rng()).await {
+        Ok(made) => {
+            hub.owner.send_replace(Some(made.owner().clone()));
+            *keeper = Some(made);
+        }
+        Err(error) => tracing::error!("no owner for this gateway's pods can be made: {}", chain(&error)),
+    }
+}
+
+/// Writes the audit log until nobody has anything to note any more.
+pub(super) async fn write_down<B: SharedBackend, A: Send + Sync + 'static>(
+    hub: std::sync::Weak<Hub<B, A>>,
+    store: SqliteStore,
+    writer: String,
+    mut events: mpsc::Receiver<AuditEvent>,
+) {
+    let audit = StoreAudit::new(store, writer);
+    while let Some(event) = events.recv().await {
+        if let Err(error) = audit.record(event).await {
+            tracing::error!("an event is not in the audit log: {}", chain(&error));
+            if let Some(hub) = hub.upgrade() {
+                hub.metrics.count(Counter::AuditFailed);
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Commands, their environment and how they end.
+
+use crate::gateway::Pods;
+use crate::support::Done;
+
+#[test]
+fn a_command_runs_in_a_pod_of_its_own_that_goes_with_the_connection() {
+    let pods = Pods::start();
+    let done = pods.run("echo \"$TOEHOLD_POD\"; pwd; echo \"$HOME\"; ls -A; echo words >&2").ends(0);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{done:?}");
+    assert!(lines[0].starts_with("toehold-") && lines[1].contains(lines[0]) && lines[1] == lines[2], "{done:?}");
+    assert_eq!(done.stderr, "words\n");
+    let other = pods.run("echo \"$TOEHOLD_POD\"").ends(0);
+    assert_ne!(other.stdout.trim(), lines[0]);
+    pods.waits_until_empty();
+}
+
+#[test]
+fn it_ends_as_the_command_has_ended_and_says_what_could_not_be_run() {
+    let pods = Pods::start();
+    for (line, code, said) in [
+        ("exit 0", 0, ""),
+        ("exit 42", 42, ""),
+        ("exit 255", 255, ""),
+        ("/bin/nosuch", 127, "nosuch"),
+        ("nosuch-either", 127, "nosuch-either"),
+        ("/etc/passwd", 126, "/etc/passwd"),
+        ("/bin/echo a; /bin/echo b; exit 3", 3, ""),
+    ] {
+        let done = pods.run(line).ends(code);
+        assert!(done.stderr.contains(said) && (said.is_empty() == done.stderr.is_empty()), "{line}: {done:?}");
+        assert_eq!(done.stdout, if code == 3 { "a\nb\n" } else { "" });
+    }
+}
+
+#[test]
+fn death_by_a_signal_is_told_as_one() {
+    let pods = Pods::start();
+    let done = Done::of(pods.ssh_with(&["-v", "-o", "LogLevel=DEBUG1"], "kill -TERM $$").output().unwrap()).ends(255);
+    assert!(done.stderr.contains("rtype exit-signal") && !done.stderr.contains("rtype exit-status"), "{}", done.stderr);
+    // The status, or the signal, comes before the end of the output.
+    let told = done.stderr.find("rtype exit-signal").unwrap();
+    assert!(done.stderr.find("rcvd eof").is_none_or(|eof| told < eof), "{}", done.stderr);
+}
+
+#[test]
+fn the_environment_reaches_the_command_and_nothing_of_the_gateways_does() {
+    let pods = Pods::start();
+    let greeting = "it's \"here\" $HOME `id` \\ é";
+    let set = format!("SetEnv=GREETING=\"{}\"", greeting.replace('\\', "\\\\").replace('"', "\\\""));
+    let done =
+        Done::of(pods.ssh_with(&["-o", &set], "printf %s \"$GREETING\"; env | grep -c TOEHOLD_").output().unwrap()).ends(0);
+    // One is the pod's own name.
+    assert_eq!(done.stdout, format!("{greeting}1\n"));
+}
+
+#[test]
+fn a_subsystem_that_is_not_there_is_refused() {
+    let pods = Pods::start();
+    let done = Done::of(pods.ssh_with(&["-s"], "netconf").output().unwrap()).ends(255);
+    assert!(done.stderr.contains("subsystem request failed"), "{done:?}");
+}
+
+#[test]
+fn p4_a_key_that_is_bound_to_a_command_runs_that_and_gets_no_terminal() {
+    let pods = Pods::start();
+    let file = pods.file("authorized_keys");
+    let line = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("restrict,command=\"echo bound to \\\"$SSH_ORIGINAL_COMMAND\\\"\" {line}")).unwrap();
+    assert_eq!(pods.run("rm -rf 'a b'").ends(0).stdout, "bound to rm -rf 'a b'\n");
+    let done = Done::of(pods.ssh_with(&["-tt"], "").output().unwrap());
+    assert!(done.stderr.contains("PTY allocation request failed"), "{done:?}");
+    assert_eq!(Done::of(pods.ssh_with(&["-T"], "").output().unwrap()).ends(0).stdout, "bound to \n");
+    std::fs::write(&file, format!("environment=\"A=b\" {line}")).unwrap();
+    let done = pods.run("true").ends(255);
+    assert!(done.stderr.contains("Permission denied (publickey)"), "{done:?}");
+}
+
+#[test]
+fn each_channel_may_have_a_pod_of_its_own_and_a_pod_may_stay() {
+    let pods = Pods::start();
+    let toehold = pods.kill();
+    let config = crate::gateway::file_of(&toehold, "config.yaml");
+    std::fs::write(&config, "pod: {mode: session}\n").unwrap();
+    let more = ["--config", config.to_str().unwrap()];
+    let pods = Pods::at(toehold, &more);
+    pods.run("echo hello; exit 5").ends(5);
+    pods.waits_until_empty();
+    let toehold = pods.kill();
+    std::fs::write(&config, "pod: {mode: persistent, createMissingPods: true}\n").unwrap();
+    let pods = Pods::at(toehold, &more);
+    pods.run("echo kept > file; (setsid sleep 600 >/dev/null 2>&1 &)").ends(0);
+    assert_eq!(pods.run("cat file").ends(0).stdout, "kept\n");
+    let name = pods.list()[0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(pods.list()[0]["principal"], "alice@example.org");
+    // Also over a gateway's death: its processes go, what it holds stays.
+    let pods = Pods::at(pods.kill(), &more);
+    assert_eq!(pods.run("cat file").ends(0).stdout, "kept\n");
+    let done = pods.toehold.run(["pods", "rm", "--backend", "local", &name]).ends(0);
+    assert!(done.stdout.contains("is gone"), "{done:?}");
+    pods.waits_until_empty();
+}

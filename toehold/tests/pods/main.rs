@@ -1,0 +1,25 @@
+//! `pods serve` on the local backend, with the OpenSSH client and with clients that mean no good.
+//!
+//! Needs: openssh.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bytes;
+mod cli;
+mod commands;
+mod ends;
+mod files;
+mod gateway;
+mod hostile;
+mod multiplexed;
+mod raw;
+mod terminal;
