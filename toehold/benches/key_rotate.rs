@@ -139,12 +139,9 @@ impl HostSession for FarSession {
 /// Round trips of several looks at once: what has to be opened takes two, and what follows a directory waits for its second.
 fn rounds(looks: &[Look]) -> usize {
     let opens = |look: &Look| matches!(look, Look::Read { .. } | Look::List(_) | Look::Sync(_));
-    let (listed, rest) = match looks.iter().position(|look| matches!(look, Look::List(_))) {
-        Some(at) => (1, &looks[at + 1..]),
-        None => (0, looks),
-    };
     let own = usize::from(!looks.is_empty()) + usize::from(looks.iter().any(opens));
-    own.max(listed + if rest.is_empty() { 0 } else { rounds(rest) })
+    let behind = looks.iter().position(|look| matches!(look, Look::List(_))).map_or(0, |at| 1 + rounds(&looks[at + 1..]));
+    own.max(behind)
 }
 
 /// As many round trips as `RusshFiles` makes.
