@@ -47,7 +47,7 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
     mut place: limits::Place,
 ) {
     let begun = Instant::now();
-    let intake = Arc::new(Intake::default());
+    let intake = Arc::new(Intake::new(hub.options.channels));
     let patience = hub.options.keep_alive.saturating_mul(u32::try_from(hub.options.keep_alive_count + 1).unwrap_or(u32::MAX));
     let stream = ClientStream::new(tcp, Arc::clone(&intake), patience);
     // russh's own task ends when this is dropped.
