@@ -67,13 +67,14 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
             note_panic(&hub, &ended);
             return hub.metrics.count(Counter::HandshakeFailed);
         }
-        told = told.recv() => told,
+        // Where there is nobody to tell any more, the session has ended, and says how.
+        Some(told) = told.recv() => told,
         () = tokio::time::sleep_until(begun + hub.options.limits.stranger_lifetime) => {
             return hub.metrics.count(Counter::LoginTimedOut);
         }
         () = until_stopping(&mut stopping, Stopping::Soon) => return,
     };
-    let Some(FromClient::LoggedIn { admission, user, key, handle }) = logged_in else { return };
+    let FromClient::LoggedIn { admission, user, key, handle } = logged_in else { return };
     if let Err(refused) = place.authenticated() {
         hub.metrics.count(Counter::ConnectionRefused);
         let words = format!("no place for another connection: {refused}");
