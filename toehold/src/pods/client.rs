@@ -268,7 +268,13 @@ impl<B: SharedBackend, A: Authenticator> server::Handler for Client<B, A> {
             return Ok(());
         }
         self.hub.metrics.count(Counter::ChannelOpened);
-        self.link.ids().insert(id.number(), id);
+        // russh does not tell of a client's answer to a close of ours.
+        self.slots.retain(|_, slot| !slot.input.is_closed());
+        {
+            let mut ids = self.link.ids();
+            ids.retain(|number, _| self.slots.contains_key(number));
+            ids.insert(id.number(), id);
+        }
         // What comes is handed over in `data`: a channel that is not read would hold russh up.
         let (_, write) = channel.split();
         let (orders, order_receiver) = mpsc::unbounded_channel();

@@ -47,7 +47,7 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
     mut place: limits::Place,
 ) {
     let begun = Instant::now();
-    let intake = Arc::new(Intake::default());
+    let intake = Arc::new(Intake::new(hub.options.channels));
     let patience = hub.options.keep_alive.saturating_mul(u32::try_from(hub.options.keep_alive_count + 1).unwrap_or(u32::MAX));
     let stream = ClientStream::new(tcp, Arc::clone(&intake), patience);
     // russh's own task ends when this is dropped.
@@ -67,13 +67,14 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
             note_panic(&hub, &ended);
             return hub.metrics.count(Counter::HandshakeFailed);
         }
-        told = told.recv() => told,
+        // Where there is nobody to tell any more, the session has ended, and says how.
+        Some(told) = told.recv() => told,
         () = tokio::time::sleep_until(begun + hub.options.limits.stranger_lifetime) => {
             return hub.metrics.count(Counter::LoginTimedOut);
         }
         () = until_stopping(&mut stopping, Stopping::Soon) => return,
     };
-    let Some(FromClient::LoggedIn { admission, user, key, handle }) = logged_in else { return };
+    let FromClient::LoggedIn { admission, user, key, handle } = logged_in else { return };
     if let Err(refused) = place.authenticated() {
         hub.metrics.count(Counter::ConnectionRefused);
         let words = format!("no place for another connection: {refused}");

@@ -18,9 +18,6 @@ pub(super) const WINDOW: u32 = 2 * 1024 * 1024;
 /// How much may wait for the processes of a connection until its client is slowed down, in bytes.
 const MAX_WAITING: usize = 1024 * 1024;
 
-/// What cannot be waiting but for a client that sends more than it was granted.
-const MAX_GRANTED: usize = 48 * 1024 * 1024;
-
 /// What is granted at a time while it is slowed down. Not nothing: russh grants only on receipt, and would never grant again.
 const TRICKLE: u32 = 2;
 /// How long to wait then before each read.
@@ -31,9 +28,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// russh grants a client more as soon as it has received something, whether or not anybody has taken it, and does not answer while a
 /// handler waits. So nothing waits in a handler: what comes is queued, and where the queue is long, clients are granted next to
 /// nothing until it is shorter.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Intake {
     waiting: AtomicUsize,
+    /// What cannot be waiting but for a client that sends more than it was granted.
+    granted: usize,
     is_slow: AtomicBool,
     /// Bytes in both directions so far.
     passed: AtomicU64,
@@ -47,6 +46,17 @@ pub(super) struct Waiting {
 }
 
 impl Intake {
+    /// Of a connection that may have so many channels.
+    pub(super) fn new(channels: usize) -> Self {
+        let window = usize::try_from(WINDOW).unwrap_or(usize::MAX);
+        Self {
+            waiting: AtomicUsize::new(0),
+            granted: window.saturating_mul(channels).saturating_add(MAX_WAITING + window),
+            is_slow: AtomicBool::new(false),
+            passed: AtomicU64::new(0),
+        }
+    }
+
     /// Notes bytes that came; `None`: the client has sent what it was never granted.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Waiting> {
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -54,7 +64,7 @@ impl Intake {
         if waiting > MAX_WAITING {
             self.is_slow.store(true, Ordering::Relaxed);
         }
-        (waiting <= MAX_GRANTED).then_some(noted)
+        (waiting <= self.granted).then_some(noted)
     }
 
     /// Up to how much a client is to be granted from now on.
@@ -148,7 +158,7 @@ mod tests {
 
     #[test]
     fn who_sends_more_than_is_taken_is_slowed_down_and_then_cut() {
-        let intake = Arc::new(Intake::default());
+        let intake = Arc::new(Intake::new(10));
         let first = intake.take(MAX_WAITING).unwrap();
         assert_eq!(intake.grant(), WINDOW);
         let second = intake.take(1).unwrap();
@@ -157,7 +167,7 @@ mod tests {
         assert_eq!(intake.grant(), TRICKLE, "not for a single byte");
         drop(first);
         assert_eq!(intake.grant(), WINDOW);
-        assert!(intake.take(MAX_GRANTED + 1).is_none());
+        assert!(intake.take(24 * 1024 * 1024).is_none());
         assert_eq!(intake.waiting.load(Ordering::Relaxed), 0);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::gateway::{Pods, fed};
+use crate::gateway::{Pods, fed, waits_until_still};
 use crate::support::Done;
 
 /// Ten million bytes that do not repeat.
@@ -63,14 +65,17 @@ fn a_reader_that_is_slow_gets_everything_and_the_gateway_keeps_little() {
     let input = noise();
     let mut child = pods.ssh("cat").stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let copy = input.clone();
+    let (copy, written) = (input.clone(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&written);
     let writing = std::thread::spawn(move || {
-        for _ in 0..8 {
-            stdin.write_all(&copy).unwrap();
+        for piece in (0..8).flat_map(|_| copy.chunks(65_536)) {
+            stdin.write_all(piece).unwrap();
+            counted.fetch_add(piece.len(), Ordering::Relaxed);
         }
     });
     // Nobody takes what comes out: what goes in comes to a stand as well.
-    pods.waits_until_still();
+    waits_until_still(&written);
+    assert!(written.load(Ordering::Relaxed) < 20_000_000, "{written:?}");
     let before = pods.memory();
     assert!(before < 90_000, "{before} KiB");
     let mut got = Vec::new();

@@ -24,6 +24,13 @@ fn gone(numbers: &[i32]) {
     eventually("the end of every process", || !numbers.iter().any(|number| is_alive(*number)));
 }
 
+/// That of the only pod.
+fn first_process(pods: &Pods) -> Pid {
+    let name = pods.list()[0]["name"].as_str().unwrap().to_owned();
+    let noted = fs::read_to_string(pods.toehold.state().join("pods").join(name).join("first-process")).unwrap();
+    Pid::from_raw(noted.split(' ').next().unwrap().parse().unwrap()).unwrap()
+}
+
 #[test]
 fn a_client_that_dies_takes_its_pod_along() {
     let pods = Pods::start();
@@ -80,14 +87,22 @@ fn p5_a_gateway_that_is_killed_takes_its_pods_along_with_nobody_else_alive() {
 fn p5_whoever_kills_the_first_process_of_a_pod_ends_the_pod() {
     let pods = Pods::start();
     let (session, numbers) = three(&pods);
-    let name = pods.list()[0]["name"].as_str().unwrap().to_owned();
-    let noted = fs::read_to_string(pods.toehold.state().join("pods").join(name).join("first-process")).unwrap();
-    let first: i32 = noted.split(' ').next().unwrap().parse().unwrap();
-    kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
+    kill_process(first_process(&pods), Signal::KILL).unwrap();
     gone(&numbers);
     let done = session.ends();
     assert_eq!(done.code, 255, "{done:?}");
     assert!(done.stderr.contains("the pod"), "{done:?}");
+    pods.waits_until_empty();
+}
+
+#[test]
+fn p5_a_first_process_that_somebody_has_stopped_holds_no_end_up() {
+    let pods = Pods::start();
+    let (session, numbers) = three(&pods);
+    let first = first_process(&pods);
+    kill_process(first, Signal::STOP).unwrap();
+    session.signal(Signal::KILL);
+    gone(&numbers);
     pods.waits_until_empty();
 }
 

@@ -5,6 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -175,21 +177,6 @@ impl Pods {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Waits until next to nothing is read and written any more.
-    pub(crate) fn waits_until_still(&self) {
-        let passed = || -> u64 {
-            let io = self.proc("io");
-            let line = io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap();
-            line.parse().unwrap()
-        };
-        let mut last = passed();
-        eventually("standstill", || {
-            std::thread::sleep(std::time::Duration::from_millis(250));
-            let now = passed();
-            now - std::mem::replace(&mut last, now) < 65_536
-        });
-    }
-
     fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -222,6 +209,17 @@ pub(crate) fn fed(mut command: Command, input: &[u8]) -> Vec<u8> {
     });
     assert!(output.status.success(), "{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+/// Waits until this has begun to grow and has come to a stand.
+pub(crate) fn waits_until_still(passed: &AtomicUsize) {
+    let mut last = 0;
+    eventually("a standstill", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = passed.load(Ordering::Relaxed);
+        let before = std::mem::replace(&mut last, now);
+        before > 1_000_000 && now - before <= 65_536
+    });
 }
 
 /// Whether a process is there and runs.

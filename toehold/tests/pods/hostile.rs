@@ -3,11 +3,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
-use crate::gateway::Pods;
+use crate::gateway::{Pods, waits_until_still};
 use crate::raw;
 use crate::support::{Done, eventually, key};
 
@@ -141,23 +143,25 @@ async fn who_sends_without_end_what_nobody_takes_is_slowed_down() {
     channel.exec(true, "echo begun; sleep 600").await.unwrap();
     raw::until_output(&mut channel, b"begun\n").await;
     let (_reading, writing) = channel.split();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
     let sending = tokio::spawn(async move {
         for _ in 0..4_000 {
-            if writing.data_bytes(vec![b'x'; 32 * 1024]).await.is_err() {
-                return;
-            }
+            writing.data_bytes(vec![b'x'; 32 * 1024]).await.unwrap();
+            counted.fetch_add(32 * 1024, Ordering::Relaxed);
         }
-        panic!("all of it was taken");
     });
     let before = pods.memory();
-    let pods = tokio::task::spawn_blocking(move || {
-        pods.waits_until_still();
-        pods
-    })
-    .await
-    .unwrap();
+    let still = Arc::clone(&sent);
+    tokio::task::spawn_blocking(move || waits_until_still(&still)).await.unwrap();
+    assert!(sent.load(Ordering::Relaxed) < 20_000_000, "{sent:?}");
     assert!(pods.memory() < before + 40_000, "{} KiB and then {} KiB", before, pods.memory());
+    assert!(!sending.is_finished());
     sending.abort();
+    // It was not cut for that.
+    let mut other = client.open().await;
+    other.exec(true, "echo here").await.unwrap();
+    raw::until_output(&mut other, b"here\n").await;
     client.handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
     tokio::task::spawn_blocking(move || pods.waits_until_empty()).await.unwrap();
 }

@@ -21,5 +21,6 @@ mod files;
 mod gateway;
 mod hostile;
 mod multiplexed;
+mod panics;
 mod raw;
 mod terminal;

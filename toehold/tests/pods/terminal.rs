@@ -29,13 +29,14 @@ fn resize(terminal: &impl std::os::fd::AsFd, columns: u16, rows: u16) {
 fn a_terminal_has_the_clients_size_and_follows_it() {
     let pods = Pods::start();
     let (mut ours, theirs) = terminal(91, 17);
-    let mut command = pods.ssh_with(&["-tt"], "tty >/dev/null && stty size; read word; stty size; echo \"$TERM $word\"; exit 42");
+    let mut command = pods.ssh_with(&["-tt"], "tty >/dev/null && stty size; read word; n=0; \
+                until [ \"$(stty size)\" = '50 132' ] || [ $((n += 1)) = 1000 ]; do sleep 0.02; done; stty size; echo \"$TERM $word\"; exit 42");
     command.stdin(Stdio::from(theirs)).env("TERM", "xterm-256color");
     let mut session = Session::start(command);
     assert_eq!(session.line(), "17 91");
     resize(&ours, 132, 50);
     session.signal(Signal::WINCH);
-    // The answer to this comes after the new size.
+    // The client may send this before the new size.
     ours.write_all(b"typed\n").unwrap();
     let mut line = session.line();
     if line == "typed" {

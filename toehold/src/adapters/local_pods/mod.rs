@@ -39,6 +39,9 @@ const FIRST_PROCESS: &str = "first-process";
 /// How often a pod of another gateway is looked for that is to go.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How old a directory without an object is at least that nobody is about to finish.
+const UNFINISHED: Duration = Duration::from_secs(60);
+
 /// Stands in the environment of every process of a pod.
 pub(crate) const MARK: &str = "TOEHOLD_POD";
 
@@ -222,8 +225,10 @@ impl LocalPods {
 
     /// What a cluster does by itself: owners whose gateway has died go, and with them their pods.
     fn collect(&self) -> io::Result<Vec<OwnerSnapshot>> {
+        // The pods first: an owner is there before its pods.
+        let pods = self.all()?;
         let (living, dead) = self.0.owners.list()?;
-        for pod in self.all()? {
+        for pod in pods {
             let Some(owner) = pod.object.pointer("/metadata/ownerReferences/0/uid").and_then(Value::as_str) else { continue };
             if !living.iter().any(|living| living.uid.as_str() == owner) && !self.running().contains_key(&pod.name) {
                 self.end_other(&pod)?;
@@ -232,7 +237,23 @@ impl LocalPods {
         for owner in dead {
             self.0.owners.remove(owner.name, &owner.uid)?;
         }
+        self.clear_unfinished()?;
         Ok(living)
+    }
+}
+
+impl LocalPods {
+    /// Takes away directories whose making was cut short.
+    fn clear_unfinished(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.0.pods)? {
+            let directory = entry?.path();
+            let made = fs::metadata(&directory).and_then(|metadata| metadata.modified());
+            let is_old = made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > UNFINISHED));
+            if is_old && !directory.join(OBJECT).exists() {
+                fs::remove_dir_all(&directory)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -25,6 +25,9 @@ use super::{FIRST_PROCESS, HOME, MARK};
 /// How long the first process may take to say that it is there.
 const START: Duration = Duration::from_secs(10);
 
+/// How long it may take to end with all that is below it.
+const END: Duration = Duration::from_secs(5);
+
 /// Where programs are looked for.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -118,7 +121,13 @@ impl Pod {
             }
         }
         self.end();
-        if let Err(error) = first.wait().await {
+        let mut ended = tokio::time::timeout(END, first.wait()).await;
+        if ended.is_err() {
+            // Somebody in the pod has stopped it, or it does not get through; what it leaves is cleared away without it.
+            drop(first.start_kill());
+            ended = Ok(first.wait().await);
+        }
+        if let Ok(Err(error)) = ended {
             tracing::error!("the end of the first process of pod {} was not seen: {error}", self.name);
         }
         // Whoever waits sees that there is nobody to tell.
