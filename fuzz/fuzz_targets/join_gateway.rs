@@ -28,7 +28,7 @@ impl Vault for NoVault {
 fuzz_target!(|frames: Vec<(bool, u16, u8, Vec<u8>)>| {
     block_on(async {
         let mut rng = ChaCha20Rng::from_seed([1; 32]);
-        let desk = Desk { store: MemoryStore::new(), clock: ManualClock::default(), vault: NoVault };
+        let desk = Desk::new(MemoryStore::new(), ManualClock::default(), NoVault);
         let known = desk.create(NewToken::new("agent".parse().expect("a role")), &mut rng).await.expect("a token");
         let before = desk.store.entries();
         // The client knows the token's id, and not its secret.

@@ -58,6 +58,11 @@ impl<'a> Chain<'a> {
             .map(|(place, _)| place)
     }
 
+    /// Whether the certificate at this place is signed by its own key.
+    pub(crate) fn is_self_signed(&self, place: usize) -> bool {
+        self.certificates.get(place).is_some_and(|certificate| signed_by(certificate, certificate))
+    }
+
     /// Whether a certificate after the leaf may sign others.
     pub(crate) fn has_ca(&self) -> bool {
         self.certificates.iter().skip(1).any(may_sign)

@@ -49,6 +49,13 @@ pub enum JoinError {
     /// The gateway's ephemeral key is no point, of small order, or of a wrong length.
     #[error("the gateway's ephemeral key is not one to agree on a secret with")]
     PeerKey,
+    /// A CA's key is pinned, and the certificate that was presented for it is signed by another: whatever it says of its dates and
+    /// limits is nobody's word.
+    #[error(
+        "the certificate of the pinned CA is not signed by its own key, so that nobody vouches for its dates and limits: pin the root CA, \
+         or the gateway's own key"
+    )]
+    PinnedNotRoot,
     /// The gateway said no, after the client's proof. `reason` is its text, held to printable characters.
     #[error("the gateway refused: {reason}")]
     Refused {

@@ -21,13 +21,18 @@ const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 
 /// calls [`Trust::check`] has to check the handshake's signature as well.
 #[derive(Clone)]
 pub enum Trust {
-    /// The default: the leaf's key is pinned, or a CA's key is pinned and the certificates that lead to it hold in every respect
+    /// The default: the leaf's key is pinned, or a root CA's key is pinned and the certificates that lead to it hold in every respect
     /// (signatures, dates, path lengths, key usage, the name). Several pins overlap, so that a key can be renewed.
+    ///
+    /// A pin holds a key and no certificate: the root's certificate is the one that the peer presents, and its dates and limits count
+    /// because it is signed by the pinned key itself. A pinned CA whose certificate somebody else signed is refused, since nobody who
+    /// is known vouches for what stands in it.
     Pinned(Vec<Pin>),
     /// As Opni does it: each certificate is signed by the next, and any of them is pinned. Dates, names and path lengths are
     /// not looked at, so whoever holds a certificate below a pinned CA, expired or made for another host, passes.
     OpniPinned(Vec<Pin>),
-    /// CA certificates, as DER; the name and everything else is checked.
+    /// CA certificates, as DER; the name and everything else is checked, and of the CA what stands in the certificate given here,
+    /// whatever the peer presents in its place. One that fits is enough, wherever it stands.
     CaCertificates(Vec<Vec<u8>>),
     /// Nothing: whoever is in the middle is the gateway.
     DangerousInsecure,
@@ -81,14 +86,14 @@ impl Trust {
             Self::CaCertificates(anchors) => {
                 expect_some(anchors)?;
                 let path = chain::ders(presented);
-                let mut checked = Err(JoinError::LeafNotSigned);
+                let mut refusal = None;
                 for anchor in chain::ders(anchors) {
-                    checked = check_path(&path, &anchor, name, now);
-                    if !matches!(checked, Err(JoinError::LeafNotSigned | JoinError::MalformedChain { .. })) {
-                        break;
+                    match check_path(&path, &anchor, name, now) {
+                        Ok(()) => return Ok(GatewayIdentity::from_key(chain.leaf_key())),
+                        Err(error) => refusal = Some(telling(refusal, error)),
                     }
                 }
-                checked?;
+                return Err(refusal.unwrap_or(JoinError::NoPins));
             }
             Self::DangerousInsecure => {}
         }
@@ -122,6 +127,14 @@ fn expect_some<T>(of: &[T]) -> Result<(), JoinError> {
     if of.is_empty() { Err(JoinError::NoPins) } else { Ok(()) }
 }
 
+/// Of two refusals the one that says more: that a certificate leads nowhere is true of every CA but its own.
+fn telling(before: Option<JoinError>, error: JoinError) -> JoinError {
+    match before {
+        Some(before) if matches!(error, JoinError::LeafNotSigned | JoinError::MalformedChain { .. }) => before,
+        _ => error,
+    }
+}
+
 fn mismatch(chain: &Chain<'_>) -> JoinError {
     if chain.has_ca() { JoinError::RootCAHashMismatch } else { JoinError::NoRootCA }
 }
@@ -134,19 +147,23 @@ fn check_pinned(
     now: Timestamp,
 ) -> Result<(), JoinError> {
     expect_some(pins)?;
-    let mut refusal = mismatch(chain);
+    let mut refusal = None;
     for place in chain.pinned(pins) {
         // The key itself is pinned: its certificate says nothing more.
         if place == 0 {
             return Ok(());
         }
+        if !chain.is_self_signed(place) {
+            refusal = Some(telling(refusal, JoinError::PinnedNotRoot));
+            continue;
+        }
         let (path, rest) = presented.split_at_checked(place).unwrap_or_default();
         match rest.first().ok_or(JoinError::MalformedChain { number: 1 }).and_then(|anchor| check_path(path, anchor, name, now)) {
             Ok(()) => return Ok(()),
-            Err(error) => refusal = error,
+            Err(error) => refusal = Some(telling(refusal, error)),
         }
     }
-    Err(refusal)
+    Err(refusal.unwrap_or_else(|| mismatch(chain)))
 }
 
 /// Whether `path` (leaf first) leads to the anchor in every respect. What webpki does not ask of an anchor (dates, path length,

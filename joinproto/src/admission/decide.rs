@@ -175,8 +175,10 @@ pub fn check_agent(found: Option<&AgentRecord>, token: &TokenRecord, request: &R
 
 fn check_capability(agent: &AgentRecord, token: &TokenRecord, capability: Option<&String>) -> Result<(), Refusal> {
     let installed = capability.is_some_and(|capability| agent.capabilities.contains(capability));
+    let is_open = capability.is_some_and(|capability| agent.is_open(capability));
     let same_token = agent.token == token.id;
-    if installed && agent.state == AgentState::Pending && same_token {
+    if installed && is_open && same_token {
+        // The answer may have been lost: also that of a capability which an agent that is there has added.
         Ok(())
     } else if installed {
         Err(Refusal::Capability)

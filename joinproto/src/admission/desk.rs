@@ -1,18 +1,22 @@
 //! Admission over a store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
+use std::sync::OnceLock;
 
 use rand_core::CryptoRng;
 use toehold_core::{Clock, Key, KeyError, SecretBytes, Store, StoreError, Stored};
 
-use super::decide::{Check, Refusal, Request, Verdict, admit, check_agent, first_slot};
+use super::decide::{Check, Refusal, Request, Verdict, admit, check_agent};
+use super::decoy::Decoy;
 use super::error::{DeskError, Vault};
 use super::new_token::NewToken;
 use super::record::{AgentRecord, AgentState, Holder, Protocol, Role, TokenRecord, UseRecord};
+use super::walk::Walk;
 use crate::encoding;
 use crate::keyring::{Keyring, SharedKeys};
 use crate::token::{Token, TokenId};
-use crate::v3::{Confirmed, Proven, TokenSigner};
+use crate::v3::{Confirmed, Proven, TokenKey, TokenSigner};
 
 /// The most tokens for Opni's agents at once. Their signatures go out in one answer, of which real agents read 4 MiB; a token's is
 /// 126 bytes. What is left holds those that several commands make at the same moment.
@@ -88,6 +92,8 @@ impl Admitted {
             role: self.token.role.clone(),
             labels: self.token.labels.clone(),
             capabilities: BTreeSet::new(),
+            key_capabilities: Vec::new(),
+            unconfirmed: BTreeSet::new(),
             sealed_keyring: None,
             removed_at: self.agent.as_ref().and_then(|stored| stored.body.last_removed()),
         }
@@ -115,6 +121,14 @@ pub struct Desk<S, C, V> {
     pub clock: C,
     /// Seals what a gateway has to have in clear.
     pub vault: V,
+    decoy: OnceLock<Option<Decoy>>,
+}
+
+impl<S, C, V> Desk<S, C, V> {
+    /// Over a store.
+    pub fn new(store: S, clock: C, vault: V) -> Self {
+        Self { store, clock, vault, decoy: OnceLock::new() }
+    }
 }
 
 impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
@@ -159,6 +173,31 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     /// As [`Stored::read`].
     pub async fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, DeskError> {
         Ok(Stored::read(&self.store, &token_key(id)?).await?.map(|stored| stored.body))
+    }
+
+    /// A token as it is stored, for whoever has proven nothing yet. It costs the same whether there is one, so that the time that it
+    /// takes tells nothing (J5).
+    ///
+    /// # Errors
+    /// As [`Stored::read`].
+    pub async fn token_for_stranger(&self, id: TokenId) -> Result<Option<TokenRecord>, DeskError> {
+        let Some(entry) = self.store.get(&token_key(id)?).await? else {
+            if let Some(decoy) = self.decoy() {
+                drop(black_box(Stored::<TokenRecord>::decode(&decoy.token)));
+            }
+            return Ok(None);
+        };
+        let token = Stored::<TokenRecord>::decode(&entry)?.body;
+        if matches!(token.protocol, Protocol::Opni { .. }) {
+            // Reading it took no point of a curve out of its encoding, as reading one of the third version does.
+            let _ = black_box(TokenKey::of_nobody().to_string().parse::<TokenKey>());
+        }
+        Ok(Some(token))
+    }
+
+    /// What is read in place of what is not there; none where the vault seals nothing.
+    fn decoy(&self) -> Option<&Decoy> {
+        self.decoy.get_or_init(|| Decoy::new(&self.vault)).as_ref()
     }
 
     /// An agent as it is stored; `None` also for the mark that one was removed.
@@ -240,16 +279,14 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
 
     /// Takes a use of a token for a client, or finds the one that it has.
     pub(super) async fn take(&self, token: &TokenRecord, request: &Request) -> Result<(), DeskError> {
-        let first = first_slot(token.uses, &request.holder);
-        let mut steps = 0;
+        let mut walk = Walk::new(token, request);
         let mut tries = 0;
-        while steps < token.uses {
-            let slot = (first + steps) % token.uses;
+        while let Some(slot) = walk.at(&self.store).await? {
             let key = use_key(token.id, slot)?;
             let found: Option<Stored<UseRecord>> = Stored::read(&self.store, &key).await?;
             let written = match admit(found.as_ref().map(|stored| &stored.body), request)? {
                 Verdict::Next => {
-                    steps += 1;
+                    walk.pass();
                     continue;
                 }
                 Verdict::Take(record) => Stored::create(&self.store, key, record).await.map(|_| ()),
@@ -275,26 +312,38 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
 
     /// Whether a client could take a use, without taking it.
     pub(super) async fn could_take(&self, token: &TokenRecord, request: &Request) -> Result<(), DeskError> {
-        let first = first_slot(token.uses, &request.holder);
-        for step in 0..token.uses {
-            let found: Option<Stored<UseRecord>> =
-                Stored::read(&self.store, &use_key(token.id, (first + step) % token.uses)?).await?;
+        let mut walk = Walk::new(token, request);
+        while let Some(slot) = walk.at(&self.store).await? {
+            let found: Option<Stored<UseRecord>> = Stored::read(&self.store, &use_key(token.id, slot)?).await?;
             if admit(found.as_ref().map(|stored| &stored.body), request)? != Verdict::Next {
                 return Ok(());
             }
+            walk.pass();
         }
         Err(Refusal::Exhausted.into())
     }
 
-    /// The keys of an agent, to check a challenge's answer with; none where there is no such agent.
+    /// The keys of an agent, to check a challenge's answer with; none where there is no such agent, which costs the same (J5).
     ///
     /// # Errors
     /// [`DeskError`].
     pub async fn keys(&self, id: &str) -> Result<AgentKeys, DeskError> {
-        let agent = self.agent(id).await?;
+        let entry = self.store.get(&agent_key(id)?).await?;
+        let stored = entry.as_ref().map(Stored::<AgentRecord>::decode).transpose()?.map(|stored| stored.body);
+        if stored.is_none()
+            && let Some(decoy) = self.decoy()
+        {
+            drop(black_box(Stored::<AgentRecord>::decode(&decoy.agent)));
+        }
+        let agent = stored.filter(|agent| matches!(agent.state, AgentState::Pending | AgentState::Joined));
         let keys = match &agent {
-            Some(agent) => self.keyring(id, agent)?.shared_keys,
-            None => Vec::new(),
+            Some(agent) if agent.sealed_keyring.is_some() => self.keyring(id, agent)?.shared_keys,
+            _ => {
+                if let Some(decoy) = self.decoy() {
+                    drop(black_box(self.keyring(Decoy::AGENT, &decoy.record)));
+                }
+                Vec::new()
+            }
         };
         Ok(AgentKeys { id: id.to_owned(), agent, keys })
     }
@@ -305,28 +354,30 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         Keyring::parse(json.expose()).map_err(|source| DeskError::Keyring { agent: id.to_owned(), source })
     }
 
-    /// The agent has authenticated with its keys: a pending one has now joined. Safe to call each time.
+    /// The agent has authenticated with those of its keys that stand at this place: a pending one has now joined, and nobody has the keys
+    /// made anew that it has shown. Safe to call each time.
     ///
     /// # Errors
     /// [`DeskError::Superseded`] where it was made anew or removed in the meantime: then it is not authenticated.
-    pub async fn confirm(&self, seen: &AgentKeys) -> Result<(), DeskError> {
+    pub async fn confirm(&self, seen: &AgentKeys, place: usize) -> Result<(), DeskError> {
         let sealed = seen.agent.as_ref().and_then(|agent| agent.sealed_keyring.as_ref()).ok_or(DeskError::Unknown)?;
         let stored: Option<Stored<AgentRecord>> = Stored::read(&self.store, &agent_key(&seen.id)?).await?;
         let Some(mut stored) = stored.filter(|stored| stored.body.sealed_keyring.as_ref() == Some(sealed)) else {
             return Err(DeskError::Superseded);
         };
+        // Those for another capability are as good as they were.
+        let shown = stored.body.key_capabilities.get(place).cloned();
+        let is_new = shown.is_some_and(|capability| stored.body.unconfirmed.remove(&capability));
         match stored.body.state {
-            AgentState::Joined => Ok(()),
-            AgentState::Pending => {
-                stored.body.state = AgentState::Joined;
-                stored.body.since = self.clock.now();
-                stored.save(&self.store).await.map_err(|error| match error {
-                    StoreError::Conflict { .. } => DeskError::Superseded,
-                    error => error.into(),
-                })
-            }
-            AgentState::Reserved | AgentState::Removed => Err(DeskError::Superseded),
+            AgentState::Joined if !is_new => return Ok(()),
+            AgentState::Joined => {}
+            AgentState::Pending => (stored.body.state, stored.body.since) = (AgentState::Joined, self.clock.now()),
+            AgentState::Reserved | AgentState::Removed => return Err(DeskError::Superseded),
         }
+        stored.save(&self.store).await.map_err(|error| match error {
+            StoreError::Conflict { .. } => DeskError::Superseded,
+            error => error.into(),
+        })
     }
 
     /// Removes an agent. A mark stays, so that no token that is there now brings it back.
@@ -354,19 +405,38 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     }
 
     /// Revokes a token by taking all of its uses, so that no write that is on its way can still take one. Agents that have joined stay.
-    /// Run again after a failure, it finishes.
+    /// Run again after a failure, it finishes; a use that cannot be read keeps it from none of the others.
     ///
     /// # Errors
-    /// [`DeskError::Unknown`] where there is none.
+    /// [`DeskError::Unknown`] where there is none; [`DeskError::PartlyRevoked`] where some of its uses are revoked, or may be.
     pub async fn revoke(&self, id: TokenId) -> Result<Uses, DeskError> {
         let token = self.token(id).await?.ok_or(DeskError::Unknown)?;
+        let (mut revoked, mut in_doubt) = (0, false);
+        let mut failed = None;
         for slot in 0..token.uses {
-            self.revoke_use(use_key(id, slot)?).await?;
+            let Err(error) = self.revoke_use(use_key(id, slot)?, &mut in_doubt).await else {
+                revoked += 1;
+                continue;
+            };
+            let is_of_this_one = matches!(error, DeskError::Store(StoreError::Corrupt { .. } | StoreError::Newer { .. }));
+            failed.get_or_insert(error);
+            if !is_of_this_one {
+                break;
+            }
         }
-        self.uses(&token).await
+        let failed = match failed {
+            None => match self.uses(&token).await {
+                Ok(uses) => return Ok(uses),
+                Err(error) => error,
+            },
+            Some(error) if revoked == 0 && !in_doubt => return Err(error),
+            Some(error) => error,
+        };
+        Err(DeskError::PartlyRevoked { revoked, uses: token.uses, source: Box::new(failed) })
     }
 
-    async fn revoke_use(&self, key: Key) -> Result<(), DeskError> {
+    /// Says in `in_doubt` where a write may have taken place or not.
+    async fn revoke_use(&self, key: Key, in_doubt: &mut bool) -> Result<(), DeskError> {
         let revoked_at = Some(self.clock.now());
         for _ in 0..TRIES {
             let found: Option<Stored<UseRecord>> = Stored::read(&self.store, &key).await?;
@@ -383,7 +453,11 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
             };
             match written {
                 Err(StoreError::Conflict { .. }) => {}
-                result => return Ok(result?),
+                Err(error) => {
+                    *in_doubt |= matches!(error, StoreError::Unavailable { .. });
+                    return Err(error.into());
+                }
+                Ok(()) => return Ok(()),
             }
         }
         Err(DeskError::Busy)

@@ -42,6 +42,17 @@ pub enum DeskError {
     /// The client's ephemeral key is of small order.
     #[error("the client's ephemeral key is not one to agree on a secret with")]
     PeerKey,
+    /// A revocation broke off when some of the token's uses were revoked, or may have been. Run again, it finishes.
+    #[error("{revoked} of the {uses} uses of the token are revoked for certain, and whoever has it may join with the others")]
+    PartlyRevoked {
+        /// How many are.
+        revoked: u32,
+        /// How many there are.
+        uses: u32,
+        /// Why it broke off.
+        #[source]
+        source: Box<DeskError>,
+    },
     /// Not admitted, after proof.
     #[error("{0}")]
     Refused(#[from] Refusal),
@@ -62,6 +73,13 @@ pub enum DeskError {
         /// Why, in words.
         reason: String,
     },
+}
+
+impl DeskError {
+    /// Whether it is the gateway's own trouble and no decision: what was begun may have taken place or not, and the client may come again.
+    pub fn is_own_trouble(&self) -> bool {
+        !matches!(self, Self::BadToken(_) | Self::Busy | Self::PeerKey | Self::Refused(_) | Self::Superseded | Self::Unknown)
+    }
 }
 
 impl From<KeyError> for DeskError {

@@ -11,12 +11,14 @@
 //! client, so that none is lost: the same client takes the same use again.
 
 mod decide;
+mod decoy;
 mod desk;
 mod error;
 mod new_token;
 mod opni;
 mod record;
 mod sweep;
+mod walk;
 
 pub use decide::{Check, Refusal, Request, Verdict, admit, check_agent, first_slot};
 pub use desk::{Admitted, AgentKeys, Desk, MAX_OPNI_TOKENS, Uses};

@@ -94,11 +94,22 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         let former = admitted.agent.as_ref().map(|stored| &stored.body).filter(|agent| agent.state != AgentState::Reserved);
         let mut keyring = Keyring::of(keys);
         if let (Some(former), Some(capability)) = (former, join.request.capability()) {
-            // Joining an agent that is there: the new keys come first, the others stay good.
-            if !former.capabilities.contains(capability) {
-                keyring = keyring.merge(self.keyring(admitted.client_id(), former)?);
+            // Joining an agent that is there: the new keys come first, the others stay good, but for those of an earlier try.
+            let mut others = self.keyring(admitted.client_id(), former)?;
+            let mut made_for = former.key_capabilities.clone();
+            match made_for.iter().position(|made| made == capability) {
+                Some(place) if place < others.shared_keys.len() => {
+                    made_for.remove(place);
+                    others.shared_keys.remove(place);
+                }
+                // An earlier release did not say which: the only key of a pending agent.
+                _ if former.capabilities.contains(capability) => others.shared_keys.clear(),
+                _ => {}
             }
+            keyring = keyring.merge(others);
+            record.key_capabilities.extend(made_for);
             record.capabilities.extend(former.capabilities.iter().cloned());
+            record.unconfirmed.extend(former.unconfirmed.iter().cloned());
             record.state = former.state;
         }
         let key = agent_key(admitted.client_id())?;
@@ -196,10 +207,13 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
             return Ok(true);
         }
         for held in uses.iter().filter_map(|taken| taken.held.as_ref()) {
-            if let Holder::Id { id, .. } = &held.holder {
+            if let Holder::Id { id, capability } = &held.holder {
                 let agent: Option<Stored<AgentRecord>> = Stored::read(&self.store, &agent_key(id)?).await?;
-                let state = agent.map(|stored| stored.body.state);
-                if matches!(state, Some(AgentState::Reserved | AgentState::Pending)) {
+                let is_open = agent.is_some_and(|Stored { body: agent, .. }| {
+                    matches!(agent.state, AgentState::Reserved | AgentState::Pending)
+                        || capability.as_ref().is_some_and(|capability| agent.is_open(capability))
+                });
+                if is_open {
                     return Ok(true);
                 }
             }
@@ -218,6 +232,8 @@ fn described(admitted: &Admitted, request: &OpniRequest) -> AgentRecord {
     let version = match request {
         OpniRequest::V1(request) => {
             record.capabilities.insert(request.capability.clone());
+            record.key_capabilities.push(request.capability.clone());
+            record.unconfirmed.insert(request.capability.clone());
             "v1"
         }
         OpniRequest::V2(request) => {

@@ -183,6 +183,12 @@ pub struct AgentRecord {
     /// v1: what it joined for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub capabilities: BTreeSet<String>,
+    /// v1: for which of them each of its keys was made; the newest first, as in the keyring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key_capabilities: Vec<String>,
+    /// v1: those of them whose keys nobody has shown yet, so that who has the token may have them made anew.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unconfirmed: BTreeSet<String>,
     /// Its keyring's JSON, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_keyring: Option<String>,
@@ -196,6 +202,11 @@ impl AgentRecord {
     /// When an agent of this id was removed last, if one was.
     pub fn last_removed(&self) -> Option<Timestamp> {
         self.removed_at.or((self.state == AgentState::Removed).then_some(self.since))
+    }
+
+    /// Whether nobody has shown yet that it has the keys that were made for this capability.
+    pub fn is_open(&self, capability: &str) -> bool {
+        self.state == AgentState::Pending || self.unconfirmed.contains(capability)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use toehold_core::{Clock, Key, Store, StoreError, Stored};
+use toehold_core::{Clock, Key, Store, StoreError, Stored, Timestamp};
 
 use super::desk::{Desk, token_key};
 use super::error::{DeskError, Vault};
@@ -13,7 +13,8 @@ pub const SWEEP_MARGIN: Duration = Duration::from_secs(3600);
 
 impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     /// Clears away tokens that ended more than an hour ago, each before its uses (a use that is gone while its token is still there could be
-    /// taken again), and then marks of removed agents and kept ids that no token can reach any more. Returns how many tokens went.
+    /// taken again), and then marks of removed agents, kept ids and agents that never showed their keys, which no token can reach any more.
+    /// Returns how many tokens went.
     ///
     /// # Errors
     /// As [`Store::list`]; what somebody else changes in the meantime is left to the next time.
@@ -29,14 +30,16 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
                 orphans.extend(id.map(|id| (id, entry)));
                 continue;
             }
-            // What cannot be read is not swept: an error is not a no.
-            let Ok(Stored { body: token, .. }) = Stored::<TokenRecord>::decode(entry) else { continue };
+            // What cannot be read is not swept, and may be as old as any: an error is not a no.
+            let Ok(Stored { body: token, .. }) = Stored::<TokenRecord>::decode(entry) else {
+                oldest_left = Some(Timestamp::UNIX_EPOCH);
+                continue;
+            };
             if token.expires_at < limit {
                 self.delete(&entry.key, entry.revision).await?;
                 swept += 1;
             } else {
-                oldest_left =
-                    Some(oldest_left.map_or(token.created_at, |oldest: toehold_core::Timestamp| oldest.min(token.created_at)));
+                oldest_left = Some(oldest_left.map_or(token.created_at, |oldest: Timestamp| oldest.min(token.created_at)));
             }
         }
         for (id, entry) in orphans {
@@ -45,20 +48,34 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
             }
         }
         for entry in self.store.list(&Key::new(["agent"])?).await? {
-            let Ok(Stored { body: agent, .. }) = Stored::<AgentRecord>::decode(&entry) else { continue };
+            let Ok(stored) = Stored::<AgentRecord>::decode(&entry) else { continue };
+            let agent = &stored.body;
             // No token is left that the mark of a removal would have to hold off.
             let mark_is_over =
                 agent.last_removed().is_none_or(|removed| removed < limit && oldest_left.is_none_or(|oldest| oldest > removed));
             let is_over = match agent.state {
                 AgentState::Removed => mark_is_over,
-                AgentState::Reserved => agent.token_expires_at < limit && mark_is_over,
-                AgentState::Pending | AgentState::Joined => false,
+                // Nobody has shown that it has the keys of a pending one, and with its token nobody can have them made anew.
+                AgentState::Reserved | AgentState::Pending => agent.token_expires_at < limit,
+                AgentState::Joined => false,
             };
-            if is_over {
-                self.delete(&entry.key, entry.revision).await?;
+            match agent.last_removed() {
+                Some(removed) if is_over && !mark_is_over => self.leave_mark(stored, removed).await?,
+                _ if is_over => self.delete(&entry.key, entry.revision).await?,
+                _ => {}
             }
         }
         Ok(swept)
+    }
+
+    /// Of an id that is nobody's any more the mark stays that its agent was removed.
+    async fn leave_mark(&self, mut stored: Stored<AgentRecord>, removed: Timestamp) -> Result<(), DeskError> {
+        let agent = &mut stored.body;
+        (agent.state, agent.since, agent.sealed_keyring) = (AgentState::Removed, removed, None);
+        match stored.save(&self.store).await {
+            Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn delete(&self, key: &Key, revision: toehold_core::Revision) -> Result<(), DeskError> {

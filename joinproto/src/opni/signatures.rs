@@ -63,6 +63,11 @@ impl Signatures {
         made
     }
 
+    /// Whether there is a signature for this token. A change of the uses of a token for which there is none changes nothing here.
+    pub fn has(&self, token: TokenId) -> bool {
+        self.tokens.contains_key(&token)
+    }
+
     /// The answer to Join at this time; `None` where no token is active. No signature is made, and while no token has ended nothing is
     /// copied.
     pub fn answer(&mut self, now: Timestamp) -> Option<Arc<[u8]>> {

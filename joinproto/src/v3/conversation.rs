@@ -70,7 +70,7 @@ impl Conversation {
                 Err(error) => failed(error),
             },
             State::AwaitProof(waiting) => {
-                let token = match desk.token(waiting.token()).await {
+                let token = match desk.token_for_stranger(waiting.token()).await {
                     Ok(token) => token,
                     // Not a word before the proof, not even of the store.
                     Err(error) => return Turn::Last(silence(), Ended::Refused(error)),
@@ -119,8 +119,5 @@ fn silence() -> Vec<u8> {
 
 /// What a client that has proven itself is told. What went wrong in the store is the gateway's business.
 fn reason(error: &DeskError) -> String {
-    match error {
-        DeskError::Refused(_) | DeskError::Busy | DeskError::Superseded | DeskError::Unknown => error.to_string(),
-        _ => "the gateway's store does not answer; try again".to_owned(),
-    }
+    if error.is_own_trouble() { "the gateway's store does not answer; try again".to_owned() } else { error.to_string() }
 }

@@ -4,10 +4,15 @@ use std::time::Duration;
 
 use crate::support::lab::{Lab, below, identity, join_opni, new_token, opni_token};
 use toehold_core::testing::{Crashing, Fault, Faults, MemoryStore, Moment, block_on, run_until_stalled};
-use toehold_core::{Key, Store as _, Stored};
-use toehold_joinproto::admission::{AgentRecord, AgentState, DeskError, NewToken, Refusal};
+use toehold_core::{Expect, Key, Store as _, Stored};
+use toehold_joinproto::JoinError;
+use toehold_joinproto::admission::{
+    AgentRecord, AgentState, DeskError, Held, Holder, NewToken, OpniJoin, OpniRequest, Refusal, UseRecord, first_slot,
+};
+use toehold_joinproto::agreement::{Ephemeral, Side};
 use toehold_joinproto::keyring::SharedKeys;
 use toehold_joinproto::token::Token;
+use toehold_joinproto::wire::AuthRequestV1;
 
 /// A gateway's process in which something goes wrong.
 fn faulty(lab: &Lab<MemoryStore>, plan: impl FnOnce(&Faults)) -> (Lab<Crashing<MemoryStore>>, Faults) {
@@ -141,12 +146,165 @@ fn revoking_that_breaks_off_finishes_when_it_is_run_again() {
         let token = lab.token(new(), 1);
         block_on(lab.join(&token, &identity(1), 10)).unwrap();
         let (gateway, _) = faulty(&lab, plan);
-        let _ = run_until_stalled(gateway.desk.revoke(token.id()));
+        let first = run_until_stalled(gateway.desk.revoke(token.id()));
+        let record = block_on(lab.desk.token(token.id())).unwrap().unwrap();
+        let revoked = block_on(lab.desk.uses(&record)).unwrap().revoked;
+        // Whoever is told that nothing was done can believe it, and how much was done at least.
+        match first {
+            Some(Err(DeskError::PartlyRevoked { revoked: certain, uses: 3, .. })) => assert!(certain <= revoked, "{what}"),
+            Some(Err(error)) => assert_eq!(revoked, 0, "{what}: {error:?}"),
+            Some(Ok(_)) => assert_eq!(revoked, 3, "{what}"),
+            None => {}
+        }
         let uses = block_on(lab.desk.revoke(token.id())).unwrap();
         assert_eq!((uses.taken, uses.revoked), (1, 3), "{what}");
         assert!(block_on(lab.join(&token, &identity(2), 11)).is_err(), "{what}");
         assert!(block_on(lab.join(&token, &identity(1), 12)).is_err(), "{what}");
     }
+}
+
+#[test]
+fn revoking_passes_a_use_that_cannot_be_read_and_says_that_it_is_not_done() {
+    let lab = Lab::new();
+    let token = lab.token(NewToken { uses: 3, ..new_token() }, 1);
+    let damaged = Key::parse(&format!("token/{}/00001", token.id())).unwrap();
+    let revision = block_on(lab.desk.store.put(&damaged, b"{}", Expect::Absent)).unwrap();
+    let partly = block_on(lab.desk.revoke(token.id()));
+    assert!(matches!(partly, Err(DeskError::PartlyRevoked { revoked: 2, uses: 3, .. })), "{partly:?}");
+    block_on(lab.desk.store.delete(&damaged, revision)).unwrap();
+    assert_eq!(block_on(lab.desk.revoke(token.id())).unwrap().revoked, 3);
+}
+
+fn taken_by(holder: Holder) -> UseRecord {
+    UseRecord { held: Some(Held { holder, since: lab::start(), tries: 1 }), revoked_at: None }
+}
+
+#[test]
+fn a_token_that_is_used_up_costs_a_few_questions_however_many_uses_it_had() {
+    const USES: u32 = 400;
+    let lab = Lab::new();
+    let token = lab.token(NewToken { uses: USES, ..new_token() }, 1);
+    let place = |slot: u32| Key::parse(&format!("token/{}/{slot:05}", token.id())).unwrap();
+    for slot in 0..USES {
+        let record = taken_by(Holder::Key(format!("{slot:064}")));
+        block_on(Stored::create(&lab.desk.store, place(slot), record)).unwrap();
+    }
+    let join = |who: u8, seed| {
+        let (gateway, faults) = faulty(&lab, |_| ());
+        let joined = block_on(gateway.join(&token, &identity(who), seed));
+        assert!(faults.calls() < 40, "{} calls", faults.calls());
+        joined
+    };
+    let exhausted = JoinError::Refused { reason: Refusal::Exhausted.to_string() };
+    assert_eq!(join(1, 10).unwrap_err(), exhausted);
+    let last_of = |who: u8| {
+        let holder = Holder::Key(identity(who).public_key().iter().map(|byte| format!("{byte:02x}")).collect());
+        let slot = (first_slot(USES, &holder) + USES - 1) % USES;
+        (block_on(Stored::<UseRecord>::read(&lab.desk.store, &place(slot))).unwrap().unwrap(), holder)
+    };
+    // Who has one finds it, as far from where it looked first as can be.
+    let (mut stored, holder) = last_of(2);
+    stored.body = taken_by(holder);
+    block_on(stored.save(&lab.desk.store)).unwrap();
+    join(2, 11).unwrap();
+    // A free one is found there as well, and taken once.
+    let (stored, _) = last_of(3);
+    block_on(lab.desk.store.delete(&stored.key, stored.revision)).unwrap();
+    join(3, 12).unwrap();
+    assert_eq!(uses(&lab, &token), USES as usize);
+    assert_eq!(join(4, 13).unwrap_err(), exhausted);
+    // That it was revoked is seen there too.
+    let (mut stored, _) = last_of(5);
+    stored.body.revoked_at = Some(lab::start());
+    block_on(stored.save(&lab.desk.store)).unwrap();
+    assert_eq!(join(5, 14).unwrap_err(), JoinError::Refused { reason: Refusal::Revoked.to_string() });
+}
+
+/// A join of v1, for a capability.
+fn join_v1(lab: &Lab<MemoryStore>, token: &Token, id: &str, capability: &str, seed: u64) -> Result<SharedKeys, DeskError> {
+    let ephemeral = Ephemeral::generate(&mut lab::rng(seed));
+    let (client_id, capability) = (id.to_owned(), capability.to_owned());
+    let request = OpniRequest::V1(AuthRequestV1 { client_id, client_key: *ephemeral.public(), capability });
+    let join = OpniJoin { token, request: &request, source: lab::source() };
+    let response = block_on(lab.desk.join_opni(join, &mut lab::rng(seed + 1_000_000)))?;
+    Ok(ephemeral.derive(Side::Client, &response.gateway_key).unwrap())
+}
+
+/// The agent authenticates with these keys, if the gateway knows them.
+fn authenticate(lab: &Lab<MemoryStore>, id: &str, keys: &SharedKeys) -> Result<(), DeskError> {
+    let known = block_on(lab.desk.keys(id)).unwrap();
+    let place = known.keys().iter().position(|known| known == keys).ok_or(DeskError::Unknown)?;
+    block_on(lab.desk.confirm(&known, place))
+}
+
+#[test]
+fn never_bricked_nor_is_a_capability_whose_answer_was_lost() {
+    let lab = Lab::new();
+    let token = lab.token(NewToken { uses: 3, may_extend: true, ..opni_token() }, 1);
+    let metrics = join_v1(&lab, &token, "agent-1", "metrics", 10).unwrap();
+    authenticate(&lab, "agent-1", &metrics).unwrap();
+    // Two are added, and both answers are lost; the agent goes on with the keys that it has.
+    let [lost_logs, lost_alerts] =
+        [("logs", 11), ("alerts", 12)].map(|(name, seed)| join_v1(&lab, &token, "agent-1", name, seed).unwrap());
+    authenticate(&lab, "agent-1", &metrics).unwrap();
+    // All uses are taken, and yet the signature that it takes to come back is offered still.
+    assert_eq!(uses(&lab, &token), 3);
+    assert_eq!(block_on(lab.desk.opni_tokens()).unwrap().len(), 1);
+    for (name, lost, seed) in [("logs", &lost_logs, 13), ("alerts", &lost_alerts, 15)] {
+        let keys = join_v1(&lab, &token, "agent-1", name, seed).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(authenticate(&lab, "agent-1", lost).is_err(), "{name}");
+        authenticate(&lab, "agent-1", &keys).unwrap();
+        // What was shown is nobody's to have made anew.
+        let again = join_v1(&lab, &token, "agent-1", name, seed + 1);
+        assert!(matches!(again, Err(DeskError::Refused(Refusal::Capability))), "{name}: {again:?}");
+        for good in [&metrics, &keys] {
+            authenticate(&lab, "agent-1", good).unwrap();
+        }
+    }
+    let first = join_v1(&lab, &token, "agent-1", "metrics", 20);
+    assert!(matches!(first, Err(DeskError::Refused(Refusal::Capability))), "{first:?}");
+    assert_eq!(uses(&lab, &token), 3);
+    assert!(block_on(lab.desk.opni_tokens()).unwrap().is_empty());
+    assert_eq!(block_on(lab.desk.keys("agent-1")).unwrap().keys().len(), 3);
+}
+
+#[test]
+fn never_bricked_nor_is_the_first_capability_by_one_that_came_while_its_answer_was_lost() {
+    let lab = Lab::new();
+    let token = lab.token(NewToken { uses: 2, may_extend: true, ..opni_token() }, 1);
+    join_v1(&lab, &token, "agent-1", "metrics", 10).unwrap();
+    let logs = join_v1(&lab, &token, "agent-1", "logs", 11).unwrap();
+    authenticate(&lab, "agent-1", &logs).unwrap();
+    let metrics = join_v1(&lab, &token, "agent-1", "metrics", 12).unwrap();
+    for keys in [&metrics, &logs] {
+        authenticate(&lab, "agent-1", keys).unwrap();
+    }
+    let again = join_v1(&lab, &token, "agent-1", "metrics", 13);
+    assert!(matches!(again, Err(DeskError::Refused(Refusal::Capability))), "{again:?}");
+}
+
+#[test]
+fn an_opni_agent_that_never_showed_its_keys_does_not_keep_its_id_for_ever() {
+    let lab = Lab::new();
+    let (token, other) = (lab.token(opni_token(), 1), lab.token(opni_token(), 2));
+    join_opni_blocking(&lab, &token, "silent", 10).unwrap();
+    let joined = join_opni_blocking(&lab, &other, "joined", 11).unwrap();
+    authenticate(&lab, "joined", &joined).unwrap();
+    // As long as its token could be used, and an hour more, it is its own.
+    lab.desk.clock.advance(Duration::from_secs(3600 + 3600));
+    block_on(lab.desk.sweep()).unwrap();
+    let later = lab.token(opni_token(), 3);
+    let taken = join_opni_blocking(&lab, &later, "silent", 12);
+    assert!(matches!(taken, Err(DeskError::Refused(Refusal::IdTaken))), "{taken:?}");
+    lab.desk.clock.advance(Duration::from_secs(1));
+    block_on(lab.desk.sweep()).unwrap();
+    assert_eq!(below(&lab.desk.store, "agent/"), ["agent/joined"]);
+    join_opni_blocking(&lab, &later, "silent", 13).unwrap();
+    authenticate(&lab, "joined", &joined).unwrap();
+}
+
+fn join_opni_blocking(lab: &Lab<MemoryStore>, token: &Token, id: &str, seed: u64) -> Result<SharedKeys, DeskError> {
+    block_on(join_opni(&lab.desk, token, id, seed))
 }
 
 #[test]
@@ -178,8 +336,8 @@ fn an_opni_agent_is_pending_until_it_authenticates_and_then_nobody_makes_it_anew
     assert_ne!(first, second);
     let known = block_on(lab.desk.keys("agent-1")).unwrap();
     assert_eq!(known.keys(), [second.duplicate()]);
-    block_on(lab.desk.confirm(&known)).unwrap();
-    block_on(lab.desk.confirm(&known)).unwrap();
+    block_on(lab.desk.confirm(&known, 0)).unwrap();
+    block_on(lab.desk.confirm(&known, 0)).unwrap();
     assert_eq!(block_on(lab.desk.agent("agent-1")).unwrap().unwrap().state, AgentState::Joined);
     let again = block_on(join_opni(&lab.desk, &token, "agent-1", 12));
     assert!(matches!(again, Err(DeskError::Refused(Refusal::IdTaken))), "{again:?}");
@@ -196,10 +354,10 @@ fn a_confirmation_of_keys_that_were_made_anew_is_none() {
     block_on(join_opni(&lab.desk, &token, "agent-1", 10)).unwrap();
     let stale = block_on(lab.desk.keys("agent-1")).unwrap();
     block_on(join_opni(&lab.desk, &token, "agent-1", 11)).unwrap();
-    assert!(matches!(block_on(lab.desk.confirm(&stale)), Err(DeskError::Superseded)));
+    assert!(matches!(block_on(lab.desk.confirm(&stale, 0)), Err(DeskError::Superseded)));
     let known = block_on(lab.desk.keys("agent-1")).unwrap();
     block_on(lab.desk.remove_agent("agent-1")).unwrap();
-    assert!(matches!(block_on(lab.desk.confirm(&known)), Err(DeskError::Superseded)));
+    assert!(matches!(block_on(lab.desk.confirm(&known, 0)), Err(DeskError::Superseded)));
 }
 
 #[test]

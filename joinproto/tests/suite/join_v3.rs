@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::support::lab::{Lab, channel, endpoint, fresh, gateway_identity, identity, new_token, pins, rng, source, start};
 use toehold_core::testing::block_on;
 use toehold_joinproto::admission::{AgentState, DeskError, Refusal, Uses};
+use toehold_joinproto::challenge::{Assertion, AwaitResponse};
+use toehold_joinproto::keyring::SharedKeys;
 use toehold_joinproto::token::Token;
 use toehold_joinproto::v3::frame::{Accept, Answer, Confirm, Hello, Offer, Proof, Refuse, Retry};
 use toehold_joinproto::v3::{
@@ -317,6 +319,52 @@ fn j5_an_unknown_token_is_answered_as_a_wrong_one() {
         assert_eq!(other, seen);
     }
     assert_eq!(lab.desk.store.entries(), before);
+}
+
+/// The shortest time of each of these; in turns, so that whatever else is at work is at work for all.
+fn shortest<const N: usize>(works: [&dyn Fn(); N]) -> [f64; N] {
+    let mut shortest = [f64::MAX; N];
+    for _ in 0..400 {
+        for (work, shortest) in works.iter().zip(&mut shortest) {
+            let begun = std::time::Instant::now();
+            work();
+            *shortest = shortest.min(begun.elapsed().as_secs_f64());
+        }
+    }
+    shortest
+}
+
+#[test]
+fn j5_looking_for_a_token_or_an_agent_costs_the_same_whether_there_is_one() {
+    let lab = Lab::new();
+    let (token, removed) = (lab.token(new_token(), 1), lab.token(new_token(), 2));
+    let for_opni = lab.token(toehold_joinproto::admission::NewToken { for_opni: true, ..new_token() }, 3);
+    let known = block_on(lab.join(&token, &identity(1), 10)).unwrap().id.to_string();
+    let gone = block_on(lab.join(&removed, &identity(2), 11)).unwrap().id.to_string();
+    block_on(lab.desk.remove_agent(&gone)).unwrap();
+    let nobody = identity(3).id().to_string();
+    let look = |token: &Token| assert!(block_on(lab.desk.token_for_stranger(token.id())).is_ok());
+    let unknown = Token::from_bytes(&[7; 32]);
+    let tokens = shortest([&|| look(&token), &|| look(&unknown), &|| look(&for_opni)]);
+    let authenticate = |id: &str| {
+        let keys = block_on(lab.desk.keys(id)).unwrap();
+        let assertion = Assertion::from_parts(id, [1; 32]).unwrap();
+        let (waiting, _) = AwaitResponse::with_challenge(assertion, [2; 32]);
+        // The form of an answer, to another challenge.
+        let other = SharedKeys::from_secret(&zeroize::Zeroizing::new([9; 64]));
+        let (_, message) = Assertion::from_parts(id, [1; 32]).unwrap().respond(&challenge_message(), &other).unwrap();
+        assert!(waiting.verify(&message, keys.keys()).is_err());
+    };
+    let agents = shortest([&|| authenticate(&known), &|| authenticate(&nobody), &|| authenticate(&gone)]);
+    for times in [tokens, agents] {
+        for time in times {
+            assert!((0.6..1.7).contains(&(time / times[0])), "{times:?}");
+        }
+    }
+}
+
+fn challenge_message() -> Vec<u8> {
+    AwaitResponse::with_challenge(Assertion::from_parts("x", [0; 32]).unwrap(), [3; 32]).1
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn status(status: Status) -> String {
 /// An agent that has joined authenticates, as real ones do at once.
 fn authenticate(lab: &Lab<MemoryStore>, id: &str) {
     let known = block_on(lab.desk.keys(id)).unwrap();
-    block_on(lab.desk.confirm(&known)).unwrap();
+    block_on(lab.desk.confirm(&known, 0)).unwrap();
 }
 
 #[test]

@@ -138,6 +138,13 @@ impl AgentError {
         }
     }
 
+    /// Whether it is the gateway's no. What it says of its own trouble is none: whether it has done what was asked is not known.
+    pub fn is_decision(&self) -> bool {
+        use tonic::Code::{Aborted, DataLoss, DeadlineExceeded, Internal, Unavailable, Unknown};
+        let trouble = [Aborted, DataLoss, DeadlineExceeded, Internal, Unavailable, Unknown];
+        matches!(self, Self::Refused { code, .. } if !trouble.contains(code))
+    }
+
     /// Whether the gateway has no such service, as a gateway of Opni's has no sessions of ours.
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Self::Refused { code: tonic::Code::Unimplemented, .. })

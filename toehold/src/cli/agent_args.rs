@@ -89,7 +89,7 @@ pub enum OpniVersion {
 /// By what a gateway is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TrustChoice {
-    /// Its own key is pinned; or a CA's, and its certificate holds in every respect
+    /// Its own key is pinned; or a root CA's, and its certificate holds in every respect
     Pinned,
     /// As Opni does it: a pin fits anywhere in the chain; dates and names are not looked at
     OpniPinned,

@@ -62,6 +62,9 @@ pub struct Serve {
     /// How many agents may be connected
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_agents: u32,
+    /// How many connections one agent may have, and how many sessions on all of them
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_sessions_per_agent: u32,
     /// How many connections may be open on which no agent has authenticated
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_strangers: u32,
@@ -74,7 +77,7 @@ pub struct Serve {
     /// Calls of one source in a minute
     #[arg(long, value_name = "N", default_value_t = 2_400, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub calls_per_minute: u32,
-    /// How long a connection may last on which no agent authenticates
+    /// How long a connection may last on which no agent authenticates, and a join or an authentication on any
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_limit)]
     pub stranger_lifetime: Duration,
     /// How long a TLS handshake may take

@@ -11,7 +11,7 @@ use serde_json::json;
 use toehold_core::{Clock as _, SecretBytes, Timestamp};
 use toehold_joinproto::line::{JoinLine, LineError, Protocol};
 use toehold_joinproto::token::Token;
-use toehold_joinproto::{JoinError, Trust};
+use toehold_joinproto::{Endpoint, JoinError, Trust};
 use zeroize::Zeroizing;
 
 use crate::adapters::gateway_connection::{GatewayConnection, GatewayConnectionError, GatewayLimits};
@@ -287,7 +287,7 @@ pub(super) fn failure(error: &AgentError, stage: Stage) -> Failure {
         (AgentError::Busy { .. }, _) => "wait until it has ended, and run this again",
         _ => "",
     };
-    let is_no = matches!(error, AgentError::Refused { .. }) || matches!(join, Some(JoinError::Refused { .. }));
+    let is_no = error.is_decision() || matches!(join, Some(JoinError::Refused { .. }));
     let is_in_doubt = stage == Stage::Confirmed || (stage == Stage::Proven && !is_no);
     if is_in_doubt {
         unfinished(failure)
@@ -323,6 +323,8 @@ pub(super) struct Pinged {
     gateway_time: Timestamp,
     our_time: Timestamp,
     pins_saved: bool,
+    /// Another gateway, at which a join has begun and not ended.
+    half_joined: Option<Endpoint>,
 }
 
 /// Authenticates, saves and acknowledges new pins, and pings.
@@ -331,9 +333,17 @@ pub(super) struct Pinged {
 /// [`AgentError`].
 pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Pinged, AgentError> {
     let mut rng = UnwrapErr(SysRng);
-    if directory.attempt()?.is_some() {
-        let lock = directory.lock()?;
-        finish_half_done(directory, &lock, limits, &mut rng).await?;
+    let mut half_joined = None;
+    if let Some(attempt) = directory.attempt()? {
+        let elsewhere = attempt.joined.endpoint()?;
+        let joined = directory.membership()?.map(|membership| membership.joined.endpoint()).transpose()?;
+        if joined.is_some_and(|joined| joined != elsewhere) {
+            // Whatever has become of that, this machine has a gateway, which is the one that is asked.
+            half_joined = Some(elsewhere);
+        } else {
+            let lock = directory.lock()?;
+            finish_half_done(directory, &lock, limits, &mut rng).await?;
+        }
     }
     let not_joined = || AgentError::NotJoined { directory: directory.path().to_owned() };
     let membership = directory.membership()?.ok_or_else(not_joined)?;
@@ -368,7 +378,7 @@ pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits)
     let our_time = SystemClock.now();
     let whoami = session.whoami().await?;
     let gateway_pin = connection.identity().pin().to_string();
-    Ok(Pinged { membership, whoami, gateway_pin, authenticated_in, answered_in, gateway_time, our_time, pins_saved })
+    Ok(Pinged { membership, whoami, gateway_pin, authenticated_in, answered_in, gateway_time, our_time, pins_saved, half_joined })
 }
 
 fn tell_pinged(pinged: &Pinged, output: Output) {
@@ -387,6 +397,7 @@ fn tell_pinged(pinged: &Pinged, output: Output) {
         "authenticated_in_milliseconds": milliseconds(pinged.authenticated_in),
         "answered_in_milliseconds": milliseconds(pinged.answered_in),
         "pins_saved": pinged.pins_saved,
+        "half_joined": pinged.half_joined.as_ref().map(Endpoint::to_string),
     }));
     let endpoint = membership.joined.endpoint().map_or_else(|_| String::new(), |endpoint| endpoint.to_string());
     output.text(format_args!(
@@ -397,6 +408,9 @@ fn tell_pinged(pinged: &Pinged, output: Output) {
     ));
     if pinged.pins_saved {
         output.text("It has a new key, whose pin is saved.");
+    }
+    if let Some(elsewhere) = &pinged.half_joined {
+        output.text(format_args!("A join at {elsewhere} has begun and not ended: run that toehold agent join again."));
     }
     if ahead.unsigned_abs() > CLOCK_ERROR {
         let way = if ahead > 0 { "ahead of" } else { "behind" };

@@ -40,7 +40,7 @@ pub(super) async fn join(context: &Context, global: &Global, options: &AgentJoin
         agent::tell_joined(&directory, &outcome, context.output);
         return Ok(Exit::Done);
     }
-    let desk = Desk { store: context.store().clone(), clock: SystemClock, vault: NoVault };
+    let desk = Desk::new(context.store().clone(), SystemClock, NoVault);
     let new = NewToken { lifetime: LIFETIME, ..NewToken::new(options.role.clone()) };
     let token = desk.create(new, &mut system_rng()).await?;
     let id = token.id();
@@ -52,9 +52,23 @@ pub(super) async fn join(context: &Context, global: &Global, options: &AgentJoin
     let joined = agent::run(&directory, request, agent::gateway_limits(global), context.signals.clone()).await;
     // However that went, and also when the operator wants out: nobody else is to have it.
     let revoked = revoke(&desk, id).await;
-    let outcome = joined?;
+    let outcome = match (joined, revoked) {
+        (Ok(outcome), Ok(())) => outcome,
+        (Ok(outcome), Err(owed)) => {
+            agent::tell_joined(&directory, &outcome, context.output);
+            return Err(owed);
+        }
+        // The token is gone: what is run again is another admission of the same machine.
+        (Err(failure), Ok(())) if failure.exit == Exit::Partly => {
+            return Err(failure.hint("run the same command again: it joins this machine with another token; this one is revoked"));
+        }
+        (Err(failure), Ok(())) => return Err(failure),
+        (Err(failure), Err(owed)) => {
+            let hint = owed.hint.clone().unwrap_or_default();
+            return Err(Failure::new(format!("{failure}; and {owed}")).hint(hint).partly());
+        }
+    };
     agent::tell_joined(&directory, &outcome, context.output);
-    revoked?;
     Ok(Exit::Done)
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn show(context: &Context, id: &str) -> Result<Exit, Failure> {
 /// # Errors
 /// Where there is no such agent.
 pub(super) async fn remove(context: &Context, id: &str) -> Result<Exit, Failure> {
-    let desk = Desk { store: context.store().clone(), clock: SystemClock, vault: NoVault };
+    let desk = Desk::new(context.store().clone(), SystemClock, NoVault);
     desk.remove_agent(id).await.map_err(|error| match error {
         DeskError::Unknown | DeskError::Store(StoreError::BadKey(_)) => unknown(id),
         error => Failure::new(chain(&error)),

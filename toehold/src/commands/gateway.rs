@@ -81,6 +81,7 @@ fn serve_options(options: Serve) -> ServeOptions {
         capabilities: options.capabilities,
         limits: LimitOptions {
             agents: many(options.max_agents),
+            sessions_per_agent: many(options.max_sessions_per_agent),
             strangers: many(options.max_strangers),
             strangers_per_source: many(options.max_strangers_per_source),
             handshakes_per_minute: options.handshakes_per_minute,

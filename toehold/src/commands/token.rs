@@ -15,7 +15,7 @@ use crate::cli::{Exit, Failure, chain, table};
 use crate::gateway::{GatewayDesk, GatewayVault, NoVault, system_rng};
 
 fn desk<V: Vault>(context: &Context, vault: V) -> GatewayDesk<V> {
-    Desk { store: context.store().clone(), clock: SystemClock, vault }
+    Desk::new(context.store().clone(), SystemClock, vault)
 }
 
 /// Makes a token, and prints the line for the new machine.
@@ -97,7 +97,14 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
     }
     tokens.sort_by_key(|token| (token.expires_at, token.id));
     for token in &tokens {
-        let uses = desk.uses(token).await.map_err(failure)?;
+        // One whose uses cannot be read hides no other.
+        let uses = match desk.uses(token).await {
+            Ok(uses) => uses,
+            Err(error) => {
+                unreadable.push(chain(&error));
+                continue;
+            }
+        };
         documents.push(document(token, uses, now));
         rows.push(vec![
             token.id.to_string(),
@@ -124,11 +131,26 @@ pub(super) async fn list(context: &Context) -> Result<Exit, Failure> {
 /// Revokes a token.
 ///
 /// # Errors
-/// Where there is none.
+/// Where there is none; exit code 3 where it broke off when some of its uses were revoked, or may have been.
 pub(super) async fn revoke(context: &Context, id: TokenId) -> Result<Exit, Failure> {
-    let uses = desk(context, NoVault).revoke(id).await.map_err(|error| match error {
+    const AGAIN: &str = "run it again: it goes on where it was";
+    let desk = desk(context, NoVault);
+    let mut signals = context.signals.clone();
+    let revoked = tokio::select! {
+        revoked = desk.revoke(id) => revoked,
+        // What was being written may have been.
+        () = signals.wait() => return Err(Failure::new(format!("interrupted: token {id} may be revoked in part")).hint(AGAIN).partly()),
+    };
+    let uses = revoked.map_err(|error| match error {
         DeskError::Unknown => Failure::new(format!("there is no token {id}")).hint("see which there are: toehold token ls"),
-        error => failure(error).hint("run it again: it goes on where it was"),
+        DeskError::PartlyRevoked { revoked, uses, .. } => Failure::new(chain(&error)).hint(AGAIN).partly().with(json!({
+            "id": id.to_string(),
+            "revoked": false,
+            "uses": uses,
+            "uses_revoked": revoked,
+            "uses_owed": uses.saturating_sub(revoked),
+        })),
+        error => failure(error).hint(AGAIN),
     })?;
     context.output.document(&json!({ "id": id.to_string(), "revoked": true, "uses_taken": uses.taken }));
     context.output.text(format_args!("Token {id} lets nobody join any more."));

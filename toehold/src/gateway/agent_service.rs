@@ -11,11 +11,13 @@ use toehold_joinproto::challenge::{Assertion, AwaitResponse, METADATA_CLIENT_ID,
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::hub::{Hub, Peer};
 use super::keys::AgentPins;
+use super::limits::SessionPlace;
 use super::metrics::Counter;
 use super::system_rng;
 use crate::adapters::grpc::agent_v1::agent_server::Agent;
@@ -36,6 +38,10 @@ struct Session {
     incoming: Streaming<wire::Request>,
     pins: watch::Receiver<Arc<Vec<pin::Pin>>>,
     stopping: watch::Receiver<bool>,
+    /// Until when the challenge has to be answered.
+    deadline: Instant,
+    /// Once it has authenticated.
+    place: Option<SessionPlace>,
     state: State,
 }
 
@@ -63,6 +69,8 @@ impl Agent for AgentService {
             incoming: request.into_inner(),
             pins: self.0.pins.clone(),
             stopping: self.0.stopping.clone(),
+            deadline: Instant::now() + self.0.limits.options().stranger_lifetime,
+            place: None,
             state: State::Begun(waiting, challenge),
         };
         Ok(Response::new(Box::pin(unfold(session, Session::next))))
@@ -109,7 +117,10 @@ impl Session {
     }
 
     async fn authenticate(&mut self, waiting: AwaitResponse) -> Result<Option<answer::Answer>, Status> {
-        let Some(message) = self.incoming.message().await? else { return Ok(None) };
+        // Also where another session on the same connection has authenticated.
+        let awaited = timeout_at(self.deadline, self.incoming.message()).await;
+        let message = awaited.map_err(|_| Status::deadline_exceeded("the challenge was not answered in time"))??;
+        let Some(message) = message else { return Ok(None) };
         let Some(request::Request::Response(response)) = message.request else {
             return Err(Status::failed_precondition("the challenge is to be answered first"));
         };
@@ -125,11 +136,11 @@ impl Session {
         let unauthenticated = || Status::unauthenticated("not authenticated");
         let keys = hub.desk.keys(&self.id).await.map_err(|error| self.failed(&error))?;
         let authenticated = waiting.verify(response, keys.keys()).map_err(|_| unauthenticated())?;
-        hub.desk.confirm(&keys).await.map_err(|error| match error {
+        hub.desk.confirm(&keys, authenticated.key).await.map_err(|error| match error {
             DeskError::Superseded | DeskError::Unknown => unauthenticated(),
             error => self.failed(&error),
         })?;
-        self.peer.authenticated()?;
+        self.place = Some(self.peer.authenticated(&hub.limits, &self.id)?);
         tracing::debug!("agent {} is there, from {}", self.id, self.peer.source);
         self.state = State::Proven(keys);
         Ok(answer::Answer::Proof(authenticated.proof_message))

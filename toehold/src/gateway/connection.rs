@@ -78,8 +78,8 @@ impl Services {
         request.extensions_mut().insert(peer);
         let service = request.uri().path().split('/').nth(1).unwrap_or_default().to_owned();
         let answered = match service.as_str() {
-            "bootstrap.Bootstrap" => self.v1.call(request).await,
-            "bootstrap.v2.Bootstrap" => self.v2.call(request).await,
+            "bootstrap.Bootstrap" => self.v1.call(request).await.map(opni_service::share),
+            "bootstrap.v2.Bootstrap" => self.v2.call(request).await.map(opni_service::share),
             "toehold.join.v3.Join" => self.v3.call(request).await,
             "toehold.agent.v1.Agent" => self.agent.call(request).await,
             "grpc.health.v1.Health" => self.health.call(request).await,

@@ -12,7 +12,7 @@ use tokio::sync::{RwLock, watch};
 use tonic::Status;
 
 use super::GatewayDesk;
-use super::limits::{Limits, Place};
+use super::limits::{Limits, Place, Refused, SessionPlace};
 use super::metrics::{Counter, Metrics};
 use super::serving::Serving;
 
@@ -94,11 +94,13 @@ impl Peer {
         self.is_authenticated.load(Ordering::Relaxed)
     }
 
-    /// An agent has authenticated: it is no stranger any more.
-    pub(super) fn authenticated(&self) -> Result<(), Status> {
+    /// An agent has authenticated: it is no stranger any more. The session's place is to be kept as long as the session.
+    pub(super) fn authenticated(&self, limits: &Limits, agent: &str) -> Result<SessionPlace, Status> {
+        let refused = |refused: Refused| Status::resource_exhausted(refused.to_string());
+        let session = limits.session(agent).map_err(refused)?;
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        place.authenticated().map_err(|refused| Status::resource_exhausted(refused.to_string()))?;
+        place.authenticated(agent).map_err(refused)?;
         self.is_authenticated.store(true, Ordering::Relaxed);
-        Ok(())
+        Ok(session)
     }
 }

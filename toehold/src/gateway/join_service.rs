@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use toehold_joinproto::v3::frame::Refuse;
 use toehold_joinproto::v3::{Conversation, Ended, Turn};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::hub::{Hub, Peer};
@@ -27,6 +29,8 @@ struct Talk {
     conversation: Conversation,
     incoming: Streaming<Frame>,
     pins: Arc<Vec<toehold_joinproto::pin::Pin>>,
+    /// Until when it has to be over, also on the connection of an agent that has authenticated.
+    deadline: Instant,
     is_over: bool,
 }
 
@@ -46,6 +50,7 @@ impl Join for JoinService {
             conversation: Conversation::new(channel),
             incoming: request.into_inner(),
             pins,
+            deadline: Instant::now() + self.0.limits.options().stranger_lifetime,
             is_over: false,
         };
         Ok(Response::new(Box::pin(unfold(talk, Talk::turn))))
@@ -57,7 +62,8 @@ impl Talk {
         if self.is_over {
             return None;
         }
-        let frame = match self.incoming.message().await {
+        let late = || Err(Status::deadline_exceeded("the conversation took too long"));
+        let frame = match timeout_at(self.deadline, self.incoming.message()).await.unwrap_or_else(|_| late()) {
             Ok(Some(frame)) => frame.frame,
             Ok(None) => return None,
             Err(status) => {
@@ -73,7 +79,11 @@ impl Talk {
             Turn::Answer(frame) => frame,
             Turn::Last(frame, ended) => {
                 self.is_over = true;
+                let trouble = trouble(&ended, &frame);
                 self.ended(ended).await;
+                if let Some(status) = trouble {
+                    return Some((Err(status), self));
+                }
                 frame
             }
         };
@@ -103,6 +113,14 @@ impl Talk {
             }
         }
     }
+}
+
+/// Where it is the gateway's own trouble that ended it, a client that has proven itself is told so by a status: nothing was decided, and it
+/// is to come again. Before its proof it is told nothing.
+fn trouble(ended: &Ended, frame: &[u8]) -> Option<Status> {
+    let Ended::Refused(error) = ended else { return None };
+    let refuse = Refuse::decode(frame).ok().filter(|refuse| !refuse.reason.is_empty())?;
+    error.is_own_trouble().then(|| Status::unavailable(refuse.reason))
 }
 
 /// The id that follows from an identity key in hex.

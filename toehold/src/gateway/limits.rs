@@ -1,7 +1,8 @@
 //! How much one source, and all of them together, may ask for (J5).
 //!
 //! A source is an IPv4 address or the /64 of an IPv6 address. An agent that has authenticated counts among the agents from then on,
-//! so that no flood of strangers closes the door on those who have joined.
+//! so that no flood of strangers closes the door on those who have joined; and each agent has its own share, so that none takes the
+//! places of the others.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,6 +17,8 @@ const MAX_SOURCES: usize = 65_536;
 pub struct LimitOptions {
     /// Connections of agents that have authenticated (default: 20,000).
     pub agents: usize,
+    /// Connections of one agent, and its sessions on all of them (default: 8).
+    pub sessions_per_agent: usize,
     /// Connections that have not (default: 1,024).
     pub strangers: usize,
     /// Those of one source (default: 256).
@@ -34,6 +37,7 @@ impl Default for LimitOptions {
     fn default() -> Self {
         Self {
             agents: 20_000,
+            sessions_per_agent: 8,
             strangers: 1_024,
             strangers_per_source: 256,
             handshakes_per_minute: 1_200,
@@ -54,6 +58,9 @@ pub enum Refused {
     /// Too many handshakes of this source.
     #[error("too many handshakes of this source")]
     Handshakes,
+    /// Too many connections or sessions of this agent.
+    #[error("too many connections or sessions of this agent")]
+    Sessions,
     /// Too many connections of this source.
     #[error("too many connections of this source")]
     Source,
@@ -127,11 +134,31 @@ struct Account {
     calls: Allowance,
 }
 
+/// What one agent has open.
+#[derive(Debug, Default)]
+struct Share {
+    connections: usize,
+    sessions: usize,
+}
+
 #[derive(Debug, Default)]
 struct Book {
     strangers: usize,
     agents: usize,
     sources: HashMap<Source, Account>,
+    /// Of the agents that are there.
+    shares: HashMap<String, Share>,
+}
+
+impl Book {
+    /// Changes an agent's share, and forgets one that has nothing open.
+    fn share(&mut self, agent: &str, change: impl FnOnce(&mut Share)) {
+        let Some(share) = self.shares.get_mut(agent) else { return };
+        change(share);
+        if share.connections == 0 && share.sessions == 0 {
+            self.shares.remove(agent);
+        }
+    }
 }
 
 /// Keeps count.
@@ -177,7 +204,22 @@ impl Limits {
             return Err(Refused::Strangers);
         }
         book.strangers += 1;
-        Ok(Place { limits: self.clone(), source: None, is_agent: false })
+        Ok(Place { limits: self.clone(), source: None, agent: None })
+    }
+
+    /// Begins a session of an agent that has authenticated.
+    ///
+    /// # Errors
+    /// [`Refused::Sessions`].
+    pub fn session(&self, agent: &str) -> Result<SessionPlace, Refused> {
+        let mut book = self.book();
+        let share = book.shares.entry(agent.to_owned()).or_default();
+        if share.sessions >= self.options.sessions_per_agent {
+            return Err(Refused::Sessions);
+        }
+        share.sessions += 1;
+        drop(book);
+        Ok(SessionPlace { limits: self.clone(), agent: agent.to_owned() })
     }
 
     /// Takes a call out of a source's allowance; `false`: it has none left.
@@ -225,7 +267,15 @@ impl Limits {
 pub struct Place {
     limits: Limits,
     source: Option<Source>,
-    is_agent: bool,
+    /// Who has authenticated on it first.
+    agent: Option<String>,
+}
+
+/// A session's place; given back when it is dropped.
+#[derive(Debug)]
+pub struct SessionPlace {
+    limits: Limits,
+    agent: String,
 }
 
 impl Place {
@@ -249,22 +299,29 @@ impl Place {
         Ok(())
     }
 
-    /// It is an agent that has authenticated.
+    /// It is this agent's, which has authenticated. It stays the first one's that did.
     ///
     /// # Errors
-    /// [`Refused::Agents`].
-    pub fn authenticated(&mut self) -> Result<(), Refused> {
-        if self.is_agent {
+    /// [`Refused::Agents`], [`Refused::Sessions`].
+    pub fn authenticated(&mut self, agent: &str) -> Result<(), Refused> {
+        if self.agent.is_some() {
             return Ok(());
         }
+        let options = self.limits.options;
         let mut book = self.limits.book();
-        if book.agents >= self.limits.options.agents {
+        if book.agents >= options.agents {
             return Err(Refused::Agents);
         }
+        let share = book.shares.entry(agent.to_owned()).or_default();
+        // A share that is used up is not empty: none is left behind by a refusal.
+        if share.connections >= options.sessions_per_agent {
+            return Err(Refused::Sessions);
+        }
+        share.connections += 1;
         book.agents += 1;
         leave(&mut book, self.source.take());
         drop(book);
-        self.is_agent = true;
+        self.agent = Some(agent.to_owned());
         Ok(())
     }
 }
@@ -280,11 +337,18 @@ fn leave(book: &mut Book, source: Option<Source>) {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut book = self.limits.book();
-        if self.is_agent {
+        if let Some(agent) = &self.agent {
             book.agents = book.agents.saturating_sub(1);
+            book.share(agent, |share| share.connections = share.connections.saturating_sub(1));
         } else {
             leave(&mut book, self.source.take());
         }
+    }
+}
+
+impl Drop for SessionPlace {
+    fn drop(&mut self) {
+        self.limits.book().share(&self.agent, |share| share.sessions = share.sessions.saturating_sub(1));
     }
 }
 
@@ -295,6 +359,7 @@ mod tests {
     fn limits() -> Limits {
         Limits::new(LimitOptions {
             agents: 2,
+            sessions_per_agent: 2,
             strangers: 5,
             strangers_per_source: 2,
             handshakes_per_minute: 3,
@@ -348,17 +413,39 @@ mod tests {
     fn who_has_authenticated_is_no_stranger_any_more() {
         let (limits, now) = (limits(), Instant::now());
         let mut agents = Vec::new();
-        for _ in 0..2 {
+        for name in ["a", "b"] {
             let mut place = enter(&limits, "192.0.2.1", now).unwrap();
-            place.authenticated().unwrap();
-            place.authenticated().unwrap();
+            place.authenticated(name).unwrap();
+            place.authenticated(name).unwrap();
             agents.push(place);
         }
         assert_eq!(limits.count(), Count { agents: 2, strangers: 0 });
         let mut third = enter(&limits, "192.0.2.1", now).unwrap();
-        assert_eq!(third.authenticated(), Err(Refused::Agents));
+        assert_eq!(third.authenticated("c"), Err(Refused::Agents));
         drop(third);
         drop(agents);
+        assert_eq!(limits.count(), Count { agents: 0, strangers: 0 });
+    }
+
+    #[test]
+    fn an_agent_has_its_share_of_connections_and_sessions_and_no_more() {
+        let (limits, now) =
+            (Limits::new(LimitOptions { agents: 9, sessions_per_agent: 2, ..LimitOptions::default() }), Instant::now());
+        let connect = |agent: &str| {
+            let mut place = enter(&limits, "192.0.2.1", now).unwrap();
+            place.authenticated(agent).map(|()| place)
+        };
+        let (first, second) = (connect("a").unwrap(), connect("a").unwrap());
+        assert_eq!(connect("a").unwrap_err(), Refused::Sessions);
+        let sessions = [limits.session("a").unwrap(), limits.session("a").unwrap()];
+        assert_eq!(limits.session("a").unwrap_err(), Refused::Sessions);
+        // Nobody else is kept out by that.
+        let other = (connect("b").unwrap(), limits.session("b").unwrap());
+        drop((first, sessions));
+        let (third, session) = (connect("a").unwrap(), limits.session("a").unwrap());
+        assert_eq!(limits.count(), Count { agents: 3, strangers: 0 });
+        drop((second, third, session, other));
+        assert!(limits.book().shares.is_empty());
         assert_eq!(limits.count(), Count { agents: 0, strangers: 0 });
     }
 

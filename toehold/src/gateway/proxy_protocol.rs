@@ -162,4 +162,57 @@ mod tests {
         assert_eq!(read(&v2(0x21, 0x11, &[0; 4_000])), Err(ProxyError));
         assert_eq!(read(&header[..20]), Err(ProxyError));
     }
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// What a load balancer writes, and whom it speaks of.
+    fn written() -> impl Strategy<Value = (Vec<u8>, Option<IpAddr>)> {
+        let v1 = |family: &str, from: IpAddr, to: IpAddr, ports: (u16, u16)| {
+            format!("PROXY {family} {from} {to} {} {}\r\n", ports.0, ports.1).into_bytes()
+        };
+        let binary = |command: u8, family: u8, from: &[u8], to: &[u8], ports: (u16, u16), more: &[u8]| {
+            v2(command, family, &[from, to, &ports.0.to_be_bytes(), &ports.1.to_be_bytes(), more].concat())
+        };
+        let parts = (
+            any::<[u8; 4]>(),
+            any::<[u8; 4]>(),
+            any::<[u8; 16]>(),
+            any::<[u8; 16]>(),
+            any::<(u16, u16)>(),
+            vec(any::<u8>(), 0..64),
+        );
+        (parts, 0..7_u8).prop_map(move |((four, to_four, six, to_six, ports, more), which)| match which {
+            0 => (v1("TCP4", four.into(), to_four.into(), ports), Some(four.into())),
+            1 => (v1("TCP6", six.into(), to_six.into(), ports), Some(IpAddr::from(six).to_canonical())),
+            2 => (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            3 => (binary(0x21, 0x11, &four, &to_four, ports, &more), Some(four.into())),
+            4 => (binary(0x21, 0x21, &six, &to_six, ports, &more), Some(IpAddr::from(six).to_canonical())),
+            5 => (v2(0x20, 0x00, &more), None),
+            _ => (v2(0x21, 0x00, &more), None),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_load_balancer_writes_is_read_back((header, behind) in written(), tls in vec(any::<u8>(), 0..32)) {
+            prop_assert_eq!(read(&[&header[..], &tls].concat()), Ok((behind, header.len())));
+            // Cut anywhere it is no header, and more is asked for than there is.
+            for length in 0..header.len() {
+                prop_assert!(read(&header[..length]).is_err());
+            }
+        }
+
+        #[test]
+        fn whatever_comes_is_read_or_refused_and_never_for_long((header, _) in written(), start in 0..128_usize, noise in vec(any::<u8>(), 0..2_200)) {
+            // The beginning of a header, and then anything.
+            let bytes = [&header[..start.min(header.len())], &noise].concat();
+            let mut taken = Vec::new();
+            while let Ok(Step::Read(count)) = step(&taken) {
+                prop_assert!(count > 0 && taken.len() + count <= 16 + MAX_V2);
+                let Some(next) = bytes.get(taken.len()..taken.len() + count) else { break };
+                taken.extend_from_slice(next);
+            }
+        }
+    }
 }

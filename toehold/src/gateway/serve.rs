@@ -67,7 +67,7 @@ pub async fn serve(
     let (pins_sender, pins) = watch::channel(Arc::new(pins));
     let (stop, stopping) = watch::channel(false);
     let hub = Arc::new(Hub {
-        desk: Desk { store, clock: SystemClock, vault },
+        desk: Desk::new(store, SystemClock, vault),
         v3: RwLock::new(v3::Gateway { cookies: CookieKeys::generate(&mut system_rng()), endpoints: Vec::<Endpoint>::new() }),
         serving,
         pins,

@@ -6,10 +6,11 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use toehold_core::{Key, Store as _, StoreError, Watch as _};
+use toehold_core::{Key, Store as _, StoreError, Watch};
 use toehold_joinproto::pin::Pin;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 use super::hub::Hub;
 use super::keys::GatewayRecord;
@@ -25,14 +26,19 @@ const SWEEP: Duration = Duration::from_secs(600);
 const COOKIES: Duration = Duration::from_secs(300);
 /// How often, at least, the tokens for Opni's agents are read; changes are seen at once.
 const TOKENS: Duration = Duration::from_secs(30);
+/// How long a change waits for others that come with it.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Reading again waits so many times as long as reading has taken, so that a flood of changes keeps a gateway at it for a fifth of the time.
+const REST: u32 = 4;
 /// How long to wait after the store has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs `again` once, after every change below `prefix`, and every now and then. A store that fails is asked again.
+/// Runs `again` once, after changes below `prefix` that matter, and every now and then. A store that fails is asked again.
 async fn follow<F: Future<Output = Result<(), GatewayError>>>(
     hub: &Hub,
     prefix: &'static str,
     at_least: Duration,
+    matters: impl Fn(&Key) -> bool,
     mut again: impl FnMut() -> F,
 ) -> Infallible {
     loop {
@@ -47,14 +53,16 @@ async fn follow<F: Future<Output = Result<(), GatewayError>>>(
                 Err(error) => break 'watching error,
             };
             loop {
+                let begun = Instant::now();
                 let done = again().await;
+                let rest = begun.elapsed() * REST;
                 hub.store_answers.store(done.is_ok(), Ordering::Relaxed);
                 if let Err(error) = done {
                     tracing::error!("following {prefix} in the store failed: {}", chain(&error));
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
-                if let Ok(Err(error)) = tokio::time::timeout(at_least, watch.changed()).await {
+                if let Err(error) = next_change(&mut watch, &matters, at_least, rest).await {
                     break 'watching error;
                 }
             }
@@ -65,9 +73,39 @@ async fn follow<F: Future<Output = Result<(), GatewayError>>>(
     }
 }
 
+/// Waits for a change that matters, but no longer than `at_least`; what else changes soon after it, and in any case within `rest` from now, is
+/// taken together with it.
+async fn next_change<W: Watch>(
+    watch: &mut W,
+    matters: impl Fn(&Key) -> bool,
+    at_least: Duration,
+    rest: Duration,
+) -> Result<(), StoreError> {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let Ok(changed) = timeout_at(begun + at_least, watch.changed()).await else { return Ok(()) };
+        if matters(&changed?) {
+            break;
+        }
+    }
+    let settled = (tokio::time::Instant::now() + SETTLE).max(begun + rest.min(at_least));
+    while let Ok(changed) = timeout_at(settled, watch.changed()).await {
+        changed?;
+    }
+    Ok(())
+}
+
 /// Keeps the signatures for Opni's agents as the tokens are.
 pub(super) async fn sign(hub: Arc<Hub>) -> Infallible {
-    follow(&hub, "token", TOKENS, || async {
+    // A use of a token that is not offered to Opni's agents, such as any of the third version, takes none away.
+    let matters = |key: &Key| {
+        let mut segments = key.segments().skip(1);
+        let (Some(id), Some(_)) = (segments.next(), segments.next()) else { return true };
+        let serving = hub.serving.borrow();
+        let signatures = serving.signatures.lock().unwrap_or_else(PoisonError::into_inner);
+        id.parse().is_ok_and(|id| signatures.has(id))
+    };
+    follow(&hub, "token", TOKENS, matters, || async {
         let serving = hub.serving.borrow().clone();
         let Some(opni) = &serving.opni else { return Ok(()) };
         let active = hub.desk.opni_tokens().await?;
@@ -88,34 +126,40 @@ pub(super) async fn follow_keys(
     serving: watch::Sender<Arc<Serving>>,
     capabilities: Vec<String>,
 ) -> Infallible {
-    follow(&hub, "gateway", TOKENS, || async {
-        let Some(stored) = GatewayRecord::read(&hub.desk.store).await? else { return Err(GatewayError::NoKey) };
-        let record = stored.body;
-        // A gateway that presents the operator's own key goes on with it.
-        if let (true, Some(generated)) = (record.supplied.is_empty(), &record.generated)
-            && !serving.borrow().is_supplied
-            && generated.current.pin != serving.borrow().pin()
-        {
-            let endpoint: Option<toehold_joinproto::Endpoint> = record.endpoint.as_deref().and_then(|text| text.parse().ok());
-            let seed = generated.current.open(&hub.desk.vault)?;
-            let next = Serving::generated(&seed, endpoint.as_ref().map(toehold_joinproto::Endpoint::host), &capabilities)?;
-            if let Some(opni) = &next.opni {
-                let active = hub.desk.opni_tokens().await?;
-                next.signatures.lock().unwrap_or_else(PoisonError::into_inner).refresh(&active, opni.key());
+    follow(
+        &hub,
+        "gateway",
+        TOKENS,
+        |_| true,
+        || async {
+            let Some(stored) = GatewayRecord::read(&hub.desk.store).await? else { return Err(GatewayError::NoKey) };
+            let record = stored.body;
+            // A gateway that presents the operator's own key goes on with it.
+            if let (true, Some(generated)) = (record.supplied.is_empty(), &record.generated)
+                && !serving.borrow().is_supplied
+                && generated.current.pin != serving.borrow().pin()
+            {
+                let endpoint: Option<toehold_joinproto::Endpoint> = record.endpoint.as_deref().and_then(|text| text.parse().ok());
+                let seed = generated.current.open(&hub.desk.vault)?;
+                let next = Serving::generated(&seed, endpoint.as_ref().map(toehold_joinproto::Endpoint::host), &capabilities)?;
+                if let Some(opni) = &next.opni {
+                    let active = hub.desk.opni_tokens().await?;
+                    next.signatures.lock().unwrap_or_else(PoisonError::into_inner).refresh(&active, opni.key());
+                }
+                tracing::info!("presenting the key {} from now on", next.pin());
+                serving.send_replace(Arc::new(next));
             }
-            tracing::info!("presenting the key {} from now on", next.pin());
-            serving.send_replace(Arc::new(next));
-        }
-        pins.send_if_modified(|pins| {
-            let now = record.pins();
-            let is_new = **pins != now;
-            if is_new {
-                *pins = Arc::new(now);
-            }
-            is_new
-        });
-        Ok(())
-    })
+            pins.send_if_modified(|pins| {
+                let now = record.pins();
+                let is_new = **pins != now;
+                if is_new {
+                    *pins = Arc::new(now);
+                }
+                is_new
+            });
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -150,5 +194,49 @@ fn told(hub: &Hub, method: &Method, path: &str) -> (StatusCode, String) {
         (&Method::GET, "/readyz") if hub.is_ready() => (StatusCode::OK, "ready\n".to_owned()),
         (&Method::GET, "/readyz") => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toehold_core::testing::MemoryStore;
+    use toehold_core::{Expect, Revision};
+
+    use super::*;
+
+    async fn write(store: &MemoryStore, keys: impl IntoIterator<Item = String>) {
+        for key in keys {
+            store.put(&Key::parse(&key).unwrap(), b"{}", Expect::Absent).await.unwrap();
+        }
+    }
+
+    fn is_token(key: &Key) -> bool {
+        key.segments().count() == 2
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_that_matter_are_read_together_and_others_not_at_all() {
+        let store = MemoryStore::new();
+        let mut watch = store.watch(&Key::new(["token"]).unwrap()).await.unwrap();
+        let waited = async |watch: &mut _, rest| {
+            let begun = tokio::time::Instant::now();
+            next_change(watch, is_token, TOKENS, rest).await.unwrap();
+            begun.elapsed()
+        };
+        // As many agents as there may be come in with tokens of the third version.
+        write(&store, (0..1_000).map(|n| format!("token/0123456789ab/{n:05}"))).await;
+        assert!(waited(&mut watch, Duration::ZERO).await >= TOKENS);
+        // One token is seen soon, and many are seen at once.
+        write(&store, ["token/0123456789ac".to_owned()]).await;
+        assert!(waited(&mut watch, Duration::ZERO).await <= SETTLE * 2);
+        write(&store, (0..100).map(|n| format!("token/aa{n:010}"))).await;
+        assert!(waited(&mut watch, Duration::ZERO).await <= SETTLE * 2);
+        assert!(waited(&mut watch, Duration::ZERO).await >= TOKENS);
+        // After a long read the next one waits.
+        let rest = Duration::from_secs(2);
+        write(&store, ["token/0123456789ad".to_owned()]).await;
+        assert!((rest..rest * 2).contains(&waited(&mut watch, rest).await));
+        store.delete(&Key::parse("token/0123456789ad").unwrap(), Revision(1_102)).await.unwrap();
+        assert!(waited(&mut watch, Duration::ZERO).await <= SETTLE * 2);
     }
 }

@@ -8,6 +8,7 @@ use crate::join_support::gateway::{Gateway, line};
 use crate::join_support::machine::{Machine, agents, uses_taken};
 use crate::support::Toehold;
 use crate::support::server::write_private;
+use crate::support::store;
 use toehold::adapters::system_clock::SystemClock;
 use toehold_core::Clock as _;
 
@@ -139,6 +140,51 @@ fn j4_the_next_keys_pin_is_saved_and_the_agent_follows_the_gateway_to_it() {
     operator.run(["gateway", "renew-key"]).ends(3);
     machine.ping().ends(0);
     drop(gateway);
+}
+
+#[test]
+fn a_join_elsewhere_that_is_half_done_keeps_no_machine_from_its_gateway() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let machine = Machine::new();
+    let joined = machine.join(&line(&operator, gateway.address, &[])).ends(0).json();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let elsewhere = line(&operator, nobody, &["--opni"]);
+    machine.join_with(&elsewhere, &["--rejoin"]).ends(1);
+    // As where its answer had come, and the machine died before it authenticated there.
+    assert!(machine.file("join.json").exists());
+    fs::copy(machine.file("keyring.json"), machine.file("keyring.unconfirmed.json")).unwrap();
+    let pong = machine.ping().ends(0).json();
+    assert_eq!((&pong["id"], &pong["half_joined"]), (&joined["id"], &nobody.to_string().into()));
+    let told = machine.0.run(["agent", "ping"]).ends(0);
+    assert!(told.stdout.contains(&nobody.to_string()) && told.stdout.contains("has begun and not ended"), "{}", told.stdout);
+    // What is half done is left to the join that it is of.
+    assert!(machine.file("join.json").exists() && machine.file("keyring.unconfirmed.json").exists());
+}
+
+#[test]
+fn a_gateway_in_trouble_after_the_proof_has_not_said_no() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    for more in [&["--ttl", "2h"][..], &["--opni"]] {
+        let line = line(&operator, gateway.address, more);
+        let place = format!("token/{}/00000", line.token.id());
+        let mut database = store::open(&operator);
+        let transaction = database.transaction().unwrap();
+        store::insert(&transaction, &place, &serde_json::json!({ "v": 1, "readable_from": 1, "held": "nobody" }));
+        transaction.commit().unwrap();
+        let machine = Machine::new();
+        let failed = machine.join(&line).ends(3);
+        assert!(failed.stderr.contains("does not answer"), "{more:?}: {}", failed.stderr);
+        assert!(failed.stderr.contains("run the same command again"), "{more:?}: {}", failed.stderr);
+        database.execute("DELETE FROM entry WHERE key = ?1", [&place]).unwrap();
+        machine.join(&line).ends(0);
+        assert_eq!(uses_taken(&operator, &line), 1);
+        machine.ping().ends(0);
+        // A no is one: nothing is half done.
+        let refused = Machine::new().join(&line).ends(1);
+        assert!(!refused.stderr.contains("run the same command again"), "{more:?}: {}", refused.stderr);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use crate::join_support::gateway::Gateway;
 use crate::join_support::machine::agents;
+use crate::join_support::relay::{Cut, Relay, Side};
 use crate::support::Toehold;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -59,4 +60,28 @@ fn the_token_is_revoked_also_when_it_is_interrupted_or_fails() {
     let made = tokens(&operator);
     assert!(made.len() == 2 && made.iter().all(|token| token["state"] == "revoked"), "{made:?}");
     assert!(agents(&operator).is_empty());
+}
+
+#[test]
+fn what_is_said_of_running_it_again_is_true_of_a_token_that_is_revoked() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let relay = Relay::start(gateway.address);
+    let endpoint = relay.address().to_string();
+    let join = || operator.run(["--json", "agent", "join", "--local", "--endpoint", &endpoint]);
+    // Cut in each record in turn, until it is in one after the proof.
+    let partly = (0..20).find_map(|record| {
+        relay.cut(Some(Cut { side: Side::Gateway, record }));
+        let done = join();
+        (done.code == 3).then_some(done)
+    });
+    let partly = partly.expect("no cut left it half done");
+    let hint = partly.json()["hint"].as_str().unwrap().to_owned();
+    assert!(hint.contains("another token") && !hint.contains("same admission"), "{hint}");
+    assert!(tokens(&operator).iter().all(|token| token["state"] == "revoked"));
+    relay.cut(None);
+    join().ends(0);
+    operator.run(["agent", "ping"]).ends(0);
+    assert_eq!(agents(&operator).len(), 1);
+    assert!(tokens(&operator).iter().all(|token| token["state"] == "revoked"));
 }

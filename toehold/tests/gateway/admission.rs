@@ -70,9 +70,7 @@ async fn j2_within_the_tokens_life_a_removed_agent_needs_a_later_token() {
     assert!(refused.to_string().contains("removed"), "{refused}");
     // Times are whole seconds: a token of the same second is not a later one.
     store::change(&toehold, &format!("agent/{}", joined.id), |agent| {
-        for time in ["since", "removed_at"] {
-            agent[time] = "2026-01-01T00:00:00Z".into();
-        }
+        (agent["since"], agent["removed_at"]) = ("2026-01-01T00:00:00Z".into(), "2026-01-01T00:00:00Z".into());
     });
     let later = line(&toehold, gateway.address, &[]);
     join(&dial, &later, &me).await.unwrap();
@@ -83,7 +81,7 @@ async fn remove(toehold: &Toehold, id: &str) {
     use toehold::gateway::NoVault;
     let store = toehold::adapters::sqlite::SqliteStore::open(&toehold.state()).unwrap();
     let clock = toehold::adapters::system_clock::SystemClock;
-    toehold_joinproto::admission::Desk { store, clock, vault: NoVault }.remove_agent(id).await.unwrap();
+    toehold_joinproto::admission::Desk::new(store, clock, NoVault).remove_agent(id).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use toehold::adapters::grpc::agent_v1::agent_client::AgentClient;
 use toehold::adapters::grpc::bootstrap_v2::bootstrap_client::BootstrapClient;
+use toehold::adapters::grpc::health_v1::HealthCheckRequest;
+use toehold::adapters::grpc::health_v1::health_client::HealthClient;
 use toehold::adapters::grpc::raw::Raw;
+use toehold_joinproto::challenge::Assertion;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
 use crate::join_support::gateway::{
-    Connection, Dial, Gateway, PATIENCE, Session, Talk, eventually, identity, join, line, origin,
+    Connection, Dial, Gateway, PATIENCE, Session, Talk, eventually, identity, join, line, origin, rng, streamed,
 };
 use crate::support::Toehold;
 
@@ -67,13 +71,10 @@ async fn a_client_that_never_speaks_or_speaks_slowly_is_closed_and_keeps_nobody(
     somebody_else_joins(&toehold, &gateway).await;
 }
 
-/// Any call.
+/// Any call that is answered at once.
 async fn ping(connection: &Connection) -> Result<(), tonic::Status> {
-    let answer = BootstrapClient::with_origin(connection.clone(), origin()).join(Request::new(Raw::default())).await;
-    match answer {
-        Err(status) if status.code() == Code::Unavailable && status.message().contains("not accepting") => Ok(()),
-        other => other.map(drop),
-    }
+    let mut health = HealthClient::with_origin(connection.clone(), origin());
+    health.check(HealthCheckRequest { service: String::new() }).await.map(drop)
 }
 
 #[tokio::test]
@@ -88,6 +89,68 @@ async fn an_agent_that_has_authenticated_may_be_silent() {
     let stranger = dial.connect().await.unwrap();
     eventually("the stranger's end", || async { ping(&stranger).await.is_err() }).await;
     session.ping().await.unwrap();
+}
+
+/// Waits for what has to come in time, far below a test's patience.
+async fn in_time<T>(awaited: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), awaited).await.expect("nothing came, for a minute")
+}
+
+#[tokio::test]
+async fn a_conversation_ends_in_time_also_on_the_connection_of_an_agent() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &["--stranger-lifetime", "2s"]);
+    let dial = Dial::to(gateway.address);
+    let joined = join(&dial, &line(&toehold, gateway.address, &[]), &identity()).await.unwrap();
+    let (id, connection) = (joined.id.to_string(), dial.connect().await.unwrap());
+    let mut session = Session::open(&connection, &id, &joined.keyring.shared_keys[0]).await.unwrap();
+    // A join, and another session, that begin and do not go on.
+    let hello = [&[1, 1, 0, 3][..], &[7; 32]].concat();
+    let (mut talk, _) = Talk::begin(&connection, hello).await.unwrap();
+    assert_eq!(in_time(talk.next()).await.unwrap_err().code(), Code::DeadlineExceeded);
+    let (_held, requests) = streamed();
+    let mut request = Request::new(requests);
+    for (name, value) in Assertion::new(&id, &mut rng()).unwrap().metadata() {
+        request.metadata_mut().insert(name, value.parse().unwrap());
+    }
+    let mut answers = AgentClient::with_origin(connection.clone(), origin()).session(request).await.unwrap().into_inner();
+    answers.message().await.unwrap().expect("a challenge");
+    assert_eq!(in_time(answers.message()).await.unwrap_err().code(), Code::DeadlineExceeded);
+    session.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn there_are_as_many_agents_as_there_may_be_and_each_has_its_share() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &["--max-agents", "3", "--max-sessions-per-agent", "2"]);
+    let dial = Dial::to(gateway.address);
+    let line = line(&toehold, gateway.address, &["--uses", "3"]);
+    let mut agents = Vec::new();
+    for _ in 0..3 {
+        agents.push(join(&dial, &line, &identity()).await.unwrap());
+    }
+    let over = async |connection: &Connection, agent: usize| {
+        Session::open(connection, &agents[agent].id.to_string(), &agents[agent].keyring.shared_keys[0]).await
+    };
+    let open = async |agent| {
+        let connection = dial.connect().await.unwrap();
+        over(&connection, agent).await.map(|session| (connection, session))
+    };
+    let refused = |status: tonic::Status, whose: &str| {
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().contains(whose), "{status}");
+    };
+    let mut first = open(0).await.unwrap();
+    let second = open(0).await.unwrap();
+    // Neither on another connection nor on one that it has.
+    refused(open(0).await.unwrap_err(), "of this agent");
+    refused(over(&first.0, 0).await.unwrap_err(), "of this agent");
+    let _other = open(1).await.unwrap();
+    refused(open(2).await.unwrap_err(), "too many agents");
+    first.1.ping().await.unwrap();
+    // A place that is given back is another's.
+    drop(second);
+    eventually("a place for the third agent", || async { open(2).await.is_ok() }).await;
 }
 
 #[tokio::test]

@@ -70,3 +70,28 @@ async fn secrets_stand_in_no_log() {
     let token = line.token.expose_text();
     assert!(!log.contains(token.split_once('.').unwrap().1));
 }
+
+/// No ticket is handed out, so that nobody can send anything before the handshake has proven the gateway's key on this very connection.
+#[tokio::test]
+async fn j5_nothing_is_resumed_and_no_early_data_is_taken() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &[]);
+    let dial = Dial::to(gateway.address);
+    let mut config = dial.tls();
+    config.enable_early_data = true;
+    config.resumption = rustls::client::Resumption::in_memory_sessions(8);
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    for _ in 0..3 {
+        let name = rustls_pki_types::ServerName::IpAddress(gateway.address.ip().into());
+        let connecting = connector.connect_with(name, dial.tcp().await.unwrap(), |client| {
+            assert!(client.early_data().is_none(), "the client has something to send early");
+        });
+        let mut tls = connecting.await.unwrap();
+        assert_eq!(tls.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        // A ticket would come before the first bytes of HTTP/2.
+        tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        tls.read_exact(&mut [0; 9]).await.unwrap();
+        assert_eq!(tls.get_ref().1.tls13_tickets_received(), 0);
+    }
+}

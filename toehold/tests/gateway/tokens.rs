@@ -67,6 +67,54 @@ fn a_token_that_cannot_be_read_hides_no_other() {
     assert_eq!(listed["unreadable"].as_array().unwrap().len(), 1);
 }
 
+fn state(toehold: &Toehold, id: &str) -> serde_json::Value {
+    let tokens = toehold.run(["--json", "token", "ls"]).ends(0).json()["tokens"].as_array().unwrap().clone();
+    tokens.iter().find(|token| token["id"] == id).unwrap()["state"].clone()
+}
+
+#[test]
+fn a_revocation_that_is_not_done_says_what_is_owed_and_ends_with_3() {
+    let toehold = Toehold::new();
+    Gateway::start(&toehold, &["--endpoint", "gw.example.net:7443"]).kill();
+    let made = toehold.run(["--json", "token", "create", "--uses", "3"]).ends(0).json();
+    let id = made["id"].as_str().unwrap();
+    let damaged = format!("token/{id}/00001");
+    let mut database = store::open(&toehold);
+    let transaction = database.transaction().unwrap();
+    store::insert(&transaction, &damaged, &serde_json::json!({ "v": 1, "readable_from": 1, "held": "nobody" }));
+    transaction.commit().unwrap();
+    let partly = toehold.run(["--json", "token", "revoke", id]).ends(3);
+    assert_eq!((&partly.json()["uses_revoked"], &partly.json()["uses_owed"]), (&2.into(), &1.into()));
+    assert!(partly.stderr.contains(&damaged) && partly.stderr.contains("run it again"), "{}", partly.stderr);
+    // Nor does it hide other tokens.
+    let other = toehold.run(["--json", "token", "create"]).ends(0).json();
+    let listed = toehold.run(["--json", "token", "ls"]).ends(3).json();
+    assert_eq!(listed["tokens"][0]["id"], other["id"]);
+    assert!(listed["unreadable"][0].as_str().unwrap().contains(&damaged), "{listed}");
+    database.execute("DELETE FROM entry WHERE key = ?1", [&damaged]).unwrap();
+    assert_eq!(state(&toehold, id), "partly revoked");
+    toehold.run(["token", "revoke", id]).ends(0);
+    assert_eq!(state(&toehold, id), "revoked");
+}
+
+#[test]
+fn a_revocation_that_is_interrupted_ends_with_3() {
+    let toehold = Toehold::new();
+    Gateway::start(&toehold, &["--endpoint", "gw.example.net:7443"]).kill();
+    let made = toehold.run(["--json", "token", "create", "--uses", "10000"]).ends(0).json();
+    let id = made["id"].as_str().unwrap();
+    let mut command = toehold.command(["--json", "token", "revoke", id]);
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let first = format!("token/{id}/00000");
+    while !store::keys(&toehold).contains(&first) {
+        std::thread::yield_now();
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let partly = Toehold::wait(child).ends(3);
+    assert!(partly.stderr.contains("interrupted") && partly.stderr.contains("run it again"), "{}", partly.stderr);
+    assert_eq!(state(&toehold, id), "partly revoked");
+}
+
 #[tokio::test]
 async fn what_is_long_over_is_swept() {
     let toehold = Toehold::new();

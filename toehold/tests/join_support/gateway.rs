@@ -97,11 +97,7 @@ impl Gateway {
 
     /// What it has spent of the processors.
     pub fn processor_time(&self) -> Duration {
-        let stat = self.proc("stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // Linux counts them in hundredths of a second for everybody.
-        Duration::from_millis(ticks * 10)
+        processor_time(self.child.as_ref().unwrap())
     }
 
     /// What it has in memory, in KiB.
@@ -135,6 +131,15 @@ impl Gateway {
         let line = text.lines().find(|line| line.starts_with(name) && line.as_bytes()[name.len()] == b' ');
         line.unwrap_or_else(|| panic!("no {name} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
     }
+}
+
+/// What a process has spent of the processors.
+pub fn processor_time(child: &Child) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    // Linux counts them in hundredths of a second for everybody.
+    Duration::from_millis(ticks * 10)
 }
 
 impl Drop for Gateway {
@@ -253,7 +258,12 @@ impl Dial {
         Ok(tcp)
     }
 
-    pub async fn connect(&self) -> std::io::Result<Connection> {
+    /// TLS as a client of ours sets it up, but for what it keeps of one connection for the next.
+    pub fn tls(&self) -> ClientConfig {
+        self.verified().0
+    }
+
+    fn verified(&self) -> (ClientConfig, Arc<Verifier>) {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier { trust: self.trust.clone(), seen: Mutex::new(None), algorithms });
@@ -264,6 +274,11 @@ impl Dial {
             .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
+        (config, verifier)
+    }
+
+    pub async fn connect(&self) -> std::io::Result<Connection> {
+        let (mut config, verifier) = self.verified();
         config.resumption = rustls::client::Resumption::disabled();
         let name = ServerName::IpAddress(self.address.ip().into());
         let tls = TlsConnector::from(Arc::new(config)).connect(name, self.tcp().await?).await?;
@@ -367,7 +382,8 @@ impl Talk {
         self.next().await
     }
 
-    async fn next(&mut self) -> Result<Vec<u8>, Status> {
+    /// Says nothing, and waits.
+    pub async fn next(&mut self) -> Result<Vec<u8>, Status> {
         match self.answers.message().await? {
             Some(frame) => Ok(frame.frame),
             None => Err(Status::unavailable("the conversation was ended")),

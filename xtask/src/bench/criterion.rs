@@ -42,7 +42,6 @@ pub(super) fn join() -> Result<Vec<Measured>> {
     Ok(vec![
         bar("join-v3", "join_v3/primitives", 1.25, "the gateway's part against its primitives, in turns")?,
         bar("join-v2", "join_v2/primitives", 1.25, "the gateway's part against its primitives, in turns")?,
-        bar("join-answer", "join_v2_of_10000_tokens/copy", 1.1, "10,000 active tokens, against copying the bytes once")?,
         bar("join-stranger", "stranger_v3_of_100000_tokens/one", 1.1, "a stranger beside 100,000 tokens, against beside one")?,
     ])
 }

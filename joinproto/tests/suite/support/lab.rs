@@ -107,7 +107,7 @@ impl Lab<MemoryStore> {
 impl<S: Store> Lab<S> {
     pub(crate) fn at(store: S, clock: ManualClock) -> Self {
         let gateway = Gateway { cookies: CookieKeys::generate(&mut rng(99)), endpoints: vec![endpoint()] };
-        Self { desk: Desk { store, clock, vault: OpenVault }, gateway }
+        Self { desk: Desk::new(store, clock, OpenVault), gateway }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,6 +1,7 @@
 //! Reading the known answers.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub(crate) mod curve;
 pub(crate) mod lab;
 
 use std::path::Path;

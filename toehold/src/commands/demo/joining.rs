@@ -56,7 +56,7 @@ pub(super) async fn play(context: &Context, scratch: &Path, output: Output) -> R
     step(&format!("started a gateway on loopback: {address}"), since);
 
     let since = Instant::now();
-    let desk = Desk { store: context.store().clone(), clock: SystemClock, vault: NoVault };
+    let desk = Desk::new(context.store().clone(), SystemClock, NoVault);
     let token = desk.create(NewToken::new("agent".parse()?), &mut system_rng()).await?;
     let line = JoinLine { protocol: Protocol::V3, endpoint: address.to_string().parse()?, token, pins: record.pins() };
     let text = line.expose();
