@@ -4,6 +4,7 @@ mod hosts;
 mod joining;
 mod operator;
 mod rotation;
+mod spec;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,12 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         act = Some(joining::play(&context, &scratch.0, output).await?);
     }
 
+    let mut machines = None;
+    if !context.signals.came() {
+        output.text(format_args!("\nAnd a node takes what a signed list says that it runs:"));
+        machines = Some(spec::play(&scratch.0, output).await?);
+    }
+
     let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
     let mut lines = vec![
         ["HOST", "TOOK", "MANAGED", "TEMPORARY KEY", "NEW MASTER KEY", "OLD MASTER KEY", "OTHERS' LINES"]
@@ -143,6 +150,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     let found = json!({
         "event": "done",
         "join": act.as_ref().map(joining::Act::document),
+        "spec": machines.as_ref().map(spec::Act::document),
         "hosts": rows.iter().map(|row| json!({
             "account": row.account,
             "milliseconds": milliseconds(row.took),
@@ -154,7 +162,8 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
             "foreign_lines_untouched": row.foreign_kept,
         })).collect::<Vec<_>>(),
     });
-    if good == usize::from(options.hosts) && act.as_ref().is_some_and(joining::Act::is_good) {
+    let acts = act.as_ref().is_some_and(joining::Act::is_good) && machines.as_ref().is_some_and(spec::Act::is_good);
+    if good == usize::from(options.hosts) && acts {
         output.document(&found);
         Ok(Exit::Done)
     } else if context.signals.came() {
