@@ -19,8 +19,8 @@ use toehold_core::testing::{ManualClock, block_on};
 use toehold_specsign::{
     Admission, Belongs, Body, CachedFacts, Document, Envelope, FetchError, Fetcher, Format, KnownFacts, Limits, MachineList,
     MachineName, MachineRoot, ManagedMachine, Matcher, NoGovernors, NoHealth, Outcome, Place, PlainPolicy, Reconciler, Selector,
-    Settings, Sha256Digest, SignedStatement, SigningKey, SourcePolicy, StateCopy, Statement, TreeEntry, TreePath, TreeVisitor,
-    TrustedKeys, UnpackSink, Unpacker, pack, seal,
+    Settings, Sha256Digest, SignedStatement, SigningKey, SourcePolicy, StateCopy, Statement, Traces, TreeEntry, TreePath,
+    TreeVisitor, TrustedKeys, UnpackSink, Unpacker, pack, seal,
 };
 
 fn facts() -> KnownFacts {
@@ -162,8 +162,8 @@ struct Root {
 impl MachineRoot for Root {
     type Stage = Nowhere;
 
-    fn is_fresh(&mut self) -> io::Result<bool> {
-        Ok(self.copies == [None, None])
+    fn traces(&mut self) -> io::Result<Traces> {
+        Ok(if self.copies == [None, None] { Traces::None } else { Traces::Own })
     }
     fn read_state(&mut self, copy: StateCopy) -> io::Result<Option<Vec<u8>>> {
         Ok(self.copies[usize::from(copy == StateCopy::Second)].clone())
@@ -191,9 +191,9 @@ impl MachineRoot for Root {
         Ok(place == Place::Live)
     }
     fn inspect(&mut self, _: Place, _: &MachineName, visitor: &mut dyn TreeVisitor) -> io::Result<bool> {
-        visitor.entry(b"bin", TreeEntry::Directory, 0o755)?;
+        visitor.entry(b"bin", TreeEntry::Directory, Attributes::ours(0o755))?;
         for (path, content) in &self.files {
-            visitor.entry(path.as_bytes(), TreeEntry::File(&mut &content[..]), 0o644)?;
+            visitor.entry(path.as_bytes(), TreeEntry::File(&mut &content[..]), Attributes::ours(0o644))?;
         }
         Ok(true)
     }

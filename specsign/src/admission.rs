@@ -36,6 +36,11 @@ pub struct Admission {
     pub plain: PlainPolicy,
     /// Keys that are known to sign envelopes: a plain document of theirs was stripped of its own.
     pub enveloped_keys: BTreeSet<VerifyingKey>,
+    /// Machines lie in a root that has no memory, and that is meant: what is whole of them is taken over. A floor that is kept
+    /// elsewhere counts all the same.
+    pub begin_anew: bool,
+    /// The clock is right now, and was wrong when a later time was seen: that one is forgotten. For one pass.
+    pub trust_clock: bool,
 }
 
 /// How far above the last one a serial may be: who once gets hold of a key cannot use all numbers up.
@@ -118,6 +123,17 @@ pub enum AdmissionError {
     /// It does not hold any more, and is not the one in place.
     #[error("the document expired at {0}")]
     Expired(Timestamp),
+    /// It would hold by the clock, and a time after its end has been seen.
+    #[error(
+        "the document expired at {expires} by the highest time that was seen here, {seen}, which this node's clock is behind; \
+         if the clock was wrong then and is right now, say so once (--trust-clock)"
+    )]
+    ExpiredBefore {
+        /// When it expired.
+        expires: Timestamp,
+        /// The highest time that was seen.
+        seen: Timestamp,
+    },
 }
 
 /// Whether what was taken still holds.
@@ -164,6 +180,8 @@ pub struct Admitted {
     pub expires: Option<Timestamp>,
     /// Whether it still holds.
     pub freshness: Freshness,
+    /// The highest time that was seen, where the document has expired by that one and not by the clock.
+    pub clock_behind: Option<Timestamp>,
     /// Whether removing more than the guard allows is meant.
     pub removals_meant: bool,
     /// What the root remembers from now on. It is to be saved before anything is done on the document's word.
@@ -205,7 +223,15 @@ impl Admission {
         let mut state = state.clone();
         state.format = Some(format);
         state.highest_time = state.highest_time.max(now);
-        Ok(Admitted { payload, serial: None, expires: None, freshness: Freshness::Fresh, removals_meant: false, state })
+        Ok(Admitted {
+            payload,
+            serial: None,
+            expires: None,
+            freshness: Freshness::Fresh,
+            clock_behind: None,
+            removals_meant: false,
+            state,
+        })
     }
 
     fn admit_envelope(
@@ -216,6 +242,7 @@ impl Admission {
         now: Timestamp,
     ) -> Result<Admitted, AdmissionError> {
         // A clock that was set back does not bring an expired document back.
+        let clock = now;
         let now = now.max(state.highest_time);
         let current = &envelope.current;
         let statement = current.statement();
@@ -270,9 +297,13 @@ impl Admission {
         if statement.not_before > now {
             return Err(AdmissionError::NotYet(statement.not_before));
         }
-        let expired = statement.expires <= now;
-        if expired && !again {
-            return Err(AdmissionError::Expired(statement.expires));
+        let expires = statement.expires;
+        let expired = expires <= now;
+        let clock_behind = (expired && clock < expires).then_some(now);
+        match clock_behind {
+            Some(seen) if !again => return Err(AdmissionError::ExpiredBefore { expires, seen }),
+            None if expired && !again => return Err(AdmissionError::Expired(expires)),
+            _ => {}
         }
         let signers = if again { current.signers(&statement.next) } else { current.signers(&trusted) };
         let mut next = state.clone();
@@ -286,6 +317,7 @@ impl Admission {
         Ok(Admitted {
             serial: Some(statement.serial),
             expires: Some(statement.expires),
+            clock_behind,
             freshness: if expired { Freshness::Stale { since: statement.expires } } else { Freshness::Fresh },
             removals_meant: statement.removals_meant,
             payload: Payload::Verified(Verified { format, payload: document.into_payload(), signers }),

@@ -33,6 +33,8 @@ struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     placed: Option<Placed>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    executables: Option<Sha256Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     placing: Option<Placing>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     noes: Option<Noes>,
@@ -57,6 +59,7 @@ pub(crate) fn line(
         number,
         name: name.clone(),
         placed: state.placed.get(name).cloned(),
+        executables: state.executables.get(name).copied(),
         placing: state.placing.get(name).cloned(),
         noes: state.noes.get(name).copied(),
         failed: state.failed.get(name).copied(),
@@ -111,6 +114,7 @@ impl RootState {
             }
             replayed += 1;
             set(&mut self.placed, &line.name, line.placed);
+            set(&mut self.executables, &line.name, line.executables);
             set(&mut self.placing, &line.name, line.placing);
             set(&mut self.noes, &line.name, line.noes);
             set(&mut self.failed, &line.name, line.failed);

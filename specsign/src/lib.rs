@@ -39,7 +39,7 @@ pub use matcher::{Answer, CachedFacts, FactError, Facts, KnownFacts, Matcher, Ma
 pub use path::{MAX_PATH, MAX_PATH_DEPTH, TreePath, TreePathError};
 pub use plan::{Belongs, DeployReason, PurgeReason, Settings, Verdict};
 pub use reconciler::{Body, FetchError, Fetcher, Health, NoHealth, PassError, Reconciler, Report};
-pub use root::{MachineRoot, Place, TreeCheck, TreeEntry, TreeVisitor};
+pub use root::{Attributes, Executables, MachineRoot, Place, Traces, TreeCheck, TreeEntry, TreeVisitor};
 pub use selector::Selector;
 pub use source::{MAX_SOURCE, Scheme as SourceScheme, Source, SourceError, SourcePolicy};
 pub use state::{Failed, Loaded, MAX_STATE, Noes, Phase, Placed, Placing, RootState, StateCopy, StateError};

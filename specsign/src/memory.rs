@@ -7,8 +7,8 @@ use toehold_core::Timestamp;
 use crate::journal;
 use crate::machine::MachineName;
 use crate::reconciler::{PassError, root};
-use crate::root::MachineRoot;
-use crate::state::{RootState, StateCopy};
+use crate::root::{MachineRoot, Traces};
+use crate::state::{RootState, StateCopy, StateError};
 
 /// A journal of this many bytes is worth no write of the copies, however small those are.
 const SMALL_JOURNAL: usize = 1024 * 1024;
@@ -25,23 +25,56 @@ pub(crate) struct Memory {
     journal: usize,
     /// Bytes of a copy.
     copy: usize,
+    /// What is kept outside of the root; `None` for nothing that can be read.
+    floor: Option<RootState>,
+    /// The time was set back, which a floor that is as high otherwise does not say.
+    set_back: bool,
 }
 
 impl Memory {
-    /// Reads it, and changes nothing.
-    pub(crate) fn load<R: MachineRoot>(hands: &mut R) -> Result<Self, PassError> {
-        let fresh = hands.is_fresh().map_err(root("looking for an earlier state"))?;
+    /// Reads it, and changes nothing. `anew`: machines that lie in a root without a memory are no reason to stop.
+    pub(crate) fn load<R: MachineRoot>(hands: &mut R, anew: bool) -> Result<Self, PassError> {
+        let floor = hands.read_floor().map_err(root("reading the floor outside"))?;
+        let known = floor.as_deref().map_or(Ok(None), RootState::decode)?;
+        let fresh = match hands.traces().map_err(root("looking for an earlier state"))? {
+            Traces::None => true,
+            // Whoever took the memory away may have meant the floor; that one is known all the same, or somebody has named it.
+            Traces::Machines => anew || known.is_some(),
+            Traces::Own => false,
+        };
         let mut read = |copy| hands.read_state(copy).map_err(root("reading the state"));
         let (first, second) = (read(StateCopy::First)?, read(StateCopy::Second)?);
         let copy = first.as_ref().or(second.as_ref()).map_or(0, Vec::len);
         let Some(loaded) = RootState::load(first.as_deref(), second.as_deref(), fresh)? else {
-            return Ok(Self { state: RootState::default(), repair: None, lines: 0, journal: 0, copy });
+            let mut state = RootState::default();
+            match &known {
+                Some(floor) => state.raise_to(floor)?,
+                None if floor.is_some() => return Err(StateError::FloorLost.into()),
+                None => {}
+            }
+            return Ok(Self { state, repair: None, lines: 0, journal: 0, copy, floor: known, set_back: false });
         };
         let mut state = loaded.state;
         let repair = if loaded.repair.is_empty() { None } else { Some((loaded.repair, encode(&state)?)) };
         let journal = hands.read_journal().map_err(root("reading the journal"))?.unwrap_or_default();
         let lines = state.replay(&journal)?;
-        Ok(Self { state, repair, lines, journal: journal.len(), copy })
+        if let Some(floor) = &known {
+            state.raise_to(floor)?;
+        }
+        Ok(Self { state, repair, lines, journal: journal.len(), copy, floor: known, set_back: false })
+    }
+
+    /// Takes back what was remembered of a time after `now`.
+    pub(crate) fn set_back(&mut self, now: Timestamp) {
+        let before = self.state.clone();
+        self.state.set_back(now);
+        let outside = self.floor.as_ref().is_some_and(|floor| floor.highest_time > now);
+        self.set_back |= outside || self.state != before;
+    }
+
+    /// Whether there is something to be saved that the state itself does not show.
+    pub(crate) fn is_set_back(&self) -> bool {
+        self.set_back
     }
 
     /// Brings the copies to what was read, so that it counts as accepted from here on. Says whether one had to be mended.
@@ -71,11 +104,23 @@ impl Memory {
 
     /// Writes all of it.
     pub(crate) fn save<R: MachineRoot>(&mut self, hands: &mut R) -> Result<(), PassError> {
+        self.keep_floor(hands)?;
         let next = self.state.next_version();
         let bytes = encode(&next)?;
         write(hands, &StateCopy::BOTH, &bytes)?;
         (self.state, self.copy) = (next, bytes.len());
         if self.journal > 0 { self.clear(hands) } else { Ok(()) }
+    }
+
+    /// Brings the floor outside of the root to what counts here, before anything rests on it.
+    pub(crate) fn keep_floor<R: MachineRoot>(&mut self, hands: &mut R) -> Result<(), PassError> {
+        if !self.set_back && self.floor.as_ref().is_some_and(|floor| floor.has_floor_of(&self.state)) {
+            return Ok(());
+        }
+        let floor = self.state.floor();
+        hands.write_floor(&encode(&floor)?).map_err(root("writing the floor outside"))?;
+        (self.floor, self.set_back) = (Some(floor), false);
+        Ok(())
     }
 
     /// Writes what changed of one machine. `removed`: when it was, which the state has already.

@@ -160,6 +160,15 @@ pub enum Action {
     Forget(MachineName),
 }
 
+impl Action {
+    /// On which machine.
+    pub fn name(&self) -> &MachineName {
+        match self {
+            Self::Adopt(name) | Self::Deploy(name, _) | Self::Purge(name, _) | Self::Forget(name) => name,
+        }
+    }
+}
+
 /// How a machine stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

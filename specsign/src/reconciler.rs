@@ -6,24 +6,26 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use toehold_core::Clock;
+use toehold_core::{Clock, Timestamp};
 
-use crate::admission::{Admission, AdmissionError, Admitted, Freshness};
-use crate::archive::{ArchiveError, Limits, Unpacker};
+use crate::admission::{Admission, AdmissionError, Admitted, Freshness, Payload};
+use crate::archive::{ArchiveError, Limits, UnpackSink, Unpacker};
 use crate::digest::Sha256Digest;
-use crate::document::Document;
+use crate::document::{Document, Format};
 use crate::events::Outcome;
 use crate::governor::Governors;
+use crate::keys::VerifyingKey;
 use crate::machine::{ListError, MachineList, MachineName, ManagedMachine};
 use crate::matcher::Facts;
 use crate::memory::Memory;
-use crate::plan::{Action, Belongs, Plan, Presence, Settings, Situation, Verdict, Wanted, plan, recent};
-use crate::root::{ListDigest, MachineRoot, Place, TreeCheck};
+use crate::path::TreePath;
+use crate::plan::{Action, Belongs, Plan, Presence, PurgeReason, Settings, Situation, Verdict, Wanted, plan, recent};
+use crate::root::{Executables, ListDigest, MachineRoot, Place, TreeCheck};
 use crate::selector::Selector;
 use crate::source::SourcePolicy;
 use crate::state::{Failed, Phase, Placed, Placing, RootState, StateError};
 
-/// How often the highest time is written down when nothing else is.
+/// How often the highest time is written down when nothing else is. A time that ends a document is written down at once.
 const TIME_STEP: Duration = Duration::from_secs(3600);
 
 /// Fetches archives.
@@ -99,6 +101,39 @@ pub(crate) fn root(doing: &'static str) -> impl FnOnce(io::Error) -> PassError {
     move |source| PassError::Root { doing, source }
 }
 
+/// What ended the work on one machine; the others go on.
+enum Trouble {
+    /// Something of that machine alone: it is busy, it cannot be read.
+    Machine(Verdict),
+    /// The root's memory: nothing goes on without it.
+    Pass(PassError),
+}
+
+impl From<PassError> for Trouble {
+    fn from(error: PassError) -> Self {
+        Self::Pass(error)
+    }
+}
+
+impl Trouble {
+    fn error(text: String) -> Self {
+        Self::Machine(Verdict::Error(text))
+    }
+
+    /// A machine's trouble apart from that of the whole pass.
+    fn apart(result: Result<(), Self>) -> Result<Result<(), Verdict>, PassError> {
+        match result {
+            Ok(()) => Ok(Ok(())),
+            Err(Self::Machine(verdict)) => Ok(Err(verdict)),
+            Err(Self::Pass(error)) => Err(error),
+        }
+    }
+}
+
+fn machine(doing: &'static str) -> impl FnOnce(io::Error) -> Trouble {
+    move |error| Trouble::error(format!("{doing} failed: {error}"))
+}
+
 /// How a pass ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -108,10 +143,16 @@ pub struct Report {
     pub machines: BTreeMap<MachineName, Verdict>,
     /// The names of the list, in its order.
     pub names: Vec<MachineName>,
+    /// What it is a list of.
+    pub format: Format,
+    /// Who signed the envelope; empty without one.
+    pub signers: BTreeSet<VerifyingKey>,
     /// The serial that counts; `None` without an envelope.
     pub serial: Option<u64>,
     /// Whether the document still holds: the last good one, but stale, is a state that people should see.
     pub freshness: Freshness,
+    /// The highest time that was seen, where the document has expired by that one and not by the clock.
+    pub clock_behind: Option<Timestamp>,
     /// Members of the list that were passed over.
     pub unknown_members: Vec<String>,
     /// A copy of the state was damaged or gone, and was written anew.
@@ -163,8 +204,23 @@ where
     /// # Errors
     /// As [`Reconciler::pass`].
     pub fn look<X: Facts + Sync>(&mut self, document: &[u8], facts: &X) -> Result<Plan, PassError> {
-        let memory = Memory::load(&mut self.root)?;
-        self.judge(&memory.state, false, document, facts).map(|looked| looked.plan)
+        let mut memory = Memory::load(&mut self.root, self.admission.begin_anew)?;
+        if self.admission.trust_clock {
+            memory.set_back(self.clock.now());
+        }
+        let mut plan = self.judge(&memory.state, false, document, facts)?.plan;
+        let purged: Vec<(MachineName, PurgeReason)> = plan
+            .actions
+            .iter()
+            .filter_map(|action| if let Action::Purge(name, reason) = action { Some((name.clone(), *reason)) } else { None })
+            .collect();
+        for (name, reason) in purged {
+            if let Err(verdict) = self.is_ours(&memory, &name, reason) {
+                plan.actions.retain(|action| !matches!(action, Action::Purge(purged, _) if *purged == name));
+                plan.verdicts.insert(name, verdict);
+            }
+        }
+        Ok(plan)
     }
 
     /// The last document that was taken, for a pass while there is no newer one, or only one that is not taken: what is in
@@ -181,11 +237,20 @@ where
     /// # Errors
     /// [`PassError`], where it could not begin or the root failed under it; what one machine came to is in the report.
     pub async fn pass<X: Facts + Sync>(&mut self, document: &[u8], facts: &X) -> Result<Report, PassError> {
-        let mut memory = Memory::load(&mut self.root)?;
+        let mut memory = Memory::load(&mut self.root, self.admission.begin_anew)?;
         // What was read counts as accepted from here on; both copies say so before anything else happens.
         let mended = memory.mend(&mut self.root)?;
-        self.recover(&mut memory).await?;
-        let looked = self.judge(&memory.state, mended, document, facts)?;
+        if self.admission.trust_clock {
+            memory.set_back(self.clock.now());
+        }
+        let unsettled = self.recover(&mut memory).await?;
+        let looked = match self.judge(&memory.state, mended, document, facts) {
+            Ok(looked) => looked,
+            Err(error) => {
+                self.note_time(&mut memory, &error)?;
+                return Err(error);
+            }
+        };
         let mut next = looked.admitted.state.clone();
         next.noes.clone_from(&looked.plan.noes);
         let now = self.clock.now();
@@ -201,11 +266,28 @@ where
         next.highest_time = memory.state.highest_time;
         let unchanged = next == memory.state;
         next.highest_time = time;
-        if !unchanged || time.saturating_since(memory.state.highest_time) >= TIME_STEP {
+        if !unchanged || memory.is_set_back() || is_worth_noting(memory.state.highest_time, time, looked.admitted.expires) {
             memory.state = next;
             memory.save(&mut self.root)?;
+        } else {
+            memory.keep_floor(&mut self.root)?;
         }
-        self.perform(memory, looked).await
+        self.perform(memory, looked, unsettled).await
+    }
+
+    /// The time counts also where the document does not: one that has expired is not taken when the clock is set back.
+    fn note_time(&mut self, memory: &mut Memory, error: &PassError) -> Result<(), PassError> {
+        let (before, now) = (memory.state.highest_time, self.clock.now());
+        let expires = match error {
+            PassError::Admission(AdmissionError::Expired(expires)) => Some(*expires),
+            _ => None,
+        };
+        // A root that has taken nothing yet has nothing to hold on to.
+        if memory.state.format.is_some() && is_worth_noting(before, now, expires) {
+            memory.state.highest_time = now;
+            memory.save(&mut self.root)?;
+        }
+        Ok(())
     }
 
     fn judge<X: Facts + Sync>(
@@ -230,7 +312,7 @@ where
                     Presence::Drifted("another version".to_owned())
                 }
                 Belongs::Yes => {
-                    let presence = self.presence(Place::Live, &machine.name, &version);
+                    let presence = self.presence(state, &machine.name, &version);
                     if matches!(presence, Presence::Intact | Presence::Drifted(_)) {
                         there.insert(machine.name.as_str());
                     }
@@ -242,7 +324,8 @@ where
         }
         let mut gone = BTreeSet::new();
         for name in state.placed.keys().filter(|name| !there.contains(name.as_str())) {
-            if !self.root.exists(Place::Live, name).map_err(root("looking for a machine"))? {
+            // What cannot be looked at is there.
+            if self.root.exists(Place::Live, name).is_ok_and(|exists| !exists) {
                 gone.insert(name.clone());
             }
         }
@@ -260,8 +343,17 @@ where
         Ok(Looked { admitted, list, plan, mended })
     }
 
-    fn presence(&mut self, place: Place, name: &MachineName, version: &Placed) -> Presence {
-        let mut check = TreeCheck::new(version.sums);
+    /// What is in a machine's place, compared with a version; with its modes and owners as well, if we placed that one.
+    fn presence(&mut self, state: &RootState, name: &MachineName, version: &Placed) -> Presence {
+        let check = if state.placed.get(name) == Some(version) {
+            TreeCheck::placed(version.sums, state.executables.get(name).copied())
+        } else {
+            TreeCheck::new(version.sums)
+        };
+        self.compare(Place::Live, name, check)
+    }
+
+    fn compare(&mut self, place: Place, name: &MachineName, mut check: TreeCheck) -> Presence {
         match self.root.inspect(place, name, &mut check) {
             Ok(false) => Presence::Absent,
             Ok(true) => check.finish().map_or(Presence::Intact, Presence::Drifted),
@@ -269,18 +361,27 @@ where
         }
     }
 
-    async fn perform(&mut self, mut memory: Memory, looked: Looked) -> Result<Report, PassError> {
-        let Looked { admitted, list, plan, mended } = looked;
+    async fn perform(
+        &mut self,
+        mut memory: Memory,
+        looked: Looked,
+        unsettled: BTreeMap<MachineName, Verdict>,
+    ) -> Result<Report, PassError> {
+        let Looked { admitted, list, mut plan, mended } = looked;
+        plan.actions.retain(|action| !unsettled.contains_key(action.name()));
         let machines: BTreeMap<&MachineName, &ManagedMachine> =
             list.machines().iter().map(|machine| (&machine.name, machine)).collect();
         let mut verdicts = plan.verdicts;
         // What could not even be planned for is not in place either: nothing is removed that it may have come to replace.
-        let (mut changed, mut failed) = (false, verdicts.values().any(|verdict| matches!(verdict, Verdict::Error(_))));
+        let mut failed = !unsettled.is_empty() || verdicts.values().any(|verdict| matches!(verdict, Verdict::Error(_)));
+        let mut changed = false;
+        verdicts.extend(unsettled);
         for action in plan.actions {
             match action {
                 Action::Adopt(name) => {
                     if let Some(machine) = machines.get(&name) {
                         memory.state.placed.insert(name.clone(), Placed { archive: machine.archive, sums: machine.sums });
+                        memory.state.executables.remove(&name);
                         memory.note(&mut self.root, &name, None)?;
                         changed = true;
                     }
@@ -299,17 +400,25 @@ where
                     let held = format!("{reason}, but not everything that belongs here is in place");
                     verdicts.insert(name, Verdict::Held(held));
                 }
-                Action::Purge(name, _) => {
-                    self.root.discard(&name, Place::Live).map_err(root("removing a machine"))?;
-                    self.forget(&mut memory, &name)?;
-                    changed = true;
+                Action::Purge(name, reason) => match Trouble::apart(self.purge(&mut memory, &name, reason))? {
+                    Ok(()) => changed = true,
+                    Err(verdict) => _ = verdicts.insert(name, verdict),
+                },
+                Action::Forget(name) => {
+                    if let Err(verdict) = Trouble::apart(self.forget(&mut memory, &name))? {
+                        verdicts.insert(name, verdict);
+                    }
                 }
-                Action::Forget(name) => self.forget(&mut memory, &name)?,
             }
         }
         memory.settle(&mut self.root)?;
         // What stays in the trash is in nobody's way.
         let _ = self.root.empty_trash();
+        let list_format = admitted.state.format.unwrap_or(Format::Machines);
+        let signers = match &admitted.payload {
+            Payload::Verified(verified) if admitted.serial.is_some() => verified.signers().iter().copied().collect(),
+            _ => BTreeSet::new(),
+        };
         let error = verdicts.values().any(|verdict| matches!(verdict, Verdict::Error(_)));
         Ok(Report {
             outcome: match (error, changed) {
@@ -318,6 +427,9 @@ where
                 (false, false) => Outcome::Unchanged,
             },
             machines: verdicts,
+            format: list_format,
+            signers,
+            clock_behind: admitted.clock_behind,
             names: list.machines().iter().map(|machine| machine.name.clone()).collect(),
             serial: admitted.serial,
             freshness: admitted.freshness,
@@ -326,55 +438,102 @@ where
         })
     }
 
-    fn forget(&mut self, memory: &mut Memory, name: &MachineName) -> Result<(), PassError> {
-        self.root.discard(name, Place::Previous).map_err(root("removing a machine"))?;
+    /// Whether what is in a machine's place is what was placed there: nothing else is removed.
+    fn is_ours(&mut self, memory: &Memory, name: &MachineName, reason: PurgeReason) -> Result<(), Verdict> {
+        let Some(version) = memory.state.placed.get(name).cloned() else { return Ok(()) };
+        match self.presence(&memory.state, name, &version) {
+            Presence::Absent | Presence::Intact => Ok(()),
+            Presence::Drifted(drift) => Err(Verdict::Held(format!(
+                "{reason}, but what lies there is not what was placed ({drift}); remove it by hand, or move it away"
+            ))),
+            Presence::Unreadable(error) => {
+                Err(Verdict::Error(format!("it is to be removed ({reason}), and cannot be read: {error}")))
+            }
+        }
+    }
+
+    fn purge(&mut self, memory: &mut Memory, name: &MachineName, reason: PurgeReason) -> Result<(), Trouble> {
+        self.is_ours(memory, name, reason).map_err(Trouble::Machine)?;
+        self.root.discard(name, Place::Live).map_err(machine("removing it"))?;
+        self.forget(memory, name)
+    }
+
+    fn forget(&mut self, memory: &mut Memory, name: &MachineName) -> Result<(), Trouble> {
+        self.root.discard(name, Place::Previous).map_err(machine("removing the version before"))?;
         let (state, now) = (&mut memory.state, self.clock.now());
         state.placed.remove(name);
+        state.executables.remove(name);
         state.noes.remove(name);
         state.failed.remove(name);
         state.removals.push(now);
-        memory.note(&mut self.root, name, Some(now))
+        Ok(memory.note(&mut self.root, name, Some(now))?)
     }
 
     async fn deploy(&mut self, memory: &mut Memory, machine: &ManagedMachine) -> Result<Result<(), Verdict>, PassError> {
-        let Some(governor) = &machine.governor else { return self.deploy_now(memory, machine).await };
-        let slot = match self.governors.take(governor).await {
-            Ok(Some(slot)) => slot,
-            Ok(None) => return Ok(Err(Verdict::Held(format!("all slots of the governor {governor} are taken")))),
-            Err(error) => return Ok(Err(Verdict::Error(format!("no slot of the governor {governor}: {error}")))),
+        let governor = machine.governor.as_deref();
+        let slot = match self.slot(governor).await {
+            Ok(slot) => slot,
+            Err(verdict) => return Ok(Err(verdict)),
         };
-        let result = self.deploy_now(memory, machine).await;
-        // It ends by itself if it cannot be given back.
-        let _ = self.governors.give_back(slot).await;
+        let result = Trouble::apart(self.deploy_now(memory, machine).await);
+        self.give_back(slot).await;
         result
     }
 
-    async fn deploy_now(&mut self, memory: &mut Memory, machine: &ManagedMachine) -> Result<Result<(), Verdict>, PassError> {
-        let name = &machine.name;
-        if let Err(reason) = self.fetch(machine).await {
-            self.root.discard(name, Place::Staged).map_err(root("clearing up"))?;
-            return Ok(Err(Verdict::Error(reason)));
+    /// Takes a slot of a machine's governor, where it has one.
+    async fn slot(&self, governor: Option<&str>) -> Result<Option<G::Slot>, Verdict> {
+        let Some(governor) = governor else { return Ok(None) };
+        match self.governors.take(governor).await {
+            Ok(Some(slot)) => Ok(Some(slot)),
+            Ok(None) => Err(Verdict::Held(format!("all slots of the governor {governor} are taken"))),
+            Err(error) => Err(Verdict::Error(format!("no slot of the governor {governor}: {error}"))),
         }
-        let version = Placed { archive: machine.archive, sums: machine.sums };
-        memory.state.placing.insert(name.clone(), Placing { version, phase: Phase::Arriving });
+    }
+
+    async fn give_back(&self, slot: Option<G::Slot>) {
+        if let Some(slot) = slot {
+            // It ends by itself if it cannot be given back.
+            let _ = self.governors.give_back(slot).await;
+        }
+    }
+
+    async fn deploy_now(&mut self, memory: &mut Memory, wanted: &ManagedMachine) -> Result<(), Trouble> {
+        let name = &wanted.name;
+        let executables = match self.fetch(wanted).await {
+            Ok(executables) => executables,
+            Err(mut reason) => {
+                if let Err(error) = self.root.discard(name, Place::Staged) {
+                    reason = format!("{reason}; clearing up failed: {error}");
+                }
+                return Err(Trouble::error(reason));
+            }
+        };
+        let placing = Placing {
+            version: Placed { archive: wanted.archive, sums: wanted.sums },
+            phase: Phase::Arriving,
+            governor: wanted.governor.clone(),
+            executables: Some(executables),
+        };
+        memory.state.placing.insert(name.clone(), placing);
         memory.note(&mut self.root, name, None)?;
-        let moved = if self.root.exists(Place::Live, name).map_err(root("looking for a machine"))? {
+        // An error says little of what has happened: the next pass looks, and goes on from there.
+        let moved = if self.root.exists(Place::Live, name).map_err(machine("looking for it"))? {
             self.root.exchange(name, Place::Staged, Place::Live)
         } else {
             self.root.rename(name, Place::Staged, Place::Live)
         };
-        moved.map_err(root("putting a machine into place"))?;
-        self.settle(memory, name).await.map(|settled| settled.map_err(Verdict::Error))
+        moved.map_err(machine("putting it into place"))?;
+        self.settle(memory, name).await
     }
 
-    /// Fetches, unpacks and checks in one pass; nothing is visible yet.
-    async fn fetch(&mut self, machine: &ManagedMachine) -> Result<(), String> {
+    /// Fetches, unpacks and checks in one pass; nothing is visible yet. Which files are executable.
+    async fn fetch(&mut self, machine: &ManagedMachine) -> Result<Sha256Digest, String> {
         let name = &machine.name;
         let in_root = |error: io::Error| format!("it could not be unpacked: {error}");
         self.root.discard(name, Place::Staged).map_err(in_root)?;
         let mut body =
             self.fetcher.fetch(machine).await.map_err(|error| format!("{} could not be fetched: {error}", machine.source))?;
-        let mut stage = self.root.stage(name).map_err(in_root)?;
+        let mut stage = Noting { sink: self.root.stage(name).map_err(in_root)?, executables: Executables::default() };
         let refused = |error: ArchiveError| match error {
             ArchiveError::Sink(error) => in_root(error),
             other => format!("{}: {other}", machine.source),
@@ -384,53 +543,76 @@ where
             unpacker.push(&piece, &mut stage).map_err(refused)?;
         }
         unpacker.finish().map_err(refused)?;
-        self.root.seal(name, stage).map_err(in_root)
+        self.root.seal(name, stage.sink).map_err(in_root)?;
+        Ok(stage.executables.digest())
     }
 
     /// The new version is in place: keep the one before, ask whether the new one works, and remember it or go back.
-    async fn settle(&mut self, memory: &mut Memory, name: &MachineName) -> Result<Result<(), String>, PassError> {
-        let Some(placing) = memory.state.placing.get(name).cloned() else { return Ok(Ok(())) };
-        if self.root.exists(Place::Staged, name).map_err(root("looking for a machine"))? {
-            self.root.discard(name, Place::Previous).map_err(root("keeping the version before"))?;
-            self.root.rename(name, Place::Staged, Place::Previous).map_err(root("keeping the version before"))?;
+    async fn settle(&mut self, memory: &mut Memory, name: &MachineName) -> Result<(), Trouble> {
+        let Some(placing) = memory.state.placing.get(name).cloned() else { return Ok(()) };
+        let keeping = || machine("keeping the version before");
+        // What drifted is no version before: the one that is kept stays, and what drifted waits for the answer.
+        let kept = kept(memory, name, &placing);
+        if kept == Place::Previous && self.root.exists(Place::Staged, name).map_err(keeping())? {
+            self.root.discard(name, Place::Previous).map_err(keeping())?;
+            self.root.rename(name, Place::Staged, Place::Previous).map_err(keeping())?;
         }
         let trouble = match placing.phase {
             Phase::Arriving => self.health.check(name).await.err(),
             _ => Some("an earlier run asked".to_owned()),
         };
         let Some(trouble) = trouble else {
-            memory.state.placing.remove(name);
-            memory.state.failed.remove(name);
-            memory.state.placed.insert(name.clone(), placing.version);
-            memory.note(&mut self.root, name, None)?;
-            return Ok(Ok(()));
+            if kept == Place::Staged {
+                self.root.discard(name, kept).map_err(machine("clearing up"))?;
+            }
+            let state = &mut memory.state;
+            state.placing.remove(name);
+            state.failed.remove(name);
+            match placing.executables {
+                Some(executables) => _ = state.executables.insert(name.clone(), executables),
+                None => _ = state.executables.remove(name),
+            }
+            state.placed.insert(name.clone(), placing.version);
+            return Ok(memory.note(&mut self.root, name, None)?);
         };
-        self.go_back(memory, name, &placing)?;
+        self.go_back(memory, name, &placing, kept)?;
         memory.state.placing.remove(name);
         memory.state.failed.insert(name.clone(), Failed { archive: placing.version.archive, at: self.clock.now() });
         memory.note(&mut self.root, name, None)?;
-        Ok(Err(format!("its health command failed: {trouble}")))
+        Err(Trouble::error(format!("its health command failed: {trouble}")))
     }
 
-    fn go_back(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing) -> Result<(), PassError> {
-        let going_back = || root("bringing the version before back");
-        let sums = placing.version.sums;
+    /// Brings back what was there before, which is kept at a place.
+    fn go_back(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing, kept: Place) -> Result<(), Trouble> {
+        let going_back = || machine("bringing the version before back");
         if placing.phase == Phase::Arriving {
             self.set_phase(memory, name, Phase::Failed)?;
         }
         if placing.phase != Phase::Restored {
-            if !self.root.exists(Place::Previous, name).map_err(going_back())? {
+            if !self.root.exists(kept, name).map_err(going_back())? {
                 // There was none before.
                 return self.root.discard(name, Place::Live).map_err(going_back());
             }
             // An exchange leaves no other trace than what is where; a crash may have come right behind it.
-            let back = self.list(Place::Previous, name)? == Some(sums) && self.list(Place::Live, name)? != Some(sums);
+            let back = self.is_version(kept, name, placing, kept)? && !self.is_version(Place::Live, name, placing, kept)?;
             if !back {
-                self.root.exchange(name, Place::Live, Place::Previous).map_err(going_back())?;
+                self.root.exchange(name, Place::Live, kept).map_err(going_back())?;
             }
             self.set_phase(memory, name, Phase::Restored)?;
         }
-        self.root.discard(name, Place::Previous).map_err(going_back())
+        self.root.discard(name, kept).map_err(going_back())
+    }
+
+    /// Whether the version on its way in lies at a place. Its list tells it from another version, and not from what drifted from it.
+    fn is_version(&mut self, place: Place, name: &MachineName, placing: &Placing, kept: Place) -> Result<bool, Trouble> {
+        if kept == Place::Previous {
+            return Ok(self.list(place, name)? == Some(placing.version.sums));
+        }
+        match self.compare(place, name, TreeCheck::placed(placing.version.sums, placing.executables)) {
+            Presence::Intact => Ok(true),
+            Presence::Absent | Presence::Drifted(_) => Ok(false),
+            Presence::Unreadable(error) => Err(Trouble::error(format!("it cannot be read: {error}"))),
+        }
     }
 
     fn set_phase(&mut self, memory: &mut Memory, name: &MachineName, phase: Phase) -> Result<(), PassError> {
@@ -441,29 +623,80 @@ where
     }
 
     /// Which version lies at a place.
-    fn list(&mut self, place: Place, name: &MachineName) -> Result<Option<Sha256Digest>, PassError> {
+    fn list(&mut self, place: Place, name: &MachineName) -> Result<Option<Sha256Digest>, Trouble> {
         let mut list = ListDigest::default();
-        self.root.inspect(place, name, &mut list).map_err(root("looking at a machine"))?;
+        self.root.inspect(place, name, &mut list).map_err(machine("looking at it"))?;
         Ok(list.0)
     }
 
-    /// Goes on where an earlier pass ended.
-    async fn recover(&mut self, memory: &mut Memory) -> Result<(), PassError> {
+    /// Goes on where an earlier pass ended. What could not be settled, and why: nothing else is done with it in this pass.
+    async fn recover(&mut self, memory: &mut Memory) -> Result<BTreeMap<MachineName, Verdict>, PassError> {
         let names: Vec<(MachineName, Placing)> =
             memory.state.placing.iter().map(|(name, placing)| (name.clone(), placing.clone())).collect();
+        let mut unsettled = BTreeMap::new();
         for (name, placing) in names {
-            let sums = Some(placing.version.sums);
-            // Where both have the same list, the one in place is as good as the other: the plan will mend it if it is not.
-            let arrived = self.list(Place::Live, &name)? == sums && self.list(Place::Staged, &name)? != sums;
-            if arrived || placing.phase != Phase::Arriving {
-                // Its trouble, if it has one, is remembered.
-                let _ = self.settle(memory, &name).await?;
-            } else {
-                self.root.discard(&name, Place::Staged).map_err(root("clearing up"))?;
-                memory.state.placing.remove(&name);
-                memory.note(&mut self.root, &name, None)?;
+            // The trouble of a version that was settled is remembered with it.
+            if let Err(verdict) = Trouble::apart(self.recover_one(memory, &name, &placing).await)?
+                && memory.state.placing.contains_key(&name)
+            {
+                unsettled.insert(name, verdict);
             }
         }
-        Ok(())
+        Ok(unsettled)
+    }
+
+    async fn recover_one(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing) -> Result<(), Trouble> {
+        let sums = Some(placing.version.sums);
+        // Where both have the same list, the one in place is as good as the other: the plan will mend it if it is not.
+        let arrived = self.list(Place::Live, name)? == sums && self.list(Place::Staged, name)? != sums;
+        if placing.phase != Phase::Arriving {
+            return self.settle(memory, name).await;
+        }
+        if arrived {
+            let slot = self.slot(placing.governor.as_deref()).await.map_err(Trouble::Machine)?;
+            let settled = self.settle(memory, name).await;
+            self.give_back(slot).await;
+            return settled;
+        }
+        self.root.discard(name, Place::Staged).map_err(machine("clearing up"))?;
+        memory.state.placing.remove(name);
+        Ok(memory.note(&mut self.root, name, None)?)
+    }
+}
+
+/// Where what was there before is kept while a version on its way in is asked whether it works.
+fn kept(memory: &Memory, name: &MachineName, placing: &Placing) -> Place {
+    if memory.state.placed.get(name) == Some(&placing.version) { Place::Staged } else { Place::Previous }
+}
+
+/// Whether a time is to be written down: the last one that was is long ago, or a document has ended since.
+fn is_worth_noting(before: Timestamp, now: Timestamp, expires: Option<Timestamp>) -> bool {
+    now.saturating_since(before) >= TIME_STEP || expires.is_some_and(|expires| before < expires && expires <= now)
+}
+
+/// Notes which files are executable on their way to a sink.
+struct Noting<S> {
+    sink: S,
+    executables: Executables,
+}
+
+impl<S: UnpackSink> UnpackSink for Noting<S> {
+    fn directory(&mut self, path: &TreePath) -> io::Result<()> {
+        self.sink.directory(path)
+    }
+
+    fn begin_file(&mut self, path: &TreePath, executable: bool) -> io::Result<()> {
+        if executable {
+            self.executables.insert(path.clone());
+        }
+        self.sink.begin_file(path, executable)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sink.write(bytes)
+    }
+
+    fn end_file(&mut self) -> io::Result<()> {
+        self.sink.end_file()
     }
 }

@@ -1,6 +1,6 @@
 //! A machine's root directory, as the reconciler needs it; and whether what lies there is what was placed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
@@ -24,6 +24,19 @@ pub enum Place {
     Previous,
 }
 
+/// What of ours is in a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a root is in one of these")]
+pub enum Traces {
+    /// Nothing: it may never have been used.
+    None,
+    /// Something at [`Place::Live`] has a `SHA256SUMS`, as every machine has, and there is nothing else: either another program
+    /// placed it, or what was remembered is gone.
+    Machines,
+    /// A state, a journal, a document or a private directory that was used.
+    Own,
+}
+
 /// Something in a machine's directory.
 pub enum TreeEntry<'a> {
     /// A directory.
@@ -44,13 +57,50 @@ impl std::fmt::Debug for TreeEntry<'_> {
     }
 }
 
+/// What is known of an entry besides its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// `st_mode & 0o7777`.
+    pub mode: u32,
+    /// Whether it belongs to another user than the one who places machines here.
+    pub foreign: bool,
+}
+
+impl Attributes {
+    /// Of something that belongs to who places machines here.
+    pub fn ours(mode: u32) -> Self {
+        Self { mode, foreign: false }
+    }
+}
+
 /// Takes what lies in a machine's directory.
 pub trait TreeVisitor {
-    /// One entry, with its path below the machine's directory as the system has it, and its mode (`st_mode & 0o7777`).
+    /// One entry, with its path below the machine's directory as the system has it.
     ///
     /// # Errors
     /// What reading the content came to; looking ends with it.
-    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, mode: u32) -> io::Result<()>;
+    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, attributes: Attributes) -> io::Result<()>;
+}
+
+/// Which files of a machine are executable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Executables(BTreeSet<TreePath>);
+
+impl Executables {
+    /// One more.
+    pub fn insert(&mut self, path: TreePath) {
+        self.0.insert(path);
+    }
+
+    /// SHA-256 over their paths, in order, a line feed behind each.
+    pub fn digest(&self) -> Sha256Digest {
+        let mut hash = Sha256::new();
+        for path in &self.0 {
+            hash.update(path.as_str());
+            hash.update(b"\n");
+        }
+        Sha256Digest(hash.finalize().into())
+    }
 }
 
 /// A root directory with machines, and a private directory of ours in it or beside it.
@@ -62,16 +112,16 @@ pub trait MachineRoot: Send {
     /// What a machine is unpacked into.
     type Stage: UnpackSink + Send;
 
-    /// Whether nothing of ours is there: no state, no journal, no document, no machine, no private directory that was used.
+    /// What of ours is there.
     ///
     /// # Errors
     /// Whatever keeps it from being told; then nothing is done.
-    fn is_fresh(&mut self) -> io::Result<bool>;
+    fn traces(&mut self) -> io::Result<Traces>;
 
     /// Reads a copy of the state; `None` where there is no such file.
     ///
     /// # Errors
-    /// As [`MachineRoot::is_fresh`].
+    /// As [`MachineRoot::traces`].
     fn read_state(&mut self, copy: StateCopy) -> io::Result<Option<Vec<u8>>>;
 
     /// Writes a copy of the state.
@@ -83,7 +133,7 @@ pub trait MachineRoot: Send {
     /// Reads the journal behind the copies; `None` or nothing where there is none.
     ///
     /// # Errors
-    /// As [`MachineRoot::is_fresh`].
+    /// As [`MachineRoot::traces`].
     fn read_journal(&mut self) -> io::Result<Option<Vec<u8>>>;
 
     /// Appends to the journal, which comes to be where there is none.
@@ -98,10 +148,28 @@ pub trait MachineRoot: Send {
     /// Whatever is in the way; it may then be there or not.
     fn clear_journal(&mut self) -> io::Result<()>;
 
+    /// Reads the floor that is kept of this root elsewhere, where taking the root's own state away does not reach it; `None` where
+    /// there is none, or no such place.
+    ///
+    /// # Errors
+    /// As [`MachineRoot::traces`].
+    fn read_floor(&mut self) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// Replaces that floor, in one step; nothing is done where there is no place for it.
+    ///
+    /// # Errors
+    /// Whatever is in the way; the one before is there then, or the new one.
+    fn write_floor(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
+
     /// Reads the last good document; `None` where there is none.
     ///
     /// # Errors
-    /// As [`MachineRoot::is_fresh`].
+    /// As [`MachineRoot::traces`].
     fn read_document(&mut self) -> io::Result<Option<Vec<u8>>>;
 
     /// Replaces the last good document, in one step. It can hold passwords: nobody else may read it.
@@ -164,15 +232,33 @@ pub trait MachineRoot: Send {
 #[derive(Debug)]
 pub struct TreeCheck {
     sums: Sha256Digest,
+    /// Whether we placed it, so that modes and owners are known as well.
+    placed: bool,
+    expected: Option<Sha256Digest>,
+    executables: Executables,
     files: BTreeMap<TreePath, Sha256Digest>,
     list: Option<Vec<u8>>,
     drift: Option<String>,
 }
 
 impl TreeCheck {
-    /// Expects the machine whose `SHA256SUMS` has this sum.
+    /// Expects the machine whose `SHA256SUMS` has this sum, whoever put it there.
     pub fn new(sums: Sha256Digest) -> Self {
-        Self { sums, files: BTreeMap::new(), list: None, drift: None }
+        Self {
+            sums,
+            placed: false,
+            expected: None,
+            executables: Executables::default(),
+            files: BTreeMap::new(),
+            list: None,
+            drift: None,
+        }
+    }
+
+    /// Expects it as it was placed: the modes that were given, the owner, and these files executable, as far as that is known
+    /// ([`Executables::digest`]).
+    pub fn placed(sums: Sha256Digest, executables: Option<Sha256Digest>) -> Self {
+        Self { placed: true, expected: executables, ..Self::new(sums) }
     }
 
     /// In what way the directory is not that machine; `None` if it is.
@@ -185,13 +271,26 @@ impl TreeCheck {
             Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
             None => Ok(()),
         });
-        result.err().map(|error| error.to_string())
+        if let Err(error) = result {
+            return Some(error.to_string());
+        }
+        let others = self.expected.is_some_and(|expected| expected != self.executables.digest());
+        others.then(|| "other files are executable than those that were placed so".to_owned())
     }
 
-    fn look(&mut self, path: &[u8], entry: TreeEntry<'_>, mode: u32) -> io::Result<Result<(), String>> {
+    fn look(&mut self, path: &[u8], entry: TreeEntry<'_>, attributes: Attributes) -> io::Result<Result<(), String>> {
         let shown = || String::from_utf8_lossy(path).escape_debug().to_string();
-        if mode & 0o7022 != 0 {
+        let Attributes { mode, foreign } = attributes;
+        let given = match entry {
+            TreeEntry::Directory => mode == 0o755,
+            TreeEntry::File(_) => matches!(mode, 0o644 | 0o755),
+            TreeEntry::Other => true,
+        };
+        if mode & 0o7022 != 0 || self.placed && !given {
             return Ok(Err(format!("{} has the mode {mode:04o}, which was not placed", shown())));
+        }
+        if foreign && self.placed {
+            return Ok(Err(format!("{} belongs to another user", shown())));
         }
         let Ok(path) = String::from_utf8_lossy(path).parse::<TreePath>() else {
             return Ok(Err(format!("{} is nothing that was placed", shown())));
@@ -201,6 +300,9 @@ impl TreeCheck {
             TreeEntry::Other => return Ok(Err(format!("{} is no file or directory of its own", shown()))),
             TreeEntry::File(content) => content,
         };
+        if mode & 0o111 != 0 {
+            self.executables.insert(path.clone());
+        }
         if path.as_str() == FILE_NAME {
             let mut list = Vec::new();
             content.take(MAX_SUMS as u64 + 1).read_to_end(&mut list)?;
@@ -223,10 +325,10 @@ impl TreeCheck {
 }
 
 impl TreeVisitor for TreeCheck {
-    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, mode: u32) -> io::Result<()> {
+    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, attributes: Attributes) -> io::Result<()> {
         // One difference is enough; the rest need not be read.
         if self.drift.is_none() {
-            self.drift = self.look(path, entry, mode)?.err();
+            self.drift = self.look(path, entry, attributes)?.err();
         }
         Ok(())
     }
@@ -237,7 +339,7 @@ impl TreeVisitor for TreeCheck {
 pub(crate) struct ListDigest(pub(crate) Option<Sha256Digest>);
 
 impl TreeVisitor for ListDigest {
-    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, _: u32) -> io::Result<()> {
+    fn entry(&mut self, path: &[u8], entry: TreeEntry<'_>, _: Attributes) -> io::Result<()> {
         if let TreeEntry::File(content) = entry
             && path == FILE_NAME.as_bytes()
         {

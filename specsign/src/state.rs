@@ -37,10 +37,28 @@ impl StateCopy {
 pub enum StateError {
     /// There is no good copy, though there was one.
     #[error(
-        "both copies of the root's state are damaged or gone, and with them the highest serial that was accepted; \
-         bring one back from a backup that is not older, or begin anew with --min-serial and --public-key in an empty state directory"
+        "both copies of the root's state are damaged or gone, and with them the highest serial that was accepted; bring one back from \
+         a backup that is not older, or take away what is left of the directory .toehold and begin anew, with the lowest serial that \
+         counts (--begin-anew --min-serial N --public-key HEX)"
     )]
     Lost,
+    /// The floor that is kept outside of the root is of another specification.
+    #[error(
+        "the root is bound to {inside}, and the floor that is kept of it in the state directory is of {outside}: another root lies at \
+         this path now; if that is meant, remove that floor (in spec/roots there)"
+    )]
+    Replaced {
+        /// What the root is bound to.
+        inside: SpecName,
+        /// What the floor outside is of.
+        outside: SpecName,
+    },
+    /// The floor that is kept outside of the root cannot be read, and nothing in the root says what it was.
+    #[error(
+        "the floor that is kept of this root in the state directory is damaged, and the root has no state of its own; bring one of them \
+         back, or remove that floor (in spec/roots there) and begin anew with --min-serial and --public-key"
+    )]
+    FloorLost,
     /// Two good copies that no sequence of writes leaves behind: one was put back.
     #[error(
         "the two copies of the root's state are versions {first} and {second}, which no crash leaves behind: one of them was put back; \
@@ -81,6 +99,12 @@ pub struct Placing {
     /// How far it has come.
     #[serde(default, skip_serializing_if = "Phase::is_arriving")]
     pub phase: Phase,
+    /// Whose slot it needs, also where a later run goes on with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governor: Option<String>,
+    /// Which of its files are executable, as [`crate::Executables::digest`] has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executables: Option<Sha256Digest>,
 }
 
 /// How far a version on its way in has come.
@@ -156,6 +180,9 @@ pub struct RootState {
     /// The machines that we placed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub placed: BTreeMap<MachineName, Placed>,
+    /// Which of their files are executable, which no list of sums says.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub executables: BTreeMap<MachineName, Sha256Digest>,
     /// Those that are on their way in.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub placing: BTreeMap<MachineName, Placing>,
@@ -189,6 +216,7 @@ impl Default for RootState {
             trusted: None,
             highest_time: epoch(),
             placed: BTreeMap::new(),
+            executables: BTreeMap::new(),
             placing: BTreeMap::new(),
             noes: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -224,6 +252,57 @@ impl RootState {
         Self { sequence: 0, ..self.clone() }
     }
 
+    /// What is kept outside of the root as well, so that whoever takes the root's own state away does not lower the floor: all that a
+    /// document is judged by, and nothing of the machines.
+    #[must_use]
+    pub fn floor(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            format: self.format,
+            enveloped: self.enveloped,
+            serial: self.serial,
+            statement: self.statement,
+            trusted: self.trusted.clone(),
+            highest_time: self.highest_time,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a document would be judged by one as by the other, but for the time.
+    pub(crate) fn has_floor_of(&self, other: &Self) -> bool {
+        let timeless = |state: &Self| Self { highest_time: epoch(), ..state.floor() };
+        timeless(self) == timeless(other)
+    }
+
+    /// Raises what a document is judged by to a floor that is kept elsewhere.
+    pub(crate) fn raise_to(&mut self, floor: &Self) -> Result<(), StateError> {
+        if let (Some(inside), Some(outside)) = (&self.name, &floor.name)
+            && inside != outside
+        {
+            return Err(StateError::Replaced { inside: inside.clone(), outside: outside.clone() });
+        }
+        self.enveloped |= floor.enveloped;
+        self.highest_time = self.highest_time.max(floor.highest_time);
+        self.format = self.format.or(floor.format);
+        self.name = self.name.take().or_else(|| floor.name.clone());
+        if floor.serial > self.serial {
+            self.serial = floor.serial;
+            self.statement = floor.statement;
+            self.trusted.clone_from(&floor.trusted);
+        }
+        Ok(())
+    }
+
+    /// Takes back all that was remembered of a time after `now`: the clock was wrong then.
+    pub fn set_back(&mut self, now: Timestamp) {
+        self.highest_time = self.highest_time.min(now);
+        self.noes.retain(|_, noes| noes.last <= now);
+        self.failed.retain(|_, failed| failed.at <= now);
+        for at in &mut self.removals {
+            *at = now.min(*at);
+        }
+    }
+
     /// The bytes of a copy: a line with their checksum and length, and JSON.
     ///
     /// # Errors
@@ -235,7 +314,8 @@ impl RootState {
         Ok(bytes)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Option<Self>, StateError> {
+    /// Reads a copy; `None` for a damaged one.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, StateError> {
         #[derive(Deserialize)]
         struct Header {
             v: u32,

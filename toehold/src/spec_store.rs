@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use toehold_core::{Key, KeyError, Record, Store, StoreError, Stored};
-use toehold_specsign::{Document, DocumentError, Sha256Digest, SignedStatement, SpecName};
+use toehold_specsign::{Document, DocumentError, Sha256Digest, SignedStatement, SpecName, TrustedKeys};
 
 /// What is stored of a specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct SpecRecord {
     /// The digest of its statement; `None` without an envelope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statement: Option<Sha256Digest>,
+    /// The keys that whoever put it there named, and that have signed it: what a machine that joins may begin with (S3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched: Option<TrustedKeys>,
     /// The document, where it fits in here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     document: Option<String>,
@@ -92,6 +95,34 @@ fn piece_key(name: &SpecName, digest: &Sha256Digest) -> Result<Key, KeyError> {
     Key::new(["spec", name.as_str(), &digest.to_string()])
 }
 
+/// What is stored of a specification; `None` where there is none.
+///
+/// # Errors
+/// [`SpecStoreError::Store`].
+pub async fn record<S: Store + ?Sized>(store: &S, name: &SpecName) -> Result<Option<SpecRecord>, SpecStoreError> {
+    Ok(Stored::<SpecRecord>::read(store, &key(name)?).await?.map(|stored| stored.body))
+}
+
+/// The specifications that machines which join may begin with, and whom to trust there (S3): those that somebody vouched for.
+///
+/// # Errors
+/// [`SpecStoreError::Store`].
+pub async fn vouched<S: Store + ?Sized>(store: &S) -> Result<Vec<(SpecName, u64, TrustedKeys)>, SpecStoreError> {
+    let mut found = Vec::new();
+    for entry in store.list(&Key::new(["spec"])?).await? {
+        // Its pieces lie below it.
+        let name = match entry.key.segments().collect::<Vec<_>>().as_slice() {
+            [_, name] => name.parse::<SpecName>().ok(),
+            _ => None,
+        };
+        let Some(name) = name else { continue };
+        if let Some(SpecRecord { serial: Some(serial), vouched: Some(keys), .. }) = record(store, &name).await? {
+            found.push((name, serial, keys));
+        }
+    }
+    Ok(found)
+}
+
 /// Reads the document of a specification; `None` where there is none.
 ///
 /// # Errors
@@ -138,6 +169,19 @@ pub struct Put {
 /// # Errors
 /// [`SpecStoreError`]; [`StoreError::Conflict`] where somebody else put one there meanwhile. The one before is still there then.
 pub async fn put<S: Store + ?Sized>(store: &S, name: &SpecName, document: &[u8]) -> Result<Put, SpecStoreError> {
+    put_vouched(store, name, document, None).await
+}
+
+/// The same with the keys that the operator named, and that have been seen to have signed it.
+///
+/// # Errors
+/// As [`put`].
+pub async fn put_vouched<S: Store + ?Sized>(
+    store: &S,
+    name: &SpecName,
+    document: &[u8],
+    vouched: Option<&TrustedKeys>,
+) -> Result<Put, SpecStoreError> {
     let parsed = Document::parse(document)?;
     let signed = parsed.envelope().map(|envelope| &envelope.current);
     if let Some(statement) = signed.map(SignedStatement::statement).filter(|statement| statement.name != *name) {
@@ -149,7 +193,7 @@ pub async fn put<S: Store + ?Sized>(store: &S, name: &SpecName, document: &[u8])
     if let Some(stored) = &stored {
         check(name, &stored.body, serial, statement)?;
     }
-    let record = SpecRecord { serial, statement, ..kept(store.max_value(), document) };
+    let record = SpecRecord { serial, statement, vouched: vouched.cloned(), ..kept(store.max_value(), document) };
     let pieces = record.pieces.len();
     put_pieces(store, name, &record, document).await?;
     let before = stored.as_ref().map(|stored| stored.body.pieces.clone()).unwrap_or_default();
@@ -204,7 +248,7 @@ fn kept(max_value: usize, document: &[u8]) -> SpecRecord {
         Some(_) => Vec::new(),
         None => document.chunks(max_value.max(1)).map(Sha256Digest::of).collect(),
     };
-    SpecRecord { digest: Sha256Digest::of(document), size, serial: None, statement: None, document: text, pieces }
+    SpecRecord { digest: Sha256Digest::of(document), size, serial: None, statement: None, vouched: None, document: text, pieces }
 }
 
 async fn put_pieces<S: Store + ?Sized>(

@@ -12,7 +12,7 @@ use toehold_core::{Identity, SecretBytes, Source, StoreError, Timestamp};
 use tokio::sync::OnceCell;
 
 use crate::adapters::identity::{self, IdentityError, IdentityFile, NewIdentity, Recipient, Vault, read_wiped};
-use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::sqlite::{self, SqliteStore};
 use crate::adapters::ssh_agent::AgentError;
 use crate::master_key::{self, MasterKey, MasterKeyError};
 use crate::private::{self, PrivateError};
@@ -187,6 +187,11 @@ impl State {
         private::check_directory(directory).map_err(|error| {
             if error.is_absent() { StateError::NotInitialised { path: directory.to_owned() } } else { error.into() }
         })?;
+        // What an agent or a node keeps there needs no store.
+        let names = [sqlite::FILE_NAME.to_owned(), format!("{}-wal", sqlite::FILE_NAME), identity::FILE_NAME.to_owned()];
+        if names.iter().all(|name| matches!(directory.join(name).try_exists(), Ok(false))) {
+            return Err(StateError::NotInitialised { path: directory.to_owned() });
+        }
         Ok(Self::with(directory, SqliteStore::open(directory)?, passphrase))
     }
 

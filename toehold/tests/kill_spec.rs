@@ -1,7 +1,8 @@
 //! SIGKILL at random moments of `spec apply`, against a server that also breaks off, stalls, lies and serves the wrong file, while
-//! somebody reads: the old or the new machine, whole, at every moment; and the next run goes on.
+//! somebody reads: the old or the new machine, whole, at every moment; and the next run goes on. One machine comes and goes with every
+//! second version, one has versions that do not work, and older documents are refused all the while.
 //!
-//! `TOEHOLD_KILLS` says how often (5 where it is not set), `TOEHOLD_SEED` repeats a run.
+//! `TOEHOLD_KILLS` says how often (4 where it is not set), `TOEHOLD_SEED` repeats a run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,7 +27,29 @@ use rustix::fs::{Mode, OFlags, openat};
 use spec_support::machines::{Node, Says, Version, document, packed};
 use spec_support::web::Page;
 
-const NAMES: [&str; 4] = ["broken", "facts", "logs", "web"];
+const NAMES: [&str; 5] = ["broken", "facts", "logs", "sick", "web"];
+/// In every second version of the list alone.
+const EXTRA: &str = "extra";
+/// What a node is told besides: versions of `sick` that end in 3 do not work.
+const MORE: [&str; 6] = [
+    "--request-timeout",
+    "1s",
+    "--purge-unknown",
+    "--guard=100%",
+    "--health-command",
+    "sh -c 'test {name} != sick || ! grep -q \"^[0-9]*3$\" \"$TOEHOLD_MACHINE_DIRECTORY/a\"'",
+];
+
+/// Whether a version of the list has one of `sick` that does not work.
+fn is_sick(serial: u64) -> bool {
+    serial % 10 == 3
+}
+
+/// The machines of a version of the list.
+fn versions(serial: u64, rng: &mut ChaCha20Rng) -> Vec<Version> {
+    let extra = (serial % 2 == 1).then_some(EXTRA);
+    NAMES.into_iter().chain(extra).map(|name| version(name, serial, rng)).collect()
+}
 /// Files that a reader looks at; each says which version it is of.
 const FILES: [&str; 3] = ["a", "deep/er/b", "z"];
 
@@ -102,7 +125,7 @@ fn page(version: &Version, other: &Version, rng: &mut ChaCha20Rng) -> Page {
 
 #[test]
 fn s5_old_or_new_and_whole_over_sigkill() {
-    let kills: usize = std::env::var("TOEHOLD_KILLS").map_or(5, |text| text.parse().expect("TOEHOLD_KILLS is a number"));
+    let kills: usize = std::env::var("TOEHOLD_KILLS").map_or(4, |text| text.parse().expect("TOEHOLD_KILLS is a number"));
     let seed = std::env::var("TOEHOLD_SEED").map_or_else(
         |_| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into(),
         |text| text.parse().expect("TOEHOLD_SEED is a number"),
@@ -110,9 +133,11 @@ fn s5_old_or_new_and_whole_over_sigkill() {
     println!("TOEHOLD_SEED={seed} TOEHOLD_KILLS={kills}");
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let node = Node::new();
-    let mut current: Vec<Version> = NAMES.iter().map(|name| version(name, 1, &mut rng)).collect();
+    let mut current = versions(1, &mut rng);
     let begun = Instant::now();
-    node.apply_versions(1, &current, &[]).ends(0);
+    node.apply_versions(1, &current, &MORE).ends(0);
+    let mut last = std::fs::read(node.file()).unwrap();
+    let mut older = last.clone();
     let mut longest = begun.elapsed();
     let (over, root) = (AtomicBool::new(false), node.root());
     std::thread::scope(|scope| {
@@ -121,20 +146,21 @@ fn s5_old_or_new_and_whole_over_sigkill() {
         while killed < kills {
             serial += 1;
             assert!(serial < 4 * u64::try_from(kills).unwrap() + 20, "the moments are off: only {killed} were killed");
-            let next: Vec<Version> = NAMES.iter().map(|name| version(name, serial, &mut rng)).collect();
+            let next = versions(serial, &mut rng);
+            let before = |name: &str| current.iter().find(|version| version.name == name);
             let entries: Vec<_> = next
                 .iter()
-                .zip(&current)
-                .map(|(version, before)| {
+                .map(|version| {
                     let path = format!("/{}-{serial}.tgz", version.name);
-                    node.web.serve(&path, page(version, before, &mut rng));
+                    let other = before(&version.name).unwrap_or(&current[0]);
+                    node.web.serve(&path, page(version, other, &mut rng));
                     version.entry(&node.web.url(&path))
                 })
                 .collect();
-            node.publish(&document(&entries, &Says { serial, ..Says::default() }));
+            let newer = document(&entries, &Says { serial, ..Says::default() });
+            node.publish(&newer);
             let begun = Instant::now();
-            let mut child =
-                node.command(&["--request-timeout", "1s"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = node.command(&MORE).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let after = longest.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX));
             // The moment is what this test is about; nothing is waited for.
             std::thread::sleep(after.saturating_sub(begun.elapsed()));
@@ -147,27 +173,47 @@ fn s5_old_or_new_and_whole_over_sigkill() {
             }
             let when = format!("serial {serial}, SIGKILL after {after:?}, {status}");
             // Right after the kill, before anything recovers: the old or the new one, and nothing else.
-            for (version, before) in next.iter().zip(&current) {
-                let live = node.live(&version.name).unwrap_or_else(|| panic!("{when}: {} is gone", version.name));
-                assert!(live == version.tree || live == before.tree, "{when}: {} is neither old nor new", version.name);
-                if live == before.tree { old += 1 } else { new += 1 }
+            for version in next.iter().chain(&current) {
+                let Some(live) = node.live(&version.name) else {
+                    assert_eq!(version.name, EXTRA, "{when}: {} is gone", version.name);
+                    continue;
+                };
+                let of = |versions: &[Version]| versions.iter().any(|other| other.name == version.name && other.tree == live);
+                assert!(of(&next) || of(&current), "{when}: {} is neither old nor new", version.name);
+                if of(&current) { old += 1 } else { new += 1 }
             }
-            // A document with a lower serial than one that was taken is refused by then; what was taken is not forgotten.
+            // The floor is not lower than what was accepted before: a document from before that is refused at once.
+            if killed % 2 == 0 && serial > 2 {
+                node.publish(&older);
+                let refused = node.apply(&MORE);
+                assert!(refused.code == 3 && refused.stderr.contains("below"), "{when}: {}", refused.stderr);
+                node.publish(&newer);
+            }
             // With a server that behaves, the next run gets there, and leaves nothing lying about.
             for (version, entry) in next.iter().zip(&entries) {
                 let path = entry["source"].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
                 node.web.serve(&format!("/{path}"), Page::Good(version.archive.clone()));
             }
-            let done = node.apply(&[]);
-            assert_eq!(done.code, 0, "{when}: {}{}", done.stdout, done.stderr);
-            for version in &next {
+            let done = node.apply(&MORE);
+            assert_eq!(done.code, if is_sick(serial) { 3 } else { 0 }, "{when}: {}{}", done.stdout, done.stderr);
+            current = next
+                .iter()
+                .map(|version| {
+                    let works = !(is_sick(serial) && version.name == "sick");
+                    if works { version.clone() } else { before("sick").unwrap().clone() }
+                })
+                .collect();
+            for version in &current {
                 assert_eq!(node.live(&version.name).as_ref(), Some(&version.tree), "{when}");
             }
+            assert_eq!(node.live(EXTRA).is_some(), serial % 2 == 1, "{when}");
+            older = std::mem::replace(&mut last, newer);
             for empty in ["unpacking", "staged", "trash"] {
                 assert!(node.private(empty).is_empty(), "{when}: {empty} holds {:?}", node.private(empty));
             }
-            assert_eq!(node.private("previous"), NAMES, "{when}");
-            current = next;
+            // Of `sick`, the version before may have gone back to its place.
+            let previous: Vec<String> = node.private("previous").into_iter().filter(|name| name != "sick").collect();
+            assert_eq!(previous, NAMES.into_iter().filter(|name| *name != "sick").collect::<Vec<_>>(), "{when}");
         }
         over.store(true, Ordering::Relaxed);
         let wrong = reader.join().unwrap();

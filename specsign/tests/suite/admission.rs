@@ -164,7 +164,10 @@ fn s3_a_clock_that_is_set_back_does_not_bring_a_document_back() {
     assert!(matches!(late.freshness, Freshness::Stale { .. }));
     let back = admission.admit(&late.state, version(5, b"[]"), at(0)).unwrap();
     assert!(matches!(back.freshness, Freshness::Stale { .. }));
-    assert_eq!(admission.admit(&late.state, version(6, b"[]"), at(0)).unwrap_err(), AdmissionError::Expired(at(23 * HOUR)));
+    assert_eq!(
+        admission.admit(&late.state, version(6, b"[]"), at(0)).unwrap_err(),
+        AdmissionError::ExpiredBefore { expires: at(23 * HOUR), seen: at(30 * HOUR) }
+    );
     assert_eq!(back.state.highest_time, at(30 * HOUR));
 }
 

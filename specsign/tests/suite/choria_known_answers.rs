@@ -1,8 +1,12 @@
 //! Choria's own documents: what it packs we pack byte for byte and verify; what it merely tolerates we refuse.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
+
+use toehold_specsign::plan::{Action, Presence, Situation, Wanted, plan};
 use toehold_specsign::{
-    Document, DocumentError, Format, ListError, MachineList, SigningKey, SourcePolicy, TrustedKeys, VerifyingKey, pack,
+    Document, DocumentError, Format, Freshness, KnownFacts, ListError, MachineList, MachineName, Placed, RootState, Selector,
+    Settings, Sha256Digest, SigningKey, SourcePolicy, TrustedKeys, VerifyingKey, pack,
 };
 
 fn cases() -> Vec<Value> {
@@ -388,4 +392,111 @@ fn values_with_line_ends_or_colons_are_refused_or_quoted() {
     assert_eq!(parse("\"g\"", "\"g: h\"").unwrap().machines()[0].governor.as_deref(), Some("g: h"));
     let password = parse("\"p\"", "\"p: x\\n\"").unwrap();
     assert_eq!(password.machines()[0].credentials.as_ref().unwrap().password.expose(), b"p: x\n");
+}
+
+/// What a step of Choria's watcher comes to here: the machines in place after it, or why the document is not taken.
+fn ours(case: &Value) -> Result<BTreeSet<String>, String> {
+    let document = Document::parse(text(case, "document").unwrap().as_bytes()).map_err(|error| error.to_string())?;
+    let payload = match text(case, "public_key") {
+        Some(key) => document.verify_plain(&trusted(key)).map_err(|error| error.to_string())?.payload().to_vec(),
+        None => document.dangerous_without_verification().payload().to_vec(),
+    };
+    let list = MachineList::parse(&payload, SourcePolicy::default()).map_err(|error| error.to_string())?;
+    let names = |names: &[&str]| Some(names.iter().map(|&name| name.to_owned()).collect());
+    let facts = KnownFacts {
+        identity: Some("web1.example.net".to_owned()),
+        files: names(&[]),
+        directories: names(&["/etc"]),
+        commands: names(&["sh"]),
+    };
+    let mut state = RootState::default();
+    let any = Placed { archive: Sha256Digest::of(b"before"), sums: Sha256Digest::of(b"") };
+    for name in case["before"].as_array().unwrap() {
+        // Names of directories that could be none of ours were not placed by us.
+        if let Ok(name) = name.as_str().unwrap().parse::<MachineName>() {
+            state.placed.insert(name, any.clone());
+        }
+    }
+    let mut selector = Selector::new(&facts);
+    let wanted: Vec<Wanted> = list
+        .machines()
+        .iter()
+        .map(|machine| Wanted {
+            name: machine.name.clone(),
+            version: Placed { archive: machine.archive, sums: machine.sums },
+            belongs: selector.belongs(machine),
+            presence: Presence::Absent,
+        })
+        .collect();
+    let situation = Situation {
+        state: &state,
+        wanted: &wanted,
+        gone: &BTreeSet::new(),
+        now: toehold_core::Timestamp::UNIX_EPOCH,
+        freshness: Freshness::Fresh,
+        removals_meant: true,
+    };
+    let purge = case["purge"].as_bool().unwrap();
+    let plan = plan(&situation, &Settings { purge, noes: 1, guard_percent: 100, ..Settings::default() });
+    let mut after: BTreeSet<String> = state.placed.keys().map(ToString::to_string).collect();
+    for action in plan.actions {
+        match action {
+            Action::Deploy(name, _) | Action::Adopt(name) => _ = after.insert(name.to_string()),
+            Action::Purge(name, _) | Action::Forget(name) => _ = after.remove(name.as_str()),
+        }
+    }
+    Ok(after)
+}
+
+/// Every pass of Choria's own watcher: the same machines are in place after it, but where it does harm.
+#[test]
+fn passes_end_as_choria_s_do_but_where_it_does_harm() {
+    let (mut same, mut refused, mut strict, mut kept) = (0, 0, BTreeSet::new(), BTreeSet::new());
+    for line in include_str!("vectors/choria/watcher.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let id = text(&case, "id").unwrap();
+        // It was told to stop in the middle.
+        if id.starts_with("cancelled") {
+            continue;
+        }
+        let theirs: BTreeSet<String> =
+            case["after"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+        let family = id.strip_suffix("_keep").or_else(|| id.strip_suffix("_purge")).unwrap_or(id).to_owned();
+        match (matches!(text(&case, "state"), Some("updated" | "unchanged")), ours(&case)) {
+            (false, Err(_)) => refused += 1,
+            (false, Ok(_)) => panic!("{id}: they refuse it with {}", case["error"]),
+            (true, Err(_)) => _ = strict.insert(family),
+            (true, Ok(ours)) if ours == theirs => same += 1,
+            (true, Ok(ours)) => {
+                // But for those functions, nothing goes here that stays there.
+                assert!(
+                    family.contains("_dot") || family == "plugins_get_fact" || ours.is_superset(&theirs),
+                    "{id}: {ours:?}, {theirs:?}"
+                );
+                kept.insert(family);
+            }
+        }
+    }
+    // What is refused here and taken there: names that are none, values that go into a file unquoted, two of one name, a null.
+    let is_lax = |family: &&String| {
+        ["name_", "fields_", "duplicate_", "plugins_traversal", "spec_is_null"].iter().any(|lax| family.starts_with(lax))
+    };
+    assert_eq!(strict.iter().filter(is_lax).count(), strict.len(), "{strict:?}");
+    let harm = [
+        // A plain file in the way of its own is no machine there for ever.
+        "desired_is_plain_file",
+        // A matcher that fails removes what is deployed.
+        "match_syntax_error_present",
+        "match_unknown_function_present",
+        "plugins_match_error_present",
+        // Directories with such names count as machines of its own.
+        "name_dot_then_removed",
+        "name_dotdot_then_removed",
+        "present_mm_dot_name",
+        "present_mm_dotdot_name",
+        // A function of its plugins' alone, which is none here.
+        "plugins_get_fact",
+    ];
+    assert_eq!(kept, harm.into_iter().map(str::to_owned).collect());
+    assert_eq!((same, refused), (153, 18));
 }

@@ -116,8 +116,9 @@ fn crash_everywhere(sick: bool) -> usize {
             node.root.cut_at(Some((number, cut)));
             let died = node.pass(&document);
             let what = node.root.0.lock().unwrap().log.last().cloned().unwrap();
-            // The last call of all is the emptying of the trash, whose failure is nobody's.
-            assert!(died.is_err() || what == "empty the trash" || what.starts_with("inspect"), "call {number}, {what}: {died:?}");
+            // The last call of all is the emptying of the trash, whose failure is nobody's; that of one machine is that one's error.
+            let told = died.as_ref().map_or(true, |report| report.outcome.to_string() == "error");
+            assert!(told || what == "empty the trash" || what.starts_with("inspect"), "call {number}, {what}: {died:?}");
             if cut == Cut::Middle && !what.starts_with("write") {
                 continue;
             }

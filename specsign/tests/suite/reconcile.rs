@@ -478,3 +478,218 @@ fn a_governor_lets_so_many_nodes_update_at_once() {
     alone.serve(&[version("a", 1)]);
     assert!(matches!(verdict(&alone.pass(&document).unwrap(), "a"), Verdict::Held(_)));
 }
+
+/// One that is a mount point, or held open, is its own error.
+#[test]
+fn a_machine_that_cannot_be_moved_is_its_own_error_and_the_others_go_on() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1), version("b", 1), version("c", 1)]);
+    let busy = |names: &[&str]| node.root.0.lock().unwrap().busy = names.iter().map(|&name| name.to_owned()).collect();
+    busy(&["a"]);
+    let report = node.apply(2, &[version("a", 2), version("b", 2)]);
+    assert!(matches!(verdict(&report, "a"), Verdict::Error(reason) if reason.contains("into place")), "{report:?}");
+    assert!(matches!(verdict(&report, "c"), Verdict::Held(reason) if reason.contains("not everything")), "{report:?}");
+    assert_eq!((node.root.live("a"), node.root.live("b")), (Some(version("a", 1).dir), Some(version("b", 2).dir)));
+    let again = node.apply(2, &[version("a", 2), version("b", 2)]);
+    assert_eq!((again.outcome, verdict(&again, "a")), (Outcome::Error, verdict(&report, "a")));
+    busy(&["c"]);
+    let report = node.apply(3, &[version("a", 2), version("d", 1)]);
+    assert!(matches!(verdict(&report, "c"), Verdict::Error(reason) if reason.contains("removing it")), "{report:?}");
+    assert_eq!(verdict(&report, "b"), &Verdict::Purge(PurgeReason::NotListed));
+    assert_eq!((node.root.live("a"), node.root.live("d")), (Some(version("a", 2).dir), Some(version("d", 1).dir)));
+    assert!(in_place(&node, "c") && !in_place(&node, "b"));
+    busy(&[]);
+    assert_eq!(verdict(&node.apply(3, &[version("a", 2), version("d", 1)]), "c"), &Verdict::Purge(PurgeReason::NotListed));
+    assert!(!node.root.0.lock().unwrap().places.keys().any(|(place, _)| *place == Place::Staged), "nothing is left behind");
+}
+
+#[test]
+fn what_was_put_in_a_machines_place_since_is_not_removed() {
+    let node = Node::default();
+    let keep = version("keep", 1);
+    node.apply(1, &[version("a", 1), keep.clone()]);
+    let mut theirs = version("a", 1).dir;
+    theirs.insert("notes".to_owned(), Some((b"of a person's".to_vec(), 0o644)));
+    node.root.put(Place::Live, "a", Some(theirs.clone()));
+    let document = spec(2, std::slice::from_ref(&keep), false);
+    let plan = node.reconciler().look(&document, &node.facts).unwrap();
+    assert!(plan.actions.is_empty(), "{plan:?}");
+    for _ in 0..2 {
+        let report = node.pass(&document).unwrap();
+        assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("not what was placed")), "{report:?}");
+        assert_eq!(node.root.live("a"), Some(theirs.clone()));
+    }
+    node.root.put(Place::Live, "a", Some(version("a", 1).dir));
+    assert_eq!(verdict(&node.pass(&document).unwrap(), "a"), &Verdict::Purge(PurgeReason::NotListed));
+}
+
+#[test]
+fn mending_keeps_the_version_before() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    node.apply(2, &[version("a", 2)]);
+    let previous = || node.root.0.lock().unwrap().places.get(&(Place::Previous, "a".to_owned())).cloned();
+    let mut drifted = version("a", 2).dir;
+    drifted.insert("extra".to_owned(), Some((b"x".to_vec(), 0o644)));
+    for there in [Some(drifted.clone()), None] {
+        node.root.put(Place::Live, "a", there);
+        assert_eq!(node.apply(2, &[version("a", 2)]).outcome, Outcome::Updated);
+        assert_eq!((node.root.live("a"), previous()), (Some(version("a", 2).dir), Some(version("a", 1).dir)));
+    }
+    // Where it does not work any more, what was there is there again.
+    node.sick.0.lock().unwrap().insert("a".to_owned());
+    node.root.put(Place::Live, "a", Some(drifted.clone()));
+    assert_eq!(node.apply(2, &[version("a", 2)]).outcome, Outcome::Error);
+    assert_eq!((node.root.live("a"), previous()), (Some(drifted), Some(version("a", 1).dir)));
+    assert!(!node.root.0.lock().unwrap().places.contains_key(&(Place::Staged, "a".to_owned())));
+}
+
+#[test]
+fn modes_and_owners_drift_too() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let whole = version("a", 1).dir;
+    for mode in [0o600, 0o640, 0o755, 0o744] {
+        let mut dir = whole.clone();
+        dir.get_mut("bin/run.sh").unwrap().as_mut().unwrap().1 = mode;
+        node.root.put(Place::Live, "a", Some(dir));
+        let report = node.apply(1, &[version("a", 1)]);
+        assert!(matches!(verdict(&report, "a"), Verdict::Deploy(DeployReason::Drifted(_))), "{mode:o}: {report:?}");
+        assert_eq!(node.root.live("a"), Some(whole.clone()));
+    }
+    node.root.0.lock().unwrap().foreign.insert("bin/run.sh".to_owned());
+    let report = node.apply(1, &[version("a", 1)]);
+    assert!(
+        matches!(verdict(&report, "a"), Verdict::Deploy(DeployReason::Drifted(reason)) if reason.contains("another user")),
+        "{report:?}"
+    );
+}
+
+/// What a run that died has put into place waits for a slot as well.
+#[test]
+fn a_run_that_goes_on_asks_for_a_slot() {
+    let store = MemoryStore::default();
+    let Node { root, server, sick, clock, facts, settings, admission, .. } = Node::default();
+    let (holder, limits) = ("n1".to_owned(), BTreeMap::from([("deploys".to_owned(), 1)]));
+    let governors =
+        StoreGovernors { store: store.clone(), clock: clock.clone(), holder, limits, lease: Duration::from_secs(900) };
+    let node = Node { root, server, sick, clock, facts, settings, admission, governors };
+    node.apply(1, &[version("a", 1).governed("deploys")]);
+    node.serve(&[version("a", 2)]);
+    let document = spec(2, &[version("a", 2).governed("deploys")], false);
+    let whole = Node { root: node.root.copy(), ..node.clone() };
+    whole.pass(&document).unwrap();
+    let exchanged = whole.root.0.lock().unwrap().log.iter().position(|call| call == "exchange a Staged Live").unwrap();
+    node.root.cut_at(Some((exchanged, simulated::Cut::After)));
+    node.pass(&document).unwrap_err();
+    node.root.cut_at(None);
+    assert_eq!(node.root.live("a"), Some(version("a", 2).dir));
+    // Whoever asks it now brings the version before back.
+    node.sick.0.lock().unwrap().insert("a".to_owned());
+    let slot = Key::new(["slot", "deploys", "0"]).unwrap();
+    assert!(toehold_core::testing::block_on(store.get(&slot)).unwrap().is_none());
+    let other = SlotRecord { holder: "other".to_owned(), until: envelope_support::at(600) };
+    toehold_core::testing::block_on(toehold_core::Stored::create(&store, slot, other)).unwrap();
+    let report = node.pass(&document).unwrap();
+    assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("deploys")), "{report:?}");
+    assert_eq!(node.root.live("a"), Some(version("a", 2).dir), "nobody was asked");
+    node.advance(600);
+    assert!(matches!(verdict(&node.pass(&document).unwrap(), "a"), Verdict::Error(_)));
+    assert_eq!(node.root.live("a"), Some(version("a", 1).dir));
+}
+
+/// The same node at another time.
+fn at_time(node: &Node, seconds: i64) -> Node {
+    Node { clock: toehold_core::testing::ManualClock::new(envelope_support::at(seconds)), ..node.clone() }
+}
+
+#[test]
+fn s3_a_time_that_ended_a_document_is_remembered_at_once() {
+    const END: i64 = 23 * 3600;
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let (first, second) = (spec(1, &[version("a", 1)], false), spec(2, &[version("a", 2)], false));
+    node.serve(&[version("a", 2)]);
+    // A refused document is no reason to forget the time.
+    at_time(&node, 7200).pass(b"{}").unwrap_err();
+    assert_eq!(node.root.state().highest_time, envelope_support::at(7200));
+    let shortly_before = at_time(&node, END - 300);
+    shortly_before.pass(&first).unwrap();
+    for (what, document) in [("held", &first), ("new", &second)] {
+        let ended = Node { root: node.root.copy(), ..at_time(&node, END + 300) };
+        let _ = ended.pass(document);
+        let set_back = Node { root: ended.root.clone(), ..at_time(&node, END - 200) };
+        let error = set_back.pass(&second).unwrap_err();
+        assert!(matches!(error, PassError::Admission(AdmissionError::ExpiredBefore { .. })), "{what}: {error}");
+        assert!(matches!(set_back.pass(&first).unwrap().freshness, Freshness::Stale { .. }), "{what}");
+    }
+}
+
+#[test]
+fn s3_a_clock_that_was_wrong_once_can_be_mended() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1), version("keep", 1)]);
+    let first = spec(1, &[version("a", 1), version("keep", 1)], false);
+    let second = spec(2, &[version("a", 2), version("keep", 1)], false);
+    node.serve(&[version("a", 2)]);
+    at_time(&node, 70 * 365 * 86_400).pass(&first).unwrap();
+    let mut mended = at_time(&node, 60);
+    let error = mended.pass(&second).unwrap_err();
+    assert!(error.to_string().contains("--trust-clock"), "{error}");
+    assert!(mended.pass(&first).unwrap().clock_behind.is_some());
+    mended.admission.trust_clock = true;
+    assert_eq!(mended.pass(&second).unwrap().freshness, Freshness::Fresh);
+    mended.admission.trust_clock = false;
+    let report = mended.pass(&second).unwrap();
+    assert_eq!((report.freshness, report.clock_behind), (Freshness::Fresh, None));
+    assert_eq!(mended.root.live("a"), Some(version("a", 2).dir));
+}
+
+#[test]
+fn s3_a_floor_outside_outlives_the_memory_of_a_root() {
+    let node = Node::default();
+    node.apply(3, &[version("a", 1)]);
+    let wiped = |with_machines: bool| {
+        let wiped = Node { root: node.root.copy(), ..node.clone() };
+        let mut disk = wiped.root.0.lock().unwrap();
+        (disk.copies, disk.journal, disk.document) = ([None, None], None, None);
+        disk.places.retain(|(place, _), _| with_machines && *place == Place::Live);
+        drop(disk);
+        wiped
+    };
+    let (old, current) = (spec(2, &[version("a", 2)], false), spec(3, &[version("a", 1)], false));
+    node.serve(&[version("a", 2)]);
+    for with_machines in [true, false] {
+        let wiped = wiped(with_machines);
+        let error = wiped.pass(&old).unwrap_err();
+        let is_old = matches!(error, PassError::Admission(AdmissionError::Rollback { floor: 3, got: 2 }));
+        assert!(is_old, "{error}");
+        assert_eq!(wiped.pass(&current).unwrap().outcome, Outcome::Updated);
+        assert_eq!(wiped.root.live("a"), Some(version("a", 1).dir));
+        assert!(matches!(wiped.pass(&old), Err(PassError::Admission(AdmissionError::Rollback { .. }))));
+    }
+    // Without either, machines that lie there say that there was one.
+    let mut lost = wiped(true);
+    lost.root.0.lock().unwrap().floor = None;
+    assert!(matches!(lost.pass(&old), Err(PassError::State(StateError::Lost))));
+    lost.admission.begin_anew = true;
+    lost.admission.min_serial = 3;
+    assert!(matches!(lost.pass(&old), Err(PassError::Admission(AdmissionError::Rollback { .. }))));
+    assert_eq!(verdict(&lost.pass(&current).unwrap(), "a"), &Verdict::Adopt);
+    // A damaged one is written anew from what the root remembers, and is no floor where it remembers nothing.
+    let damaged = wiped(false);
+    damaged.root.0.lock().unwrap().floor = Some(b"torn".to_vec());
+    assert!(matches!(damaged.pass(&current), Err(PassError::State(StateError::FloorLost))));
+    node.root.0.lock().unwrap().floor = Some(b"torn".to_vec());
+    node.pass(&current).unwrap();
+    let floor = node.root.0.lock().unwrap().floor.clone().unwrap();
+    assert_ne!(floor, b"torn");
+    // Copies that were put back, both of them, do not lower it either.
+    let before = node.root.copy();
+    node.apply(4, &[version("a", 2)]);
+    let mut disk = before.0.lock().unwrap();
+    disk.floor.clone_from(&node.root.0.lock().unwrap().floor);
+    drop(disk);
+    let restored = Node { root: before, ..node.clone() };
+    assert!(matches!(restored.pass(&current), Err(PassError::Admission(AdmissionError::Rollback { floor: 4, got: 3 }))));
+}

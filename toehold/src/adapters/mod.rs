@@ -13,6 +13,7 @@ pub mod local_pods;
 pub mod machine_root;
 pub mod node_facts;
 pub mod node_governors;
+pub mod node_memory;
 pub mod notifications;
 pub mod russh_connector;
 pub mod russh_files;

@@ -1,5 +1,6 @@
 //! The files of an agent: one directory of its own (0700), every file in it 0600, replaced whole and durable.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,9 +14,11 @@ use toehold_joinproto::pin::Pin;
 use toehold_joinproto::token::TokenId;
 use toehold_joinproto::v3::{AgentIdentity, FreshIdentity};
 use toehold_joinproto::{Endpoint, Trust};
+use toehold_specsign::SpecName;
 use zeroize::Zeroizing;
 
 use super::error::AgentError;
+use super::session::SpecTrust;
 use crate::adapters::file_lock::FileLock;
 use crate::private::{self, PrivateError};
 
@@ -29,6 +32,8 @@ const KEYRING: &str = "keyring.json";
 const ATTEMPT: &str = "join.json";
 /// The keys of tries of that join, the newest first, that may be good or not.
 const UNCONFIRMED: &str = "keyring.unconfirmed.json";
+/// What the gateway's operator says it begins with of specifications.
+const SPECS: &str = "specs.json";
 /// Who is at work on these files.
 const LOCK: &str = "lock";
 
@@ -163,6 +168,11 @@ pub struct AgentLock {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Specs {
+    specs: BTreeMap<SpecName, SpecTrust>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Document<T> {
     v: u32,
     readable_from: u32,
@@ -210,7 +220,7 @@ impl AgentDirectory {
         let path = self.path.join(LOCK);
         let taken = FileLock::take(path.clone()).map_err(private::io_error("locking", &path))?;
         let lock = taken.ok_or_else(|| AgentError::Busy { directory: self.path.clone() })?;
-        for name in [IDENTITY, MEMBERSHIP, KEYRING, ATTEMPT, UNCONFIRMED] {
+        for name in [IDENTITY, MEMBERSHIP, KEYRING, ATTEMPT, UNCONFIRMED, SPECS] {
             let path = self.path.join(name);
             private::sweep_beside(&path)?;
             // What could not be replaced later is said before anything is sent.
@@ -307,6 +317,10 @@ impl AgentDirectory {
     /// # Errors
     /// As [`AgentDirectory::identity`].
     pub fn finish(&self, lock: &AgentLock, membership: &Membership, keyring: &Keyring) -> Result<(), AgentError> {
+        let before = self.membership()?.map(|before| before.joined.endpoint);
+        if before.is_some_and(|before| before != membership.joined.endpoint) {
+            self.forget_specs(lock)?;
+        }
         self.save_keyring(lock, keyring)?;
         self.write(MEMBERSHIP, membership)?;
         private::remove(&self.path.join(UNCONFIRMED))?;
@@ -319,6 +333,33 @@ impl AgentDirectory {
     /// As [`AgentDirectory::identity`].
     pub fn save_keyring(&self, _: &AgentLock, keyring: &Keyring) -> Result<(), AgentError> {
         Ok(private::replace(&self.path.join(KEYRING), keyring.expose_json().expose())?)
+    }
+
+    /// What this machine begins with of specifications, as its gateway's operator has said.
+    ///
+    /// # Errors
+    /// As [`AgentDirectory::membership`].
+    pub fn specs(&self) -> Result<BTreeMap<SpecName, SpecTrust>, AgentError> {
+        Ok(self.read::<Specs>(SPECS)?.map(|specs| specs.specs).unwrap_or_default())
+    }
+
+    /// Keeps what the gateway says of specifications that nothing is known of yet; what was said first stays.
+    ///
+    /// # Errors
+    /// As [`AgentDirectory::identity`].
+    pub fn add_specs(&self, _: &AgentLock, said: BTreeMap<SpecName, SpecTrust>) -> Result<(), AgentError> {
+        let known = self.specs()?;
+        let mut specs = said;
+        specs.extend(known.clone());
+        if specs == known { Ok(()) } else { self.write(SPECS, &Specs { specs }) }
+    }
+
+    /// Another gateway was joined: what the one before said does not count there.
+    ///
+    /// # Errors
+    /// As [`AgentDirectory::identity`].
+    pub fn forget_specs(&self, _: &AgentLock) -> Result<(), AgentError> {
+        Ok(private::remove(&self.path.join(SPECS))?)
     }
 
     fn read_keyring(&self, name: &str) -> Result<Option<Keyring>, AgentError> {

@@ -21,4 +21,4 @@ pub use directory::{AgentDirectory, AgentLock, Attempt, JoinedAs, Membership, Tr
 pub use error::{AgentError, Reached, Stage};
 pub use join::{JoinOutcome, JoinRequest, OpniOptions, join};
 pub use resume::finish_half_done;
-pub use session::{AgentSession, Whoami};
+pub use session::{AgentSession, SpecTrust, Whoami};

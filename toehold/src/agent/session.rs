@@ -1,15 +1,18 @@
 //! A joined agent's session with its gateway: both prove that they have the keys, then pins, pings and the agent's own record.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::stream;
 use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
 use toehold_core::Timestamp;
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::challenge::{Assertion, ChallengeError};
 use toehold_joinproto::keyring::SharedKeys;
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin::Pin;
+use toehold_specsign::{MAX_DOCUMENT, Sha256Digest, SpecName, TrustedKeys};
 use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
@@ -19,10 +22,21 @@ use crate::adapters::gateway_connection::GatewayConnection;
 use crate::adapters::grpc::agent_v1::agent_client::AgentClient;
 use crate::adapters::grpc::agent_v1::answer::Answer;
 use crate::adapters::grpc::agent_v1::request::Request;
-use crate::adapters::grpc::agent_v1::{self, Ping, Pins};
+use crate::adapters::grpc::agent_v1::{self, Ping, Pins, SpecBytes};
 
 /// The most bytes that a message of a session has.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// The most parts that a specification is taken in.
+const MAX_PARTS: usize = 4096;
+
+/// What a machine that has joined begins with of a specification.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecTrust {
+    /// The lowest serial that is taken.
+    pub serial: u64,
+    /// Whose signatures count.
+    pub keys: TrustedKeys,
+}
 
 /// An agent as its gateway has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +152,65 @@ impl AgentSession {
             Answer::Pong(pong) if pong.payload == payload => Ok(Timestamp::from_unix_seconds(pong.time)),
             _ => Err(self.unexpected("sent something else than the ping's bytes")),
         }
+    }
+
+    /// The document of a specification as the gateway has it now; `None` where it has none. It is to be judged as if it had come from
+    /// anywhere.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn spec(&mut self, name: &SpecName) -> Result<Option<Vec<u8>>, AgentError> {
+        const DOING: &str = "to send a specification";
+        let mut begun: Option<(Vec<u8>, Vec<u8>)> = None;
+        // Another version may come while one is taken.
+        for _ in 0..=MAX_PARTS {
+            let (digest, offset) =
+                begun.as_ref().map_or_else(Default::default, |(digest, has)| (digest.clone(), has.len() as u64));
+            self.send(Request::SpecPart(agent_v1::SpecPart { name: name.to_string(), offset, digest })).await?;
+            let Answer::SpecBytes(SpecBytes { digest, size, bytes }) = self.answer(DOING).await? else {
+                return Err(self.unexpected("sent something else than a part of a specification"));
+            };
+            if digest.is_empty() {
+                return Ok(None);
+            }
+            let size = usize::try_from(size).ok().filter(|size| *size <= MAX_DOCUMENT);
+            let size = size.ok_or_else(|| self.unexpected("has a specification that is over the limit"))?;
+            let mut document = match begun.take() {
+                Some((before, document)) if before == digest => document,
+                Some(_) if bytes.is_empty() => continue,
+                _ => Vec::new(),
+            };
+            if bytes.is_empty() || document.len() + bytes.len() > size {
+                return Err(self.unexpected("sent parts of a specification that do not fit together"));
+            }
+            document.extend_from_slice(&bytes);
+            if document.len() < size {
+                begun = Some((digest, document));
+            } else if digest == Sha256Digest::of(&document).0 {
+                return Ok(Some(document));
+            } else {
+                return Err(self.unexpected("sent another specification than it announced"));
+            }
+        }
+        Err(self.unexpected("changed the specification again and again while it was sent"))
+    }
+
+    /// What the operator of the gateway says a machine begins with, by specification: the lowest serial, and whom to trust (S3).
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn trusted_specs(&mut self) -> Result<BTreeMap<SpecName, SpecTrust>, AgentError> {
+        self.send(Request::SpecTrust(agent_v1::SpecTrust {})).await?;
+        let Answer::TrustedSpecs(trusted) = self.answer("to name the specifications to begin with").await? else {
+            return Err(self.unexpected("sent something else than the specifications to begin with"));
+        };
+        let read = |spec: agent_v1::TrustedSpec| {
+            let keys = spec.keys.iter().map(|key| key.parse().ok()).collect::<Option<Vec<_>>>()?;
+            let keys = TrustedKeys::new(keys, usize::try_from(spec.threshold).ok()?).ok()?;
+            Some((spec.name.parse().ok()?, SpecTrust { serial: spec.serial, keys }))
+        };
+        let read = trusted.specs.into_iter().map(read).collect::<Option<_>>();
+        read.ok_or_else(|| self.unexpected("sent specifications to begin with that are none"))
     }
 
     /// The next answer to a request; pins that come unasked are kept for [`AgentSession::new_pins`].

@@ -12,13 +12,14 @@ use toehold_core::{Clock as _, SecretBytes, Timestamp};
 use toehold_joinproto::line::{JoinLine, LineError, Protocol};
 use toehold_joinproto::token::Token;
 use toehold_joinproto::{Endpoint, JoinError, Trust};
+use toehold_specsign::SpecName;
 use zeroize::Zeroizing;
 
 use crate::adapters::gateway_connection::{GatewayConnection, GatewayConnectionError, GatewayLimits};
 use crate::adapters::system_clock::SystemClock;
 use crate::agent::{
-    AgentDirectory, AgentError, AgentSession, JoinOutcome, JoinRequest, Membership, OpniOptions, Reached, Stage, Whoami,
-    finish_half_done, join,
+    AgentDirectory, AgentError, AgentSession, JoinOutcome, JoinRequest, Membership, OpniOptions, Reached, SpecTrust, Stage,
+    Whoami, finish_half_done, join,
 };
 use crate::cli::agent_args::{AgentFiles, AgentJoin, AgentPing, OpniVersion, TrustChoice};
 use crate::cli::args::Global;
@@ -72,6 +73,27 @@ pub(super) async fn run(
         }
     };
     joined.map_err(|error| failure(&error, reached.stage()))
+}
+
+/// The document of a specification from the gateway, and what this machine begins with there: what the gateway's operator said when it
+/// was asked first, over the channel that the join has opened (S3).
+///
+/// # Errors
+/// [`AgentError`].
+pub(super) async fn spec(
+    directory: &AgentDirectory,
+    limits: GatewayLimits,
+    name: &SpecName,
+) -> Result<(Option<Vec<u8>>, Option<SpecTrust>), AgentError> {
+    let mut session = authenticate(directory, limits).await?.session;
+    let mut begin = directory.specs()?.remove(name);
+    if begin.is_none() {
+        let said = session.trusted_specs().await?;
+        begin = said.get(name).cloned();
+        let lock = directory.lock()?;
+        directory.add_specs(&lock, said)?;
+    }
+    Ok((session.spec(name).await?, begin))
 }
 
 /// Says that a join went well.
@@ -327,11 +349,18 @@ pub(super) struct Pinged {
     half_joined: Option<Endpoint>,
 }
 
-/// Authenticates, saves and acknowledges new pins, and pings.
-///
-/// # Errors
-/// [`AgentError`].
-pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Pinged, AgentError> {
+/// A session that is open, and how that went.
+struct Authenticated {
+    membership: Membership,
+    session: AgentSession,
+    gateway_pin: String,
+    authenticated_in: Duration,
+    pins_saved: bool,
+    half_joined: Option<Endpoint>,
+}
+
+/// Authenticates with the gateway that was joined, and saves and acknowledges its new pins.
+async fn authenticate(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Authenticated, AgentError> {
     let mut rng = UnwrapErr(SysRng);
     let mut half_joined = None;
     if let Some(attempt) = directory.attempt()? {
@@ -370,14 +399,24 @@ pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits)
             session.pins_saved(&pins).await?;
         }
     }
+    let gateway_pin = connection.identity().pin().to_string();
+    Ok(Authenticated { membership, session, gateway_pin, authenticated_in, pins_saved, half_joined })
+}
+
+/// Authenticates, saves and acknowledges new pins, and pings.
+///
+/// # Errors
+/// [`AgentError`].
+pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Pinged, AgentError> {
+    let Authenticated { membership, mut session, gateway_pin, authenticated_in, pins_saved, half_joined } =
+        authenticate(directory, limits).await?;
     let mut payload = [0; 16];
-    rng.fill_bytes(&mut payload);
+    UnwrapErr(SysRng).fill_bytes(&mut payload);
     let since = Instant::now();
     let gateway_time = session.ping(&payload).await?;
     let answered_in = since.elapsed();
     let our_time = SystemClock.now();
     let whoami = session.whoami().await?;
-    let gateway_pin = connection.identity().pin().to_string();
     Ok(Pinged { membership, whoami, gateway_pin, authenticated_in, answered_in, gateway_time, our_time, pins_saved, half_joined })
 }
 
@@ -418,7 +457,7 @@ fn tell_pinged(pinged: &Pinged, output: Output) {
     }
 }
 
-fn ping_failure(error: &AgentError) -> Failure {
+pub(super) fn ping_failure(error: &AgentError) -> Failure {
     match error {
         AgentError::NotKnown { .. } => Failure::new(chain(error)).hint(
             "it was removed there, or joined anew elsewhere: get a new line with toehold token create, then toehold agent join --rejoin LINE",

@@ -22,6 +22,7 @@ use super::metrics::Counter;
 use super::system_rng;
 use crate::adapters::grpc::agent_v1::agent_server::Agent;
 use crate::adapters::grpc::agent_v1::{self as wire, Answer, Identity, Pins, PinsNoted, Pong, answer, request};
+use crate::spec_store::SpecStoreError;
 
 /// The largest message.
 pub(super) const MAX_MESSAGE: usize = 4_096;
@@ -189,12 +190,29 @@ impl Session {
             }
             Some(request::Request::Ping(_)) => return Err(Status::invalid_argument("a ping carries at most 64 bytes")),
             Some(request::Request::PinsSaved(pins)) => self.note(&pins).await?,
+            Some(request::Request::SpecPart(part)) => answer::Answer::SpecBytes(self.spec(&part).await?),
+            Some(request::Request::SpecTrust(_)) => {
+                let trusted = self.hub.specs.trusted(&self.hub.desk.store).await;
+                answer::Answer::TrustedSpecs(trusted.map_err(|error| self.unreadable(&error))?)
+            }
             Some(request::Request::Response(_)) | None => {
                 return Err(Status::invalid_argument("nothing that could be answered was asked"));
             }
         };
         self.state = State::Open(keys);
         Ok(Some(answer))
+    }
+
+    async fn spec(&self, part: &wire::SpecPart) -> Result<wire::SpecBytes, Status> {
+        let name = part.name.parse().map_err(|_| Status::invalid_argument("that is not the name of a specification"))?;
+        let bytes = self.hub.specs.part(&self.hub.desk.store, &name, part.offset, &part.digest).await;
+        bytes.map_err(|error| self.unreadable(&error))
+    }
+
+    fn unreadable(&self, error: &SpecStoreError) -> Status {
+        self.hub.metrics.count(Counter::StoreFailed);
+        tracing::error!("a specification for the agent {} failed: {}", self.id, crate::cli::chain(error));
+        Status::unavailable("the gateway's store does not answer; try again")
     }
 
     async fn note(&self, pins: &Pins) -> Result<answer::Answer, Status> {

@@ -15,6 +15,7 @@ use super::GatewayDesk;
 use super::limits::{Limits, Place, Refused, SessionPlace};
 use super::metrics::{Counter, Metrics};
 use super::serving::Serving;
+use super::specs::Specs;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Hub {
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) limits: Limits,
     pub(super) metrics: Metrics,
+    /// Documents that agents are taking.
+    pub(super) specs: Specs,
     /// Whether the store answered when it was asked last.
     pub(super) store_answers: AtomicBool,
 }

@@ -16,6 +16,7 @@ mod opni_service;
 pub mod proxy_protocol;
 mod serve;
 mod serving;
+mod specs;
 mod upkeep;
 pub mod vault;
 

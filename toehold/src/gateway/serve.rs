@@ -19,6 +19,7 @@ use super::hub::Hub;
 use super::limits::Limits;
 use super::metrics::{Counter, Metrics};
 use super::serving::Serving;
+use super::specs::Specs;
 use super::vault::GatewayVault;
 use super::{GatewayError, ServeOptions, system_rng, upkeep};
 use crate::adapters::sqlite::SqliteStore;
@@ -74,6 +75,7 @@ pub async fn serve(
         stopping,
         limits: Limits::new(options.limits),
         metrics: Metrics::default(),
+        specs: Specs::default(),
         store_answers: AtomicBool::new(true),
     });
     let mut tasks = JoinSet::new();

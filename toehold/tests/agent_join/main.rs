@@ -11,6 +11,8 @@
 
 #[path = "../join_support/mod.rs"]
 mod join_support;
+#[path = "../spec_support/mod.rs"]
+mod spec_support;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -19,4 +21,5 @@ mod in_the_middle;
 mod kill;
 mod local;
 mod opni;
+mod specs;
 mod trust;

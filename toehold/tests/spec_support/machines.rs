@@ -56,6 +56,26 @@ pub fn packed(name: &str, files: &[(&str, &[u8])]) -> Version {
     Version { name: name.to_owned(), archive: gzip.finish().unwrap(), sums: Sha256Digest::of(sums.as_bytes()), tree }
 }
 
+/// An archive of a million empty files, without a list of sums. What is behind the first 40,000 is the same again and again: nobody who
+/// has limits gets there.
+pub fn million_empty_files(name: &str) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for number in 0..40_000 {
+        tar.extend(member(&format!("{name}/{number}"), Some(b"")));
+    }
+    let mut deflate = flate2::Compress::new(flate2::Compression::fast(), false);
+    let mut piece = Vec::with_capacity(8 * 1024 * 1024);
+    deflate.compress_vec(&tar, &mut piece, flate2::FlushCompress::Full).unwrap();
+    assert!(deflate.total_in() == tar.len() as u64 && piece.len() < piece.capacity());
+    let mut archive = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    for _ in 0..25 {
+        archive.extend_from_slice(&piece);
+    }
+    // An empty last block, and a trailer that nobody reads.
+    archive.extend_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    archive
+}
+
 /// A member of a tar archive (POSIX.1-1988, "ustar"); a directory without content.
 fn member(name: &str, content: Option<&[u8]>) -> Vec<u8> {
     let (kind, mode, content) = content.map_or((b'5', 0o755, &[][..]), |content| (b'0', 0o644, content));

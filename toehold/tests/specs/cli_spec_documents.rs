@@ -272,3 +272,43 @@ fn documents_come_from_pipes_and_go_into_files_whole() {
         desk.spec_with(&["verify", "-", PUBLIC], &[], input).ends(1);
     }
 }
+
+/// What Choria's `mms` says to its arguments we say to the same ones, but where ours mean more.
+#[test]
+fn arguments_are_taken_and_refused_as_mms_does() {
+    const KEY: &str = "dcfaee36439d8062d4c0bd08cc81a8c943e80b65575751233adcc671e1727abc154e6bb26ec8c8cea29bcf041b489df83e7730bcdfbea79bd3e07bac3a05cb3d";
+    let desk = Desk::new();
+    desk.write("machines.json", r#"[{"name":"a","source":"s","checksum":"c","verify_checksum":"v"}]"#);
+    fs::create_dir(desk.path("dir")).unwrap();
+    desk.keep("spec.json", &["pack", "machines.json", KEY, "--unchecked"]);
+    desk.keep("unsigned.json", &["pack", "machines.json", "--force", "--unchecked"]);
+    let (mut cases, mut ours) = (0, Vec::new());
+    for line in include_str!("vectors/spec/cli.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let id = case["id"].as_str().unwrap();
+        let mut arguments: Vec<&str> = case["arguments"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        // Its list is one that no node could use, at which it does not look.
+        if arguments.first() == Some(&"pack") {
+            arguments.push("--unchecked");
+        }
+        let environment: Vec<(&str, &str)> = case["environment"]
+            .as_object()
+            .iter()
+            .flat_map(|variables| variables.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())))
+            .collect();
+        let done = desk.spec_with(&arguments, &environment, "");
+        // A good signature over such a list is told, and that no node could use it.
+        let taken = done.code == 0 || arguments.first() == Some(&"verify") && done.code == 3;
+        if taken == (case["exit"] == 0) {
+            cases += 1;
+            if taken && arguments.first() == Some(&"pack") && !arguments.contains(&"--help") {
+                assert_eq!(done.stdout, case["stdout"].as_str().unwrap(), "{id}");
+            }
+        } else {
+            ours.push(id.to_owned());
+        }
+    }
+    // Without a command it is a mistake; `-` is standard input; a warning that is wanted needs no option.
+    assert_eq!(ours, ["cli_none", "cli_pack_stdin_dash", "cli_pack_no_force"]);
+    assert_eq!(cases, 22);
+}

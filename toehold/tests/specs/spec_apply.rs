@@ -10,6 +10,7 @@ use crate::spec_support::web::Page;
 use crate::support;
 use crate::support::{Done, eventually};
 use rustix::process::{Pid, Signal, kill_process};
+use toehold_specsign::Format;
 
 #[test]
 fn machines_come_change_and_go_and_every_run_says_what_it_did() {
@@ -172,6 +173,20 @@ fn passes_are_told_in_choria_s_words() {
     assert_eq!(events[0]["data"]["previous_outcome"], "updated");
     assert_eq!(events[0]["data"]["machines"][0], "facts");
     assert_eq!(events[1]["data"]["previous_outcome"], "error");
+    // Plugins are told as plugins, also by a pass that fails.
+    let other = Node::new();
+    let plugins = Says { format: Format::Plugins, ..Says::default() };
+    other.publish(&document(&other.entries(&[version("facts", 1)]), &plugins));
+    let plugin_events = other.directory.path().join("events");
+    let notify_plugins = ["--notify", plugin_events.to_str().unwrap()];
+    other.apply(&notify_plugins).ends(0);
+    other.publish(b"not a document");
+    other.apply(&notify_plugins).ends(3);
+    for line in fs::read_to_string(&plugin_events).unwrap().lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["type"], "io.choria.machine.watcher.plugins.v1.state");
+        assert_eq!(event["data"]["plugins"][0], "facts", "{event}");
+    }
     // On standard output they are alone.
     node.publish(&document(&node.entries(&[version("facts", 2)]), &Says { serial: 2, ..Says::default() }));
     let lines = node.apply(&["--notify", "-"]).ends(0).lines();
@@ -245,4 +260,98 @@ fn with_an_interval_it_goes_on_until_it_is_told_to_stop() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let status = child.wait().unwrap();
     assert!(matches!(status.code(), Some(0 | 3)), "between two passes it is done, within one it was stopped: {status}");
+}
+
+#[test]
+fn modes_and_owners_are_mended() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1)], &[]).ends(0);
+    let (directory, file) = (node.root().join("facts/bin"), node.root().join("facts/bin/run.sh"));
+    let set = |path: &std::path::Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let edits: [(&str, &dyn Fn()); 5] = [
+        ("a file is closed", &|| set(&file, 0o600)),
+        ("a file is executable", &|| set(&file, 0o755)),
+        ("a directory is closed", &|| set(&directory, 0o700)),
+        ("the machine is closed", &|| set(&node.root().join("facts"), 0o711)),
+        ("a file is somebody's", &|| chown(&file, Some(65_534), None).unwrap()),
+    ];
+    for (what, edit) in edits {
+        edit();
+        let done = node.apply(&["--json"]).ends(0).json();
+        let why = done["machines"]["facts"]["why"].as_str().unwrap_or_default();
+        assert!(why.contains("drifted"), "{what}: {done}");
+        let found = fs::metadata(&file).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o644, rustix::process::geteuid().as_raw()), "{what}");
+        assert_eq!(node.apply(&["--json"]).ends(0).json()["outcome"], "unchanged", "{what}");
+    }
+}
+
+/// A machine that is a mount point cannot be moved; the others go on. Needs: root, unshare.
+#[test]
+fn a_mount_point_is_its_own_error() {
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1), version("logs", 1)], &[]).ends(0);
+    node.publish(&document(&node.entries(&[version("facts", 2), version("logs", 2)]), &Says { serial: 2, ..Says::default() }));
+    let command = node.command(&["--json"]);
+    let mounting = format!("mount --bind {0} {0}; exec \"$@\"", node.root().join("facts").display());
+    let mut mounted = std::process::Command::new("unshare");
+    mounted.args(["--mount", "--propagation", "private", "sh", "-ec", &mounting, "sh"]);
+    mounted.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => mounted.env(name, value),
+            None => mounted.env_remove(name),
+        };
+    }
+    let done = Done::of(mounted.output().unwrap()).ends(3).json();
+    assert!(done["machines"]["facts"]["why"].as_str().unwrap().contains("putting it into place failed"), "{done}");
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+    assert_eq!(node.live("logs"), Some(version("logs", 2).tree));
+    node.apply(&[]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+    assert!(node.private("staged").is_empty());
+}
+
+#[test]
+fn what_was_put_in_a_machines_place_since_is_held_and_named() {
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1), version("logs", 1)], &[]).ends(0);
+    fs::write(node.root().join("logs/notes"), "somebody's own").unwrap();
+    let done = node.apply_versions(2, &[version("facts", 1)], &["--purge-unknown"]).ends(3);
+    assert!(done.stdout.contains("not what was placed") && done.stdout.contains("notes"), "{}", done.stdout);
+    assert_eq!(fs::read_to_string(node.root().join("logs/notes")).unwrap(), "somebody's own");
+    fs::remove_file(node.root().join("logs/notes")).unwrap();
+    node.apply(&["--purge-unknown"]).ends(0);
+    assert_eq!(node.live("logs"), None);
+}
+
+#[test]
+fn a_plan_for_a_root_says_what_the_next_pass_does_and_does_nothing() {
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1), version("logs", 1)], &[]).ends(0);
+    node.publish(&document(&node.entries(&[version("facts", 2), version("web", 1)]), &Says { serial: 2, ..Says::default() }));
+    fs::write(node.root().join("logs/notes"), "").unwrap();
+    let (root, file) = (node.root(), node.file());
+    let plan = |more: &[&str]| {
+        let arguments = ["--json", "spec", "plan", file.to_str().unwrap(), "--root", root.to_str().unwrap()];
+        node.toehold.run(arguments.into_iter().chain(more.iter().copied()))
+    };
+    let lines = plan(&["--purge-unknown", "--guard", "100%"]).ends(3).lines();
+    let machines: Vec<(&str, &str)> = lines[0]["machines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|machine| (machine["machine"].as_str().unwrap(), machine["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(machines, [("facts", "deploy"), ("logs", "held"), ("web", "deploy")], "{lines:?}");
+    fs::remove_file(node.root().join("logs/notes")).unwrap();
+    let lines = plan(&["--purge-unknown", "--guard", "100%"]).ends(0).lines();
+    assert_eq!(lines[1]["remove"], 1, "{lines:?}");
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+    // It is judged as the pass would judge it.
+    node.apply(&[]).ends(0);
+    node.publish(&document(&node.entries(&[version("facts", 1)]), &Says::default()));
+    let done = plan(&[]).ends(1);
+    assert!(done.stderr.contains("below 2") || done.stdout.contains("below 2"), "{}{}", done.stdout, done.stderr);
 }

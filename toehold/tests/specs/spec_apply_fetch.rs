@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::spec_support;
-use crate::spec_support::machines::{Node, Says, Version, document, packed, version};
+use crate::spec_support::machines::{Node, Says, Version, document, million_empty_files, packed, version};
 use crate::spec_support::web::{Page, Web};
 use crate::support;
 use crate::support::{Done, eventually};
@@ -106,6 +106,15 @@ fn a_length_that_is_a_lie_and_content_that_is_another_are_seen() {
     refused(&node, apply(&node, &version, Page::Flood, &[]), "gzip");
     // Without a length, the end is the end.
     apply(&node, &version, Page::Endless(version.archive.clone()), &[]).ends(0);
+}
+
+/// By the limit on entries, long before the end.
+#[test]
+fn a_million_empty_files_are_refused_and_leave_nothing() {
+    let node = Node::new();
+    let archive = million_empty_files("facts");
+    let version = Version { archive: archive.clone(), ..version("facts", 1) };
+    refused(&node, apply(&node, &version, Page::Good(archive), &[]), "over the limit of 20000 entries");
 }
 
 #[test]

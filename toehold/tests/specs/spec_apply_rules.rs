@@ -228,10 +228,16 @@ fn s5_links_lead_nowhere_and_what_is_not_ours_is_left_alone() {
     .unwrap();
     node.apply(&[]).ends(0);
     assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
-    // And a purge takes the links, not what they lead to.
+    // A purge leaves what was not placed; what is mended goes with its links, and not with what they lead to.
     symlink(&outside, node.root().join("more/away")).unwrap();
     symlink("/", node.root().join("more/bin/root")).unwrap();
-    node.publish(&document(&node.entries(&[version("facts", 1)]), &Says { serial: 2, removals_meant: true, ..Says::default() }));
+    let last = node.entries(&[version("facts", 1)]);
+    node.publish(&document(&last, &Says { serial: 2, removals_meant: true, ..Says::default() }));
+    let done = node.apply(&["--purge-unknown"]).ends(3);
+    assert!(done.stdout.contains("not what was placed"), "{}", done.stdout);
+    node.apply_versions(3, &[version("facts", 1), version("more", 1)], &[]).ends(0);
+    assert!(node.private("trash").is_empty());
+    node.publish(&document(&last, &Says { serial: 4, removals_meant: true, ..Says::default() }));
     node.apply(&["--purge-unknown"]).ends(0);
     assert_eq!(node.live("more"), None);
     assert_eq!(fs::read(outside.join("kept")).unwrap(), b"kept");
@@ -263,4 +269,60 @@ fn s5_a_root_that_others_reach_into_is_no_root() {
     for (path, expected) in [("facts", 0o755), ("facts/bin", 0o755), ("facts/bin/run.sh", 0o644)] {
         assert_eq!(fs::metadata(node.root().join(path)).unwrap().permissions().mode() & 0o7777, expected, "{path}");
     }
+}
+
+/// Another directory on the same node.
+fn other_root(node: &Node, name: &str) -> String {
+    let other = node.directory.path().join(name);
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+    other.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn s1_a_key_that_has_signed_an_envelope_is_held_to_it_in_every_root() {
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1)], &[]).ends(0);
+    let other = other_root(&node, "other");
+    let stranger = key(2).verifying_key().to_string();
+    let apply = |signer: u8| {
+        node.publish(&plain_document(&node.entries(&[version("facts", 2)]), Some(signer)));
+        let root = node.root();
+        let arguments = node.arguments(&["--accept-plain", "--public-key", &stranger]).into_iter();
+        let arguments: Vec<String> =
+            arguments.map(|argument| if argument == root.to_str().unwrap() { other.clone() } else { argument }).collect();
+        node.toehold.run(arguments.iter().map(String::as_str))
+    };
+    let done = apply(1).ends(1);
+    assert!(done.stderr.contains("has seen one"), "{}", done.stderr);
+    apply(2).ends(0);
+}
+
+#[test]
+fn s3_the_floor_outlives_the_roots_own_state() {
+    let node = Node::new();
+    node.apply_versions(3, &[version("facts", 1)], &[]).ends(0);
+    let current = fs::read(node.file()).unwrap();
+    let old = document(&node.entries(&[version("facts", 2)]), &Says { serial: 2, ..Says::default() });
+    let forget = || fs::remove_dir_all(node.root().join(".toehold")).unwrap();
+    forget();
+    refused(&node, &old, &[], "below 3");
+    node.publish(&current);
+    node.apply(&[]).ends(0);
+    // Nor is it lowered where all of the root is gone.
+    forget();
+    fs::remove_dir_all(node.root().join("facts")).unwrap();
+    refused(&node, &old, &[], "below 3");
+    node.publish(&current);
+    node.apply(&[]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+    // Without that one, too, machines that lie there say that there was one: somebody has to say what the floor is.
+    forget();
+    fs::remove_dir_all(node.toehold.state().join("spec")).unwrap();
+    refused(&node, &old, &[], "--begin-anew");
+    refused(&node, &old, &["--begin-anew", "--min-serial", "3"], "below 3");
+    node.publish(&current);
+    let done = node.apply(&["--begin-anew", "--min-serial", "3", "--json"]).ends(0).json();
+    assert_eq!(done["machines"]["facts"]["why"], "was there already, and is taken over");
+    refused(&node, &old, &[], "below 3");
 }

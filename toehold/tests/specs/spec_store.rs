@@ -155,3 +155,29 @@ fn the_commands_put_and_get() {
     toehold.run(["spec", "put", "../x", &file("1.json", &first)]).ends(2);
     toehold.run(["spec", "put", "fleet", &desk.at("none")]).ends(1);
 }
+
+#[test]
+fn a_document_that_nobody_vouches_for_is_not_put_there() {
+    let toehold = Toehold::new();
+    let desk = Desk::new();
+    let good = desk.write("good.json", document(Some(1), 3));
+    let payload = list(&[entry("m0", 0, "true")]);
+    let key = SigningKey::from_hex(PRIVATE).unwrap();
+    let (from, until) = ("2026-11-01T00:00:00Z".parse().unwrap(), "2026-12-01T00:00:00Z".parse().unwrap());
+    let next = TrustedKeys::one(key.verifying_key());
+    let statement = Statement::new(Format::Machines, name(), 2, from, until, payload.as_bytes(), next);
+    let current = SignedStatement::unsigned(statement).unwrap();
+    let unsigned = seal(payload.as_bytes(), &Envelope { current, key_changes: Vec::new() }, None).unwrap();
+    let unsigned = desk.write("unsigned.json", unsigned);
+    let refused = toehold.run(["spec", "put", "fleet", &unsigned]).ends(1);
+    assert!(refused.stderr.contains("nobody vouches"), "{}", refused.stderr);
+    let stranger = SigningKey::from_seed_hex(&"07".repeat(32)).unwrap().verifying_key().to_string();
+    toehold.run(["spec", "put", "fleet", &good, "--public-key", &stranger]).ends(1);
+    toehold.run(["spec", "get", "fleet"]).ends(1);
+    let told = toehold.run(["spec", "put", "fleet", &good]).ends(0);
+    assert!(told.stdout.contains("Nobody was named"), "{}", told.stdout);
+    let public = key.verifying_key().to_string();
+    let put = toehold.run(["--json", "spec", "put", "fleet", &good, "--public-key", &public]).ends(0).json();
+    assert_eq!(put["verified"], true);
+    toehold.run(["spec", "put", "fleet", &unsigned, "--unverified"]).ends(0);
+}

@@ -35,6 +35,9 @@ pub fn shows_every_host_managed(arguments: &[&str], hosts: usize) {
         assert_eq!(last["pod"][fact], true, "{fact}: {last}");
     }
     assert_eq!(last["pod"]["exit_code"], 42, "{last}");
+    for fact in ["placed", "changed", "mended", "purged", "old_document_refused"] {
+        assert_eq!(last["spec"][fact], true, "{fact}: {last}");
+    }
     // It leaves nothing: no state of the user's own, no files of its hosts.
     assert!(!toehold.state().exists());
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);

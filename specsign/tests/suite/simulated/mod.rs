@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 
 use toehold_core::testing::{ManualClock, block_on};
 use toehold_specsign::{
-    Admission, Body, Document, Envelope, FetchError, Fetcher, Governors, Health, KnownFacts, Limits, MachineName, MachineRoot,
-    ManagedMachine, NoGovernors, PassError, Place, Reconciler, Report, RootState, Settings, Sha256Digest, SignedStatement,
-    SourcePolicy, StateCopy, Statement, TreeEntry, TreePath, TreeVisitor, UnpackSink, seal,
+    Admission, Attributes, Body, Document, Envelope, FetchError, Fetcher, Governors, Health, KnownFacts, Limits, MachineName,
+    MachineRoot, ManagedMachine, NoGovernors, PassError, Place, Reconciler, Report, RootState, Settings, Sha256Digest,
+    SignedStatement, SourcePolicy, StateCopy, Statement, Traces, TreeEntry, TreePath, TreeVisitor, UnpackSink, seal,
 };
 
 use crate::envelope_support::{at, key, keys};
@@ -41,6 +41,8 @@ pub struct Disk {
     pub copies: [Option<Vec<u8>>; 2],
     pub journal: Option<Vec<u8>>,
     pub document: Option<Vec<u8>>,
+    /// What is kept outside of the root.
+    pub floor: Option<Vec<u8>>,
     /// Bytes of state, journal and documents that were written.
     pub written: usize,
     pub places: BTreeMap<(Place, String), Dir>,
@@ -49,6 +51,10 @@ pub struct Disk {
     cut: Option<(usize, Cut)>,
     pub dead: bool,
     pub broken: BTreeSet<(Place, String)>,
+    /// Machines that cannot be moved away from their places.
+    pub busy: BTreeSet<String>,
+    /// Files that belong to somebody else.
+    pub foreign: BTreeSet<String>,
     watch: Option<Watch>,
 }
 
@@ -115,12 +121,18 @@ impl SimulatedRoot {
     pub fn copy(&self) -> Self {
         let disk = self.0.lock().unwrap();
         let (copies, journal, document) = (disk.copies.clone(), disk.journal.clone(), disk.document.clone());
-        Self(Arc::new(Mutex::new(Disk { copies, journal, document, places: disk.places.clone(), ..Disk::default() })))
+        let (floor, places) = (disk.floor.clone(), disk.places.clone());
+        Self(Arc::new(Mutex::new(Disk { copies, journal, document, floor, places, ..Disk::default() })))
     }
 }
 
 fn place_key(place: Place, name: &MachineName) -> (Place, String) {
     (place, name.to_string())
+}
+
+fn is_free(disk: &Disk, name: &MachineName, places: &[Place]) -> io::Result<()> {
+    let busy = places.contains(&Place::Live) && disk.busy.contains(name.as_str());
+    if busy { Err(io::Error::from(io::ErrorKind::ResourceBusy)) } else { Ok(()) }
 }
 
 pub struct Stage(SimulatedRoot, String, Option<String>);
@@ -163,9 +175,14 @@ impl UnpackSink for Stage {
 impl MachineRoot for SimulatedRoot {
     type Stage = Stage;
 
-    fn is_fresh(&mut self) -> io::Result<bool> {
-        self.step("fresh".to_owned(), |disk, _| {
-            Ok(disk.copies == [None, None] && disk.journal.is_none() && disk.document.is_none() && disk.places.is_empty())
+    fn traces(&mut self) -> io::Result<Traces> {
+        self.step("traces".to_owned(), |disk, _| {
+            let own = disk.copies != [None, None] || disk.journal.is_some() || disk.document.is_some();
+            if own || disk.places.keys().any(|(place, _)| *place != Place::Live) {
+                return Ok(Traces::Own);
+            }
+            let machines = disk.places.values().any(|dir| dir.contains_key("SHA256SUMS"));
+            Ok(if machines { Traces::Machines } else { Traces::None })
         })
     }
 
@@ -202,6 +219,17 @@ impl MachineRoot for SimulatedRoot {
         })
     }
 
+    fn read_floor(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.step("read the floor".to_owned(), |disk, _| Ok(disk.floor.clone()))
+    }
+
+    fn write_floor(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.step("keep the floor".to_owned(), |disk, _| {
+            disk.floor = Some(bytes.to_vec());
+            Ok(())
+        })
+    }
+
     fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.step("read the document".to_owned(), |disk, _| Ok(disk.document.clone()))
     }
@@ -227,9 +255,12 @@ impl MachineRoot for SimulatedRoot {
             let Some(dir) = disk.places.get(&place_key(place, name)) else { return Ok(false) };
             for (path, entry) in dir {
                 match entry {
-                    None => visitor.entry(path.as_bytes(), TreeEntry::Directory, 0o755)?,
-                    Some((_, 0)) => visitor.entry(path.as_bytes(), TreeEntry::Other, 0o777)?,
-                    Some((content, mode)) => visitor.entry(path.as_bytes(), TreeEntry::File(&mut &content[..]), *mode)?,
+                    None => visitor.entry(path.as_bytes(), TreeEntry::Directory, Attributes::ours(0o755))?,
+                    Some((_, 0)) => visitor.entry(path.as_bytes(), TreeEntry::Other, Attributes::ours(0o777))?,
+                    Some((content, mode)) => {
+                        let attributes = Attributes { mode: *mode, foreign: disk.foreign.contains(path) };
+                        visitor.entry(path.as_bytes(), TreeEntry::File(&mut &content[..]), attributes)?;
+                    }
                 }
             }
             Ok(true)
@@ -250,6 +281,7 @@ impl MachineRoot for SimulatedRoot {
 
     fn exchange(&mut self, name: &MachineName, one: Place, other: Place) -> io::Result<()> {
         self.step(format!("exchange {name} {one:?} {other:?}"), |disk, _| {
+            is_free(disk, name, &[one, other])?;
             let (a, b) =
                 (disk.places.remove(&place_key(one, name)).unwrap(), disk.places.remove(&place_key(other, name)).unwrap());
             disk.places.insert(place_key(one, name), b);
@@ -260,6 +292,7 @@ impl MachineRoot for SimulatedRoot {
 
     fn rename(&mut self, name: &MachineName, from: Place, to: Place) -> io::Result<()> {
         self.step(format!("rename {name} {from:?} {to:?}"), |disk, _| {
+            is_free(disk, name, &[from, to])?;
             let dir = disk.places.remove(&place_key(from, name)).unwrap();
             assert!(disk.places.insert(place_key(to, name), dir).is_none(), "a rename replaced something");
             Ok(())
@@ -268,6 +301,7 @@ impl MachineRoot for SimulatedRoot {
 
     fn discard(&mut self, name: &MachineName, place: Place) -> io::Result<()> {
         self.step(format!("discard {name} {place:?}"), |disk, _| {
+            is_free(disk, name, &[place])?;
             let dir = disk.places.remove(&place_key(place, name));
             disk.trash.extend(dir);
             Ok(())

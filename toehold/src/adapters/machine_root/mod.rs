@@ -13,14 +13,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::RenameFlags;
+use toehold_specsign::sums::FILE_NAME;
 use toehold_specsign::{
-    MAX_DOCUMENT, MAX_JOURNAL, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, TreeEntry, TreeVisitor,
+    MAX_DOCUMENT, MAX_JOURNAL, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, Traces, TreeEntry, TreeVisitor,
 };
 
 use handles::{Directory, rename};
 use private::Private;
 pub use stage::Stage;
 
+use super::node_memory::FloorFile;
 use crate::cli::Signals;
 
 /// Why a directory cannot be a root.
@@ -64,6 +66,7 @@ impl RootError {
 pub struct DirectoryRoot {
     live: Directory,
     private: Arc<Private>,
+    floor: Option<FloorFile>,
     signals: Option<Signals>,
 }
 
@@ -73,17 +76,60 @@ impl DirectoryRoot {
     /// # Errors
     /// [`RootError`]; nothing has changed then but that an empty private directory may be there.
     pub fn open(path: &Path, signals: Option<Signals>) -> Result<Self, RootError> {
+        let live = Self::directory(path)?;
+        let private = Private::open(&live, true)?;
+        private.sweep().map_err(RootError::at(".toehold/unpacking"))?;
+        if private.is_unused().map_err(RootError::at(private::NAME))? {
+            private.try_exchange()?;
+        }
+        Ok(Self { live, private: Arc::new(private), floor: None, signals })
+    }
+
+    /// Looks at a directory that another process may be at work on. Nothing is changed, but that an empty private directory may come
+    /// to be in it.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub fn look(path: &Path, signals: Option<Signals>) -> Result<Self, RootError> {
+        let live = Self::directory(path)?;
+        let private = Private::open(&live, false)?;
+        Ok(Self { live, private: Arc::new(private), floor: None, signals })
+    }
+
+    fn directory(path: &Path) -> Result<Directory, RootError> {
         let itself = || RootError::at("the directory");
         let live = Directory::open_named(path).map_err(itself())?;
         if tree::mode(&live.own_stat().map_err(itself())?) & 0o002 != 0 {
             return Err(RootError::WorldWritable);
         }
-        let private = Private::open(&live)?;
-        private.sweep().map_err(RootError::at(".toehold/unpacking"))?;
-        if private.is_unused().map_err(RootError::at(private::NAME))? {
-            private.try_exchange()?;
-        }
-        Ok(Self { live, private: Arc::new(private), signals })
+        Ok(live)
+    }
+
+    /// The same with a floor that is kept outside of it.
+    #[must_use]
+    pub fn with_floor(self, floor: Option<FloorFile>) -> Self {
+        Self { floor, ..self }
+    }
+
+    /// Whether something in it is as every machine is.
+    fn has_machines(&self) -> io::Result<bool> {
+        let mut found = false;
+        self.live.names(|name, _| {
+            if found || name == private::NAME.as_bytes() {
+                return Ok(());
+            }
+            let closed = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+            match self.live.stat(name)? {
+                Some(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => match self.live.open_raw(name) {
+                    // Machines of ours are never closed to us.
+                    Err(error) if closed(&error) => {}
+                    directory => found = directory?.stat(FILE_NAME.as_bytes())?.is_some(),
+                },
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Removes what is in the trash, as far as possible, also when a signal has come.
@@ -130,8 +176,11 @@ fn copy(copy: StateCopy) -> &'static str {
 impl MachineRoot for DirectoryRoot {
     type Stage = Stage;
 
-    fn is_fresh(&mut self) -> io::Result<bool> {
-        self.private.is_unused()
+    fn traces(&mut self) -> io::Result<Traces> {
+        if !self.private.is_unused()? {
+            return Ok(Traces::Own);
+        }
+        Ok(if self.has_machines()? { Traces::Machines } else { Traces::None })
     }
 
     fn read_state(&mut self, which: StateCopy) -> io::Result<Option<Vec<u8>>> {
@@ -154,6 +203,14 @@ impl MachineRoot for DirectoryRoot {
         self.private.remove(JOURNAL)
     }
 
+    fn read_floor(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.floor.as_ref().map_or(Ok(None), |floor| floor.read().map_err(io::Error::other))
+    }
+
+    fn write_floor(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.floor.as_ref().map_or(Ok(()), |floor| floor.write(bytes).map_err(io::Error::other))
+    }
+
     fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.private.read(DOCUMENT, MAX_DOCUMENT)
     }
@@ -170,17 +227,15 @@ impl MachineRoot for DirectoryRoot {
         tree::stop_if(self.signals.as_ref())?;
         match self.place(place).open(name.as_str()) {
             Ok(directory) => {
-                let mode = tree::mode(&directory.own_stat()?);
-                if mode & 0o7022 != 0 {
-                    // Its own mode was masked when it was placed, as those of everything in it.
-                    visitor.entry(name.as_str().as_bytes(), TreeEntry::Directory, mode)?;
-                }
+                // It was placed as everything in it.
+                let attributes = tree::attributes(&directory.own_stat()?);
+                visitor.entry(name.as_str().as_bytes(), TreeEntry::Directory, attributes)?;
                 tree::inspect(&directory, visitor, self.signals.as_ref()).map(|()| true)
             }
             Err(error) => match self.place(place).stat(name.as_str().as_bytes())? {
                 None => Ok(false),
                 Some(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => Err(error),
-                Some(stat) => visitor.entry(b"", TreeEntry::Other, tree::mode(&stat)).map(|()| true),
+                Some(stat) => visitor.entry(b"", TreeEntry::Other, tree::attributes(&stat)).map(|()| true),
             },
         }
     }

@@ -26,12 +26,12 @@ pub(super) struct Private {
     pub(super) previous: Directory,
     pub(super) trash: Directory,
     /// Held while this process works on the root; the kernel lets go of it when it dies.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Private {
-    /// Opens it, makes it where it is not there, and keeps others out.
-    pub(super) fn open(live: &Directory) -> Result<Self, RootError> {
+    /// Opens it, makes it where it is not there, and keeps others out; who only looks (`alone` is not set) does not mind them.
+    pub(super) fn open(live: &Directory, alone: bool) -> Result<Self, RootError> {
         let new = live.stat(NAME.as_bytes()).map_err(RootError::at(NAME))?.is_none();
         if new {
             match live.make(NAME, 0o700) {
@@ -47,12 +47,7 @@ impl Private {
         if stat.st_dev != around.st_dev {
             return Err(RootError::NoExchange("it is another file system than that of the root".to_owned()));
         }
-        let lock = top.append(LOCK).map_err(RootError::at("the lock"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(RootError::Locked),
-            Err(error) => return Err(RootError::at("the lock")(error.into())),
-        }
+        let lock = if alone { Some(Self::lock(&top)?) } else { None };
         let below = |name| -> io::Result<Directory> {
             if top.stat(str::as_bytes(name))?.is_none() {
                 top.make(name, 0o700)?;
@@ -64,6 +59,15 @@ impl Private {
         let (unpacking, staged) = (open("unpacking")?, open("staged")?);
         let (previous, trash) = (open("previous")?, open("trash")?);
         Ok(Self { top, unpacking, staged, previous, trash, _lock: lock })
+    }
+
+    fn lock(top: &Directory) -> Result<File, RootError> {
+        let lock = top.append(LOCK).map_err(RootError::at("the lock"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(lock),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(RootError::Locked),
+            Err(error) => Err(RootError::at("the lock")(error.into())),
+        }
     }
 
     /// Whether it was never used: no state, and nothing anywhere.

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use rustix::fs::{FileType, RenameFlags, Stat};
-use toehold_specsign::{MAX_PATH_DEPTH, TreeEntry, TreeVisitor};
+use toehold_specsign::{Attributes, MAX_PATH_DEPTH, TreeEntry, TreeVisitor};
 
 use super::handles::{Directory, rename};
 use super::unique;
@@ -58,7 +58,7 @@ impl Walk<'_> {
                     Some(stat) => match FileType::from_raw_mode(stat.st_mode) {
                         FileType::RegularFile => self.file(directory, name, path),
                         FileType::Directory => self.directory(directory, name, path, depth),
-                        _ => self.visitor.entry(path, TreeEntry::Other, mode(&stat)),
+                        _ => self.visitor.entry(path, TreeEntry::Other, attributes(&stat)),
                     },
                 },
             };
@@ -71,22 +71,28 @@ impl Walk<'_> {
         match directory.open_file(name)? {
             Some((file, stat)) if stat.st_nlink == 1 => {
                 let mut content = Stoppable { inner: file, signals: self.signals };
-                self.visitor.entry(path, TreeEntry::File(&mut content), mode(&stat))
+                self.visitor.entry(path, TreeEntry::File(&mut content), attributes(&stat))
             }
-            Some((_, stat)) => self.visitor.entry(path, TreeEntry::Other, mode(&stat)),
-            None => self.visitor.entry(path, TreeEntry::Other, 0),
+            Some((_, stat)) => self.visitor.entry(path, TreeEntry::Other, attributes(&stat)),
+            None => self.visitor.entry(path, TreeEntry::Other, Attributes::ours(0)),
         }
     }
 
     fn directory(&mut self, parent: &Directory, name: &[u8], path: &mut Vec<u8>, depth: usize) -> io::Result<()> {
         // Nothing that was placed is as deep; a handle is held for each level.
         if depth > MAX_PATH_DEPTH {
-            return self.visitor.entry(path, TreeEntry::Other, 0);
+            return self.visitor.entry(path, TreeEntry::Other, Attributes::ours(0));
         }
         let directory = parent.open_raw(name)?;
-        self.visitor.entry(path, TreeEntry::Directory, mode(&directory.own_stat()?))?;
+        self.visitor.entry(path, TreeEntry::Directory, attributes(&directory.own_stat()?))?;
         self.walk(&directory, path, depth + 1)
     }
+}
+
+/// What is compared with what was placed. The private directory belongs to the user that we are, and so does all that comes out of
+/// it.
+pub(super) fn attributes(stat: &Stat) -> Attributes {
+    Attributes { mode: mode(stat), foreign: stat.st_uid != rustix::process::geteuid().as_raw() }
 }
 
 /// `st_mode & 0o7777`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use toehold_core::Timestamp;
-use toehold_specsign::{Format, SpecName};
+use toehold_specsign::{Format, SpecName, VerifyingKey};
 use zeroize::Zeroizing;
 
 use super::{ApplySpec, parse_duration};
@@ -184,8 +184,24 @@ pub struct PlanSpec {
     #[arg(long, value_name = "PATH")]
     pub facts: Option<PathBuf>,
     /// What they have now: the document before this one [default: nothing]
-    #[arg(long, value_name = "DOCUMENT")]
+    #[arg(long, value_name = "DOCUMENT", conflicts_with = "root")]
     pub before: Option<PathBuf>,
+    /// What the next pass over this root would do, with what lies there and what is remembered of it; the document is judged as that
+    /// pass would judge it
+    #[arg(long, value_name = "DIR", conflicts_with = "facts")]
+    pub root: Option<PathBuf>,
+    /// Whose signature counts for a root that has taken none yet; may be given several times
+    #[arg(long = "public-key", value_name = "HEX", requires = "root")]
+    pub public_keys: Vec<VerifyingKey>,
+    /// Also plan removals of what does not belong there any more
+    #[arg(long, requires = "root")]
+    pub purge_unknown: bool,
+    /// The largest share of the machines in place that may be removed within a day
+    #[arg(long, value_name = "SHARE", default_value = "30%", requires = "root", value_parser = super::spec_apply::parse_percent)]
+    pub guard: u8,
+    /// Take signed documents without an envelope, as Choria packs them, until the first envelope comes
+    #[arg(long, requires = "root")]
+    pub accept_plain: bool,
     /// This node's name [default: the host's]
     #[arg(long, value_name = "NAME", conflicts_with = "facts")]
     pub identity: Option<String>,
@@ -199,6 +215,16 @@ pub struct PutSpec {
     /// The document, `-` for standard input
     #[arg(default_value = "-")]
     pub file: PathBuf,
+    /// Put it there only if this key has signed it: 64 hex digits, a line `ssh-ed25519 …`, or a file with one; may be given several
+    /// times. Machines that join the gateway of this store begin with these keys, and with the serial that is there then
+    #[arg(long = "public-key", value_name = "KEY")]
+    pub public_keys: Vec<String>,
+    /// How many distinct ones of them have to have signed
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "public_keys")]
+    pub threshold: usize,
+    /// Put it there whoever signed it, and if nobody did
+    #[arg(long, conflicts_with = "public_keys")]
+    pub unverified: bool,
 }
 
 /// An instant: itself, or so long from now.

@@ -7,6 +7,7 @@ use clap::Args;
 use toehold_specsign::{SpecName, VerifyingKey};
 
 use super::parse_limit;
+use crate::cli::agent_args::AgentFiles;
 
 /// `toehold spec apply`.
 #[derive(Debug, Args)]
@@ -17,6 +18,13 @@ pub struct ApplySpec {
     /// Take the document of this name out of the store, and bind the root to that name
     #[arg(long, value_name = "NAME")]
     pub name: Option<SpecName>,
+    /// Take the document of --name from the gateway that this machine has joined; its address may be named to be sure that it is that
+    /// one. Keys and the lowest serial of a first contact come with the join
+    #[arg(long, value_name = "HOST:PORT", requires = "name", num_args = 0..=1, default_missing_value = "")]
+    pub gateway: Option<String>,
+    /// Where the files of the join are
+    #[command(flatten)]
+    pub files: AgentFiles,
     /// The directory that the machines are put into
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
@@ -29,6 +37,13 @@ pub struct ApplySpec {
     /// The lowest serial that is taken, as it came with the keys
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub min_serial: u64,
+    /// Machines lie in a root that remembers nothing of them, and that is meant: take over those that are whole. A floor that the
+    /// state directory has of this root counts all the same
+    #[arg(long)]
+    pub begin_anew: bool,
+    /// The clock is right now and was wrong when a later time was seen here: forget that one
+    #[arg(long, conflicts_with = "interval")]
+    pub trust_clock: bool,
     /// Take signed documents without an envelope, as Choria packs them, until the first envelope comes
     #[arg(long)]
     pub accept_plain: bool,
@@ -75,7 +90,7 @@ pub struct ApplySpec {
 }
 
 /// `30%` or `30`.
-fn parse_percent(text: &str) -> Result<u8, String> {
+pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|percent| *percent <= 100);
     number.ok_or_else(|| format!("\"{text}\" is not a share such as 30%"))
 }

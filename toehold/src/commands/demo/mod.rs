@@ -5,6 +5,7 @@ mod joining;
 mod operator;
 mod pod;
 mod rotation;
+mod spec;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -122,6 +123,12 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         pod = Some(pod::play(&context, &scratch.0, output).await?);
     }
 
+    let mut machines = None;
+    if !context.signals.came() {
+        output.text(format_args!("\nAnd a node takes what a signed list says that it runs:"));
+        machines = Some(spec::play(&scratch.0, output).await?);
+    }
+
     let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
     let mut lines = vec![
         ["HOST", "TOOK", "MANAGED", "TEMPORARY KEY", "NEW MASTER KEY", "OLD MASTER KEY", "OTHERS' LINES"]
@@ -150,6 +157,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         "event": "done",
         "join": act.as_ref().map(joining::Act::document),
         "pod": pod.as_ref().map(pod::Act::document),
+        "spec": machines.as_ref().map(spec::Act::document),
         "hosts": rows.iter().map(|row| json!({
             "account": row.account,
             "milliseconds": milliseconds(row.took),
@@ -161,7 +169,9 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
             "foreign_lines_untouched": row.foreign_kept,
         })).collect::<Vec<_>>(),
     });
-    let acts = act.as_ref().is_some_and(joining::Act::is_good) && pod.as_ref().is_some_and(pod::Act::is_good);
+    let acts = act.as_ref().is_some_and(joining::Act::is_good)
+        && pod.as_ref().is_some_and(pod::Act::is_good)
+        && machines.as_ref().is_some_and(spec::Act::is_good);
     if good == usize::from(options.hosts) && acts {
         output.document(&found);
         Ok(Exit::Done)

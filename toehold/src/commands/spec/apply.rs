@@ -15,12 +15,16 @@ use crate::adapters::health_command::HealthCommand;
 use crate::adapters::machine_root::{DirectoryRoot, RootError};
 use crate::adapters::node_facts::NodeFacts;
 use crate::adapters::node_governors::NodeGovernors;
+use crate::adapters::node_memory::NodeMemory;
 use crate::adapters::notifications::Notifications;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{ApplySpec, Global};
 use crate::cli::{Exit, Failure, Output, Signals, chain};
+use crate::private::PrivateError;
 use document::DocumentSource;
 use report::Told;
+
+pub(super) use settings::trusted_or_compiled_in as trusted;
 
 type RealReconciler = Reconciler<DirectoryRoot, ArchiveFetcher, HealthCommand, NodeGovernors, SystemClock>;
 
@@ -44,8 +48,11 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
     let facts = NodeFacts::new(options.identity.clone());
     let state = settings::state(global)?;
     let governors = settings::governors(options, state.as_ref(), &facts)?;
-    let source = DocumentSource::new(options, state.as_ref())?;
+    let source = DocumentSource::new(global, options, state.as_ref())?;
     let root = DirectoryRoot::open(&options.root, Some(signals.clone())).map_err(|error| unusable(options, &error))?;
+    let memory = settings::memory(global)?;
+    let floor = memory.as_ref().map(|memory| memory.floor_of(&options.root)).transpose();
+    let root = root.with_floor(floor.map_err(|error| Failure::new(chain(&error)))?);
     let told = Arc::new(Told::new(output, options.notify.clone().map(Notifications::named)));
     let (sources, limits) = (settings::sources(options), settings::fetch_limits(global, options));
     let reconciler = Reconciler {
@@ -59,7 +66,7 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
         sources,
         limits: toehold_specsign::Limits::default(),
     };
-    Apply { reconciler, source, facts, told, signals }.run(options).await
+    Apply { reconciler, source, facts, told, memory, signals }.run(options).await
 }
 
 fn unusable(options: &ApplySpec, error: &RootError) -> Failure {
@@ -75,6 +82,7 @@ struct Apply {
     source: DocumentSource,
     facts: NodeFacts,
     told: Arc<Told>,
+    memory: Option<NodeMemory>,
     signals: Signals,
 }
 
@@ -110,11 +118,31 @@ impl Apply {
     /// A pass with the document that is there, or with the last good one where that cannot be taken: what is in place is held
     /// and mended meanwhile.
     async fn pass(&mut self) -> Result<Passed, Failure> {
+        let forgetful = |error: PrivateError| Failure::new(chain(&error));
+        if let Some(memory) = &self.memory {
+            self.reconciler.admission.enveloped_keys = memory.enveloped_keys().map_err(forgetful)?;
+        }
+        let passed = self.pass_with_what_is_there().await?;
+        if let Some(memory) = &self.memory {
+            memory.note_enveloped(&passed.report.signers).map_err(forgetful)?;
+        }
+        Ok(passed)
+    }
+
+    async fn pass_with_what_is_there(&mut self) -> Result<Passed, Failure> {
         let refused = match self.source.read().await {
-            Ok(document) => match self.reconciler.pass(&document, &self.facts).await {
-                Ok(report) => return Ok(Passed { report, refused: None }),
-                Err(error) => failure(&error)?,
-            },
+            Ok((document, begin)) => {
+                if let Some(begin) = begin {
+                    // What was named here goes before what came with the join.
+                    let admission = &mut self.reconciler.admission;
+                    admission.trusted.get_or_insert(begin.keys);
+                    admission.min_serial = admission.min_serial.max(begin.serial);
+                }
+                match self.reconciler.pass(&document, &self.facts).await {
+                    Ok(report) => return Ok(Passed { report, refused: None }),
+                    Err(error) => failure(&error)?,
+                }
+            }
             Err(failure) => failure,
         };
         let last = self.reconciler.last_good().map_err(|error| Failure::new(chain(&error)))?;
@@ -127,6 +155,9 @@ impl Apply {
     }
 
     fn tell(&self, passed: Result<Passed, Failure>, begun: Instant, options: &ApplySpec) -> Result<Exit, Failure> {
+        if let Ok(Passed { report, .. }) = &passed {
+            self.told.takes(report.format);
+        }
         let (names, outcome) = match &passed {
             Ok(Passed { report, refused: None }) => (report.names.as_slice(), report.outcome),
             Ok(Passed { report, refused: Some(_) }) => (report.names.as_slice(), Outcome::Error),

@@ -6,19 +6,35 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use toehold_core::Clock as _;
 use toehold_specsign::plan::{Action, Plan, Presence, Situation, Wanted, plan as decide};
-use toehold_specsign::{Belongs, Freshness, MachineList, Placed, RootState, Selector, Settings, Verdict};
+use toehold_specsign::{
+    Admission, Belongs, Freshness, Limits, MAX_DOCUMENT, MachineList, NoGovernors, NoHealth, Placed, PlainPolicy, Reconciler,
+    RootState, Selector, Settings, Verdict,
+};
 
 use super::matching::AnyFacts;
 use super::{ANY_SOURCE, read_document};
+use crate::adapters::archive_fetcher::{ArchiveFetcher, FetchLimits};
+use crate::adapters::machine_root::{DirectoryRoot, RootError};
+use crate::adapters::node_facts::NodeFacts;
+use crate::adapters::node_memory::NodeMemory;
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::args::PlanSpec;
-use crate::cli::{Exit, Failure, Output, printable};
+use crate::cli::args::{Global, PlanSpec};
+use crate::cli::context::state_directory;
+use crate::cli::{Exit, Failure, Output, Signals, chain, printable};
 
 /// Says what would change.
 ///
 /// # Errors
 /// Where the documents or the facts cannot be read.
-pub(super) fn plan(options: &PlanSpec, output: Output) -> Result<Exit, Failure> {
+pub(super) fn plan(global: &Global, options: &PlanSpec, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    if let Some(root) = &options.root {
+        let plan = for_root(global, options, root, signals)?;
+        let mut totals = Totals { nodes: 1, ..Totals::default() };
+        totals.count(&plan);
+        tell(&root.to_string_lossy(), &plan, output);
+        output.document(&totals.document());
+        return Ok(if totals.doubt() { Exit::Partly } else { Exit::Done });
+    }
     let after = Version::read(&options.file)?;
     let before = options.before.as_deref().map(Version::read).transpose()?;
     let nodes = match &options.facts {
@@ -43,6 +59,33 @@ pub(super) fn plan(options: &PlanSpec, output: Output) -> Result<Exit, Failure> 
     output.document(&totals.document());
     output.text(totals.text());
     Ok(if totals.doubt() { Exit::Partly } else { Exit::Done })
+}
+
+/// What the next pass over a root would do.
+fn for_root(global: &Global, options: &PlanSpec, root: &Path, signals: Signals) -> Result<Plan, Failure> {
+    let document = super::read(&options.file, MAX_DOCUMENT)?;
+    let memory = NodeMemory::look(&state_directory(global)?);
+    let unusable = |error: &RootError| Failure::new(format!("{}: {}", root.display(), chain(error)));
+    let hands = DirectoryRoot::look(root, Some(signals)).map_err(|error| unusable(&error))?;
+    let floor = memory.floor_of(root).map_err(|error| Failure::new(chain(&error)))?;
+    let admission = Admission {
+        trusted: super::apply::trusted(&options.public_keys, 1)?,
+        plain: if options.accept_plain { PlainPolicy::AcceptSigned } else { PlainPolicy::Refuse },
+        enveloped_keys: memory.enveloped_keys().map_err(|error| Failure::new(chain(&error)))?,
+        ..Admission::default()
+    };
+    let mut reconciler = Reconciler {
+        root: hands.with_floor(Some(floor)),
+        fetcher: ArchiveFetcher::new(ANY_SOURCE, FetchLimits::default(), None),
+        health: NoHealth,
+        governors: NoGovernors,
+        clock: SystemClock,
+        admission,
+        settings: Settings { purge: options.purge_unknown, guard_percent: options.guard, ..Settings::default() },
+        sources: ANY_SOURCE,
+        limits: Limits::default(),
+    };
+    reconciler.look(&document, &NodeFacts::new(options.identity.clone())).map_err(|error| Failure::new(chain(&error)))
 }
 
 /// A list and what its document says of removals.

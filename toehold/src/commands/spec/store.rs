@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use toehold_core::StoreError;
-use toehold_specsign::{MAX_DOCUMENT, SpecName};
+use toehold_specsign::{Document, MAX_DOCUMENT, SpecName, TrustedKeys};
 
+use super::{public_key, verify};
 use crate::cli::args::PutSpec;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure};
@@ -15,23 +16,59 @@ use crate::spec_store::{self, SpecStoreError};
 /// Where it is older than the store's, or somebody else put one there meanwhile.
 pub(super) async fn put(context: &Context, options: &PutSpec) -> Result<Exit, Failure> {
     let document = super::read(&options.file, MAX_DOCUMENT)?;
-    let put = spec_store::put(context.store(), &options.name, &document).await.map_err(|error| match error {
-        SpecStoreError::Store(error @ StoreError::Conflict { .. }) => {
-            Failure::from(error).hint(format!("look which version it is: toehold spec get {}", options.name))
-        }
-        other => other.into(),
-    })?;
+    let parsed = Document::parse(&document).map_err(|error| Failure::new(format!("{}: {error}", options.file.display())))?;
+    let vouched = vouched(options, &parsed)?;
+    let put =
+        spec_store::put_vouched(context.store(), &options.name, &document, vouched.as_ref()).await.map_err(
+            |error| match error {
+                SpecStoreError::Store(error @ StoreError::Conflict { .. }) => {
+                    Failure::from(error).hint(format!("look which version it is: toehold spec get {}", options.name))
+                }
+                other => other.into(),
+            },
+        )?;
     context.output.document(&json!({
         "name": options.name.as_str(),
         "serial": put.serial,
         "bytes": document.len(),
         "pieces": put.pieces,
         "unchanged": put.unchanged,
+        "verified": vouched.is_some(),
     }));
     let serial = put.serial.map_or_else(|| "without an envelope".to_owned(), |serial| format!("serial {serial}"));
     let what = if put.unchanged { "was in the store before" } else { "is in the store" };
     context.output.text(format_args!("{} {what}: {serial}, {} bytes", options.name, document.len()));
+    if vouched.is_none() {
+        context.output.text("Nobody was named who has to have signed it (--public-key): every node judges that for itself.");
+    }
     Ok(Exit::Done)
+}
+
+/// The keys that were named, which have signed it. Where none were, those that the document names itself have to have, so that a node
+/// can take it at all.
+fn vouched(options: &PutSpec, document: &Document) -> Result<Option<TrustedKeys>, Failure> {
+    if options.unverified {
+        return Ok(None);
+    }
+    if options.public_keys.is_empty() {
+        let signed = document.envelope().map_or_else(
+            || document.is_signed(),
+            |envelope| verify::signers(document, envelope, &envelope.current.statement().next).is_ok(),
+        );
+        return if signed { Ok(None) } else { Err(nobody()) };
+    }
+    let keys = options.public_keys.iter().map(|text| public_key(text)).collect::<Result<Vec<_>, _>>()?;
+    let trusted = TrustedKeys::new(keys, options.threshold).map_err(|error| Failure::usage(error.to_string()))?;
+    match document.envelope() {
+        Some(envelope) => _ = verify::signers(document, envelope, &trusted)?,
+        None => _ = document.clone().verify_plain(&trusted)?,
+    }
+    Ok(Some(trusted))
+}
+
+fn nobody() -> Failure {
+    Failure::new("nobody vouches for this document: it is not signed by the keys that it names itself, and no node would take it")
+        .hint("sign it (toehold spec pack), or say that this is meant (--unverified)")
 }
 
 /// Prints a document out of the store.

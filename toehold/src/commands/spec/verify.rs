@@ -64,17 +64,15 @@ fn listed(output: Output, machines: Option<usize>, fault: Option<String>) -> Exi
     }
 }
 
-fn enveloped(
-    options: &VerifySpec,
-    output: Output,
-    document: Document,
+/// Which of these keys have signed the envelope, which is about the list beside it.
+pub(super) fn signers(
+    document: &Document,
     envelope: &Envelope,
     trusted: &TrustedKeys,
-) -> Result<Exit, Failure> {
+) -> Result<std::collections::BTreeSet<VerifyingKey>, Failure> {
     let signed = &envelope.current;
-    let statement = signed.statement();
     let payload_digest = Sha256Digest(document.payload_digest());
-    if statement.payload != payload_digest || statement.format != document.format() {
+    if signed.statement().payload != payload_digest || signed.statement().format != document.format() {
         return Err(Failure::new("the envelope is about another list than the one beside it"));
     }
     let signers = signed.signers(trusted);
@@ -84,6 +82,19 @@ fn enveloped(
             "the envelope is signed by {got} of the named keys, and {wanted} have to have signed it"
         )));
     }
+    Ok(signers)
+}
+
+fn enveloped(
+    options: &VerifySpec,
+    output: Output,
+    document: Document,
+    envelope: &Envelope,
+    trusted: &TrustedKeys,
+) -> Result<Exit, Failure> {
+    let signed = &envelope.current;
+    let statement = signed.statement();
+    let signers = signers(&document, envelope, trusted)?;
     let now = SystemClock.now();
     let state = if now < statement.not_before {
         "not_yet"

@@ -27,17 +27,24 @@ pub(super) struct Told {
     notifications: Option<Notifications>,
     notified: Mutex<Option<(Outcome, Instant)>>,
     machine_id: String,
+    /// What the root takes lists of, as far as it is known.
+    format: Mutex<Format>,
     bar: Option<Arc<Bar>>,
 }
 
 impl Told {
     pub(super) fn new(output: Output, notifications: Option<Notifications>) -> Self {
         let bar = (!output.json && std::io::stderr().is_terminal()).then(Arc::default);
-        Self { output, notifications, notified: Mutex::default(), machine_id: uuid(), bar }
+        Self { output, notifications, notified: Mutex::default(), machine_id: uuid(), format: Mutex::new(Format::Machines), bar }
     }
 
     pub(super) fn progress(&self) -> Option<Arc<dyn Progress>> {
         self.bar.clone().map(|bar| bar as Arc<dyn Progress>)
+    }
+
+    /// What the root takes lists of.
+    pub(super) fn takes(&self, format: Format) {
+        *self.format.lock().unwrap_or_else(PoisonError::into_inner) = format;
     }
 
     /// Whether lines for people would stand between the notifications.
@@ -62,7 +69,7 @@ impl Told {
         };
         let notification = Notification {
             notifier: &notifier,
-            format: Format::Machines,
+            format: *self.format.lock().unwrap_or_else(PoisonError::into_inner),
             id: &uuid(),
             time: SystemClock.now(),
             names,
@@ -134,7 +141,12 @@ fn trouble(report: &Report, refused: Option<&str>, options: &ApplySpec) -> Optio
     if let Some(refused) = refused {
         troubles.push(format!("{refused}; what is in place is held by the last good document"));
     }
-    if let Freshness::Stale { since } = report.freshness {
+    if let (Freshness::Stale { since }, Some(seen)) = (report.freshness, report.clock_behind) {
+        troubles.push(format!(
+            "the document expired at {since} by the highest time that was seen here, {seen}, which this node's clock is behind: what is \
+             in place is held; if the clock was wrong then and is right now, say so once (--trust-clock)"
+        ));
+    } else if let Freshness::Stale { since } = report.freshness {
         troubles.push(format!("the document expired at {since}: what is in place is held, nothing new comes of it"));
     }
     let open: Vec<&str> =
@@ -208,6 +220,7 @@ fn document(report: &Report, refused: Option<&str>) -> Value {
         "outcome": report.outcome,
         "serial": report.serial,
         "stale_since": stale_since,
+        "clock_behind": report.clock_behind,
         "refused": refused,
         "counts": counts(report),
         "machines": machines,

@@ -1,5 +1,6 @@
 //! What the command line says about a root, as the reconciler takes it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use toehold_specsign::{
@@ -10,6 +11,7 @@ use crate::adapters::archive_fetcher::FetchLimits;
 use crate::adapters::health_command::HealthCommand;
 use crate::adapters::node_facts::NodeFacts;
 use crate::adapters::node_governors::NodeGovernors;
+use crate::adapters::node_memory::NodeMemory;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{ApplySpec, Global};
 use crate::cli::context::state_directory;
@@ -21,7 +23,7 @@ const COMPILED_IN: Option<&str> = option_env!("TOEHOLD_SPEC_PUBLIC_KEY");
 
 pub(super) fn admission(options: &ApplySpec) -> Result<Admission, Failure> {
     Ok(Admission {
-        trusted: trusted(&options.public_keys, options.threshold, COMPILED_IN)?,
+        trusted: trusted_or_compiled_in(&options.public_keys, options.threshold)?,
         name: options.name.clone(),
         min_serial: options.min_serial,
         plain: match (options.accept_plain, options.accept_unsigned) {
@@ -29,8 +31,18 @@ pub(super) fn admission(options: &ApplySpec) -> Result<Admission, Failure> {
             (false, true) => PlainPolicy::AcceptUnsigned,
             (false, false) => PlainPolicy::Refuse,
         },
-        ..Admission::default()
+        begin_anew: options.begin_anew,
+        trust_clock: options.trust_clock,
+        enveloped_keys: BTreeSet::new(),
     })
+}
+
+/// Whom to trust at first contact.
+pub(in crate::commands::spec) fn trusted_or_compiled_in(
+    named: &[VerifyingKey],
+    threshold: usize,
+) -> Result<Option<TrustedKeys>, Failure> {
+    trusted(named, threshold, COMPILED_IN)
 }
 
 /// Those that were named count; where none was, the one that was compiled in.
@@ -75,6 +87,23 @@ pub(super) fn health(options: &ApplySpec) -> Result<HealthCommand, Failure> {
         Some(line) => {
             let root = std::path::absolute(&options.root)?;
             HealthCommand::parse(line, root, options.health_timeout).map_err(Failure::usage)
+        }
+    }
+}
+
+/// What this node remembers outside of its roots. A node that has nowhere to keep it goes on with what is in the root alone; one
+/// that has it has to be able to read it.
+pub(super) fn memory(global: &Global) -> Result<Option<NodeMemory>, Failure> {
+    let directory = state_directory(global)?;
+    match NodeMemory::open(&directory) {
+        Ok(memory) => Ok(Some(memory)),
+        Err(error) if directory.join("spec").try_exists().unwrap_or(true) => Err(Failure::new(chain(&error))),
+        Err(error) => {
+            tracing::warn!(
+                "nothing is kept of this root outside of it, so that whoever takes its own state away lowers the floor: {}",
+                chain(&error)
+            );
+            Ok(None)
         }
     }
 }

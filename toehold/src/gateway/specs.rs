@@ -1,0 +1,86 @@
+//! Documents of specifications for agents, part by part, out of the store.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use toehold_core::Store;
+use toehold_specsign::{Sha256Digest, SpecName};
+use tokio::sync::Mutex;
+
+use crate::adapters::grpc::agent_v1::{SpecBytes, TrustedSpec, TrustedSpecs};
+use crate::spec_store::{self, SpecStoreError};
+
+/// The most bytes of a part: it goes into one message of a session.
+const PART: usize = 48 * 1024;
+/// How many documents are kept at hand while agents take them.
+const KEPT: usize = 3;
+/// How long the list of what may be trusted is believed.
+const BELIEVED: Duration = Duration::from_secs(15);
+/// The most specifications that are named to an agent, and the most of their keys.
+const MAX_SPECS: usize = 64;
+const MAX_KEYS: usize = 8;
+
+/// What many agents ask for at once is read once.
+#[derive(Debug, Default)]
+pub(super) struct Specs {
+    documents: Mutex<VecDeque<(Sha256Digest, Arc<Vec<u8>>)>>,
+    trusted: Mutex<Option<(Instant, TrustedSpecs)>>,
+}
+
+impl Specs {
+    /// The part of a document from `offset` on, if that document is still the one that `begun` says.
+    pub(super) async fn part<S: Store>(
+        &self,
+        store: &S,
+        name: &SpecName,
+        offset: u64,
+        begun: &[u8],
+    ) -> Result<SpecBytes, SpecStoreError> {
+        let Some((digest, document)) = self.document(store, name).await? else { return Ok(SpecBytes::default()) };
+        let is_the_same = begun == digest.0 || begun.is_empty() && offset == 0;
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(document.len());
+        let to = document.len().min(from.saturating_add(PART));
+        let bytes = if is_the_same { document.get(from..to).unwrap_or_default().to_vec() } else { Vec::new() };
+        Ok(SpecBytes { digest: digest.0.to_vec(), size: document.len() as u64, bytes })
+    }
+
+    async fn document<S: Store>(
+        &self,
+        store: &S,
+        name: &SpecName,
+    ) -> Result<Option<(Sha256Digest, Arc<Vec<u8>>)>, SpecStoreError> {
+        let Some(record) = spec_store::record(store, name).await? else { return Ok(None) };
+        // Held while it is read: of many agents that come at once, one reads it.
+        let mut documents = self.documents.lock().await;
+        if let Some((digest, document)) = documents.iter().find(|(digest, _)| *digest == record.digest) {
+            return Ok(Some((*digest, Arc::clone(document))));
+        }
+        let Some(bytes) = spec_store::read(store, name).await? else { return Ok(None) };
+        let (digest, document) = (Sha256Digest::of(&bytes), Arc::new(bytes));
+        documents.truncate(KEPT - 1);
+        documents.push_front((digest, Arc::clone(&document)));
+        Ok(Some((digest, document)))
+    }
+
+    /// What a machine that has joined may begin with.
+    pub(super) async fn trusted<S: Store>(&self, store: &S) -> Result<TrustedSpecs, SpecStoreError> {
+        let mut trusted = self.trusted.lock().await;
+        if let Some((at, specs)) = &*trusted
+            && at.elapsed() < BELIEVED
+        {
+            return Ok(specs.clone());
+        }
+        let specs = spec_store::vouched(store).await?;
+        let named = specs.into_iter().filter(|(_, _, keys)| keys.keys().count() <= MAX_KEYS).take(MAX_SPECS);
+        let specs = named.map(|(name, serial, keys)| TrustedSpec {
+            name: name.to_string(),
+            serial,
+            threshold: u32::try_from(keys.threshold()).unwrap_or(u32::MAX),
+            keys: keys.keys().map(ToString::to_string).collect(),
+        });
+        let specs = TrustedSpecs { specs: specs.collect() };
+        *trusted = Some((Instant::now(), specs.clone()));
+        Ok(specs)
+    }
+}

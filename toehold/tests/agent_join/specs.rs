@@ -1,0 +1,67 @@
+//! Specifications from the gateway, over the session that a joined machine opens.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::join_support::gateway::{Gateway, line};
+use crate::spec_support::machines::{Node, Says, document, key, version};
+use crate::support::cli::{Done, Toehold};
+
+/// A list that goes over in several parts: what is on this node, and many machines that are not.
+fn fleet(node: &Node, number: u32, serial: u64) -> Vec<u8> {
+    let mut entries = node.entries(&[version("facts", number)]);
+    for other in 0..300 {
+        let mut entry: Value = entries[0].clone();
+        entry["name"] = json!(format!("other-{other}"));
+        entry["match"] = json!("identity('^elsewhere$')");
+        entries.push(entry);
+    }
+    document(&entries, &Says { serial, ..Says::default() })
+}
+
+fn apply(node: &Node, more: &[&str]) -> Done {
+    let root = node.root();
+    let mut arguments = vec!["spec", "apply", "--allow-http", "--name", "fleet", "--root", root.to_str().unwrap()];
+    arguments.extend(more);
+    node.toehold.run(arguments)
+}
+
+#[test]
+fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let node = Node::new();
+    let put = |number: u32, serial: u64| {
+        let document = fleet(&node, number, serial);
+        assert!(document.len() > 100_000);
+        node.publish(&document);
+        let public = key(1).verifying_key().to_string();
+        operator.run(["spec", "put", "fleet", node.file().to_str().unwrap(), "--public-key", &public]).ends(0);
+    };
+    put(1, 5);
+    let not_joined = apply(&node, &["--gateway"]).ends(1);
+    assert!(not_joined.stderr.contains("agent join"), "{}", not_joined.stderr);
+
+    let file = node.directory.path().join("line");
+    fs::write(&file, line(&operator, gateway.address, &[]).expose().as_bytes()).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    node.toehold.run(["agent", "join", "--file", file.to_str().unwrap()]).ends(0);
+
+    // Nobody names a key here: it comes from the gateway that was joined, and with it the lowest serial.
+    apply(&node, &["--gateway"]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+    let specs: Value = serde_json::from_slice(&fs::read(node.toehold.state().join("agent/specs.json")).unwrap()).unwrap();
+    assert_eq!(specs["specs"]["fleet"]["serial"], 5);
+    put(2, 6);
+    apply(&node, &["--gateway", &gateway.address.to_string()]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+
+    let another = apply(&node, &["--gateway", "192.0.2.1:1"]).ends(1);
+    assert!(another.stderr.contains("has joined"), "{}", another.stderr);
+    // Without its gateway, the last good document is held.
+    drop(gateway);
+    fs::write(node.root().join("facts/extra"), "").unwrap();
+    apply(&node, &["--gateway"]).ends(3);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+}
