@@ -154,6 +154,8 @@ fn serve_options(options: &PodsServe) -> ServeOptions {
         metrics: options.metrics,
         limits: LimitOptions {
             agents: many(options.max_connections),
+            // One key may stand for a whole team.
+            sessions_per_agent: many(options.max_connections),
             strangers: many(options.max_strangers),
             strangers_per_source: many(options.max_strangers_per_source),
             handshakes_per_minute: options.connections_per_minute,

@@ -75,7 +75,7 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
         () = until_stopping(&mut stopping, Stopping::Soon) => return,
     };
     let FromClient::LoggedIn { admission, user, key, handle } = logged_in else { return };
-    if let Err(refused) = place.authenticated() {
+    if let Err(refused) = place.authenticated(&admission.principal) {
         hub.metrics.count(Counter::ConnectionRefused);
         let words = format!("no place for another connection: {refused}");
         let _ = handle.disconnect(Disconnect::TooManyConnections, words, String::new()).await;

@@ -29,6 +29,18 @@ pub enum Page {
     Status(u16, Vec<u8>),
     /// Leads elsewhere.
     Redirect(String),
+    /// This very answer.
+    Answer(Answer),
+}
+
+/// A status, headers, and as much of a body as is sent; to whoever gives a name and a password, where they are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub breaks_after: Option<usize>,
+    pub authorization: Option<String>,
 }
 
 /// A request as it came.
@@ -117,9 +129,14 @@ fn answer<S: Read + Write>(stream: S, shared: &Shared) -> std::io::Result<()> {
     }
     let from = headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let page = shared.pages.lock().unwrap().get(&target).cloned();
+    let authorization = headers.get("authorization").cloned();
     shared.seen.lock().unwrap().push(Seen { target, headers });
     let stream = stream.get_mut();
     match page {
+        Some(Page::Answer(page)) if page.authorization.is_some() && page.authorization != authorization => {
+            let head = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(head.as_bytes())?;
+        }
         Some(page) => send(stream, page, from)?,
         None => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?,
     }
@@ -196,6 +213,17 @@ fn send<S: Read + Write>(stream: &mut S, page: Page, from: Option<usize>) -> std
         Page::Redirect(to) => {
             let head = format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             stream.write_all(head.as_bytes())
+        }
+        Page::Answer(Answer { status, headers, body, breaks_after, .. }) => {
+            let mut head = format!("HTTP/1.1 {status} So\r\nConnection: close\r\n");
+            if status != 204 {
+                head += &format!("Content-Length: {}\r\n", body.len());
+            }
+            for (name, value) in headers {
+                head += &format!("{name}: {value}\r\n");
+            }
+            stream.write_all(format!("{head}\r\n").as_bytes())?;
+            stream.write_all(&body[..breaks_after.unwrap_or(body.len()).min(body.len())])
         }
     }
 }

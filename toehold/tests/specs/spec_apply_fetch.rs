@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::spec_support;
 use crate::spec_support::machines::{Node, Says, Version, document, million_empty_files, packed, version};
-use crate::spec_support::web::{Page, Web};
+use crate::spec_support::web::{Answer, Page, Web};
 use crate::support;
 use crate::support::{Done, eventually};
 use base64ct::{Base64, Encoding as _};
@@ -187,6 +187,69 @@ fn s5_a_user_in_a_url_is_refused_and_not_shown() {
     node.publish(&document(&[version.entry("http://somebody:sesame@127.0.0.1/a.tgz")], &next()));
     let done = node.apply(&["-vv"]).ends(1);
     assert!(done.stderr.contains("username") && !done.stderr.contains("sesame"), "{}", done.stderr);
+}
+
+/// The page of a recorded answer; every archive is the same.
+fn recorded(served: &Value, url: &str) -> Page {
+    let body = if served["file"].is_string() { include_bytes!("vectors/spec/good.tgz").to_vec() } else { Vec::new() };
+    let headers = served["headers"].as_object().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let credentials = served["auth"].as_array().map(|auth| format!("{}:{}", text(&auth[0]), text(&auth[1])));
+    Page::Answer(Answer {
+        status: served["status"].as_u64().map_or(200, |status| u16::try_from(status).unwrap()),
+        headers: headers.map(|(name, value)| (name.clone(), text(value).replace("@URL@", url))).collect(),
+        body,
+        breaks_after: served["drop_after"].as_u64().map(|bytes| usize::try_from(bytes).unwrap()),
+        authorization: credentials.map(|both| format!("Basic {}", Base64::encode_string(both.as_bytes()))),
+    })
+}
+
+/// What Choria's watcher makes of a server's answers, and where it is lax.
+#[test]
+fn answers_are_taken_as_choria_takes_them_but_where_it_is_lax() {
+    let (mut same, mut strict, mut more) = (0, Vec::new(), Vec::new());
+    for line in include_str!("vectors/spec/http.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let (node, id) = (Node::new(), case["id"].as_str().unwrap());
+        let url = node.web.url("");
+        for served in case["serve"].as_array().into_iter().flatten() {
+            node.web.serve(served["path"].as_str().unwrap(), recorded(served, &url));
+        }
+        let with_user = url.replace("http://", "http://user1:secret1@");
+        let source = case["source"].as_str().unwrap().replace("@URL@", &url).replace("@AUTHURL@", &with_user);
+        let mut entry = serde_json::json!({
+            "name": "app", "source": source, "verify": "SHA256SUMS",
+            "checksum": case["checksum"], "verify_checksum": case["verify_checksum"],
+        });
+        for member in ["username", "password", "governor"] {
+            if let Some(value) = case[member].as_str() {
+                entry[member] = value.into();
+            }
+        }
+        node.publish(&document(&[entry], &next()));
+        let done = node.apply(&["--request-timeout", "2s"]);
+        let taken = done.code == 0 && node.live("app").is_some();
+        assert!(taken || node.live("app").is_none(), "{id}");
+        match (case["outcome"] == "accepted", taken) {
+            (true, false) => strict.push(id.to_owned()),
+            (false, true) => more.push(id.to_owned()),
+            _ => same += 1,
+        }
+    }
+    // Another status than 200, templates, a user in a URL, or a fragment.
+    let lax = [
+        "http_404_with_right_bytes",
+        "http_500_with_right_bytes",
+        "http_206_with_all_bytes",
+        "http_auth_templates",
+        "http_credentials_in_url",
+        "http_query_string",
+        "source_template",
+    ];
+    assert_eq!(strict, lax);
+    // The bytes count as they come: nothing is unpacked on the way, which is asked for by nobody; a template is a text.
+    assert_eq!(more, ["http_content_encoding_gzip", "http_auth_template_bad"]);
+    assert_eq!(same, 34);
 }
 
 #[test]

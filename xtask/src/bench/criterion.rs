@@ -46,6 +46,19 @@ pub(super) fn join() -> Result<Vec<Measured>> {
     ])
 }
 
+/// A list of 10,000 machines verified and matched on a node, and one matcher evaluated with its facts known.
+pub(super) fn spec(metadata: &Metadata) -> Result<Vec<Measured>> {
+    const FILTER: &str = "^(matcher/evaluate|ten_thousand_machines/verify_and_match_all_different)$";
+    process::run(bench_of("toehold-specsign", "specsign").args(["--", FILTER]))?;
+    let matched = nanoseconds(metadata, "ten_thousand_machines/verify_and_match_all_different")? / 1e6;
+    let evaluated = nanoseconds(metadata, "matcher/evaluate")? / 1e3;
+    let two = "identity('^web') && has_command('x'), with facts known".to_owned();
+    Ok(vec![
+        Measured::new("spec-verify-match", matched, 50.0, "ms", "10,000 machines, each with a matcher of its own".to_owned()),
+        Measured::new("spec-matcher", evaluated, 2.0, "µs", two),
+    ])
+}
+
 /// Runs a bench that prints `measured NAME VALUE BAR DETAIL` a line, and reads these names and their units out of it.
 pub(super) fn measured(package: &str, bench: &str, names: &[(&'static str, &'static str)]) -> Result<Vec<Measured>> {
     let printed = process::text(&mut bench_of(package, bench))?;

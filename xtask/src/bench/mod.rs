@@ -39,7 +39,7 @@ impl Measured {
 
 type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
@@ -48,6 +48,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("key-rotate", key_rotate::near),
     ("key-rotate-far", key_rotate::far),
     ("key-rotate-simulated", |_| key_rotate::simulated()),
+    ("spec", criterion::spec),
     ("spec-apply", spec_apply::measure),
 ];
 

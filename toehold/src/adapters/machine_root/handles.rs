@@ -43,7 +43,11 @@ impl Directory {
 
     /// A directory some way below this one.
     pub(super) fn open_below(&self, path: &str) -> io::Result<Self> {
-        match rustix::fs::openat2(&self.0, path, OPEN_DIRECTORY, Mode::empty(), RESOLVE) {
+        self.open_below_by(path, |from| rustix::fs::openat2(from, path, OPEN_DIRECTORY, Mode::empty(), RESOLVE))
+    }
+
+    fn open_below_by(&self, path: &str, open: impl FnOnce(&OwnedFd) -> rustix::io::Result<OwnedFd>) -> io::Result<Self> {
+        match open(&self.0) {
             Ok(directory) => Ok(Self(directory)),
             // An old kernel, or a filter of system calls that does not know it.
             Err(Errno::NOSYS | Errno::PERM) => self.open_by_component(path),
@@ -195,7 +199,13 @@ mod tests {
         symlink("b", inside.path().join("a/near")).unwrap();
         symlink("/proc/self/cwd", inside.path().join("a/magic")).unwrap();
         let top = Directory::open_named(inside.path()).unwrap();
-        let ways: [fn(&Directory, &str) -> io::Result<Directory>; 2] = [Directory::open_below, Directory::open_by_component];
+        // The third: a system without `openat2`, or with a filter that does not let it through.
+        let ways: [fn(&Directory, &str) -> io::Result<Directory>; 4] = [
+            Directory::open_below,
+            Directory::open_by_component,
+            |top, path| top.open_below_by(path, |_| Err(Errno::NOSYS)),
+            |top, path| top.open_below_by(path, |_| Err(Errno::PERM)),
+        ];
         for way in ways {
             let inode = |directory: Directory| directory.own_stat().unwrap().st_ino;
             assert_eq!(inode(way(&top, "a/b/c").unwrap()), inode(top.open("a").unwrap().open("b").unwrap().open("c").unwrap()));
@@ -204,6 +214,18 @@ mod tests {
             {
                 assert!(way(&top, bad).is_err(), "{bad}");
             }
+        }
+    }
+
+    /// A refusal is no reason to try another way.
+    #[test]
+    fn what_the_system_refuses_is_refused() {
+        let inside = tempfile::tempdir().unwrap();
+        std::fs::create_dir(inside.path().join("a")).unwrap();
+        let top = Directory::open_named(inside.path()).unwrap();
+        for refusal in [Errno::LOOP, Errno::XDEV, Errno::ACCESS, Errno::AGAIN] {
+            let error = top.open_below_by("a", |_| Err(refusal)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(refusal.raw_os_error()));
         }
     }
 

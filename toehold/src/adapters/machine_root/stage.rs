@@ -85,3 +85,39 @@ impl Drop for Stage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use toehold_specsign::MachineRoot as _;
+
+    use super::super::DirectoryRoot;
+    use super::*;
+
+    /// Somebody who can write to the root exchanges directories for links while an archive is unpacked.
+    #[test]
+    fn a_link_that_comes_in_between_leads_nowhere() {
+        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::set_permissions(inside.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut root = DirectoryRoot::open(inside.path(), None).unwrap();
+        let path = |text: &str| text.parse::<TreePath>().unwrap();
+        let mut stage = root.stage(&"app".parse().unwrap()).unwrap();
+        stage.directory(&path("a")).unwrap();
+        stage.directory(&path("a/b")).unwrap();
+        stage.directory(&path("c")).unwrap();
+        let app = inside.path().join(".toehold/unpacking/app");
+        for (name, below) in [("a/b", "a/b/file"), ("c", "c/file")] {
+            fs::remove_dir(app.join(name)).unwrap();
+            symlink(outside.path(), app.join(name)).unwrap();
+            assert!(stage.begin_file(&path(below), false).is_err(), "{below}");
+            assert!(stage.directory(&path(below)).is_err(), "{below}");
+        }
+        symlink(outside.path().join("made"), app.join("link")).unwrap();
+        assert!(stage.begin_file(&path("link"), false).is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        drop(stage);
+        assert_eq!(fs::read_dir(inside.path().join(".toehold/unpacking")).unwrap().count(), 0);
+    }
+}
