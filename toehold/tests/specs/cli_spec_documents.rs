@@ -283,7 +283,7 @@ fn arguments_are_taken_and_refused_as_mms_does() {
     desk.keep("spec.json", &["pack", "machines.json", KEY, "--unchecked"]);
     desk.keep("unsigned.json", &["pack", "machines.json", "--force", "--unchecked"]);
     let (mut cases, mut ours) = (0, Vec::new());
-    for line in include_str!("vectors/spec/cli.jsonl").lines() {
+    for line in include_str!("../vectors/spec/cli.jsonl").lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let id = case["id"].as_str().unwrap();
         let mut arguments: Vec<&str> = case["arguments"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();

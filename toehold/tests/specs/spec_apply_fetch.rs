@@ -191,7 +191,7 @@ fn s5_a_user_in_a_url_is_refused_and_not_shown() {
 
 /// The page of a recorded answer; every archive is the same.
 fn recorded(served: &Value, url: &str) -> Page {
-    let body = if served["file"].is_string() { include_bytes!("vectors/spec/good.tgz").to_vec() } else { Vec::new() };
+    let body = if served["file"].is_string() { include_bytes!("../vectors/spec/good.tgz").to_vec() } else { Vec::new() };
     let headers = served["headers"].as_object().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let credentials = served["auth"].as_array().map(|auth| format!("{}:{}", text(&auth[0]), text(&auth[1])));
@@ -208,7 +208,7 @@ fn recorded(served: &Value, url: &str) -> Page {
 #[test]
 fn answers_are_taken_as_choria_takes_them_but_where_it_is_lax() {
     let (mut same, mut strict, mut more) = (0, Vec::new(), Vec::new());
-    for line in include_str!("vectors/spec/http.jsonl").lines() {
+    for line in include_str!("../vectors/spec/http.jsonl").lines() {
         let case: Value = serde_json::from_str(line).unwrap();
         let (node, id) = (Node::new(), case["id"].as_str().unwrap());
         let url = node.web.url("");
