@@ -44,7 +44,7 @@ pub struct PodsAt {
     /// What runs the pods
     #[arg(long, value_name = "WHAT")]
     pub backend: PodsBackend,
-    /// The gateway's configuration, YAML or JSON with the field names of ContainerSSH's kuberun
+    /// The gateway's configuration, YAML or JSON with the field names of `ContainerSSH`'s `kuberun`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -74,7 +74,7 @@ pub struct PodsServe {
     /// As --max-strangers, of one source: an IPv4 address, or the /64 of an IPv6 address
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_strangers_per_source: u32,
-    /// Channels of one connection at once, as MaxSessions of sshd
+    /// Channels of one connection at once (sshd's `MaxSessions`)
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub max_channels: u32,
     /// Connections of one source in a minute

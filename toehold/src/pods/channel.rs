@@ -53,7 +53,7 @@ pub(super) async fn run<B: SharedBackend, A: Send + Sync + 'static>(place: Place
     place.hub.note(event(&place, &job)).await;
     place.hub.metrics.count(Counter::Started);
     // A pod of the channel's own is held until the client has been told.
-    let (outcome, _lease) = work(&place, &mut job).await;
+    let (outcome, _held) = work(&place, &mut job).await;
     let Some(outcome) = outcome else { return };
     let actions = place.link.channels().handle(number, ChannelEvent::Ended(outcome));
     // Whoever takes nothing any more is not waited for; the end is told all the same.
@@ -110,25 +110,25 @@ async fn work<B: SharedBackend, A: Send + Sync + 'static>(
     place: &Place<B, A>,
     job: &mut Job,
 ) -> (Option<Outcome>, Option<Lease>) {
-    let (mut state, lease, leash) = match &place.pod {
+    let (mut state, held, leash) = match &place.pod {
         Some((state, leash)) => (state.clone(), None, Arc::clone(leash)),
         None => {
             let tenant = Tenant { channel: Some(job.number), ..place.tenant.clone() };
-            let lease = Lease::take(&place.hub, tenant, Arc::clone(&place.link.intake));
-            (lease.state.clone(), Some(lease), LeashOfPod::default())
+            let held = Lease::take(&place.hub, tenant, Arc::clone(&place.link.intake));
+            (held.state.clone(), Some(held), LeashOfPod::default())
         }
     };
     let pod = tokio::select! {
         state = state.wait_for(|state| !matches!(state, PodState::Pending)) => match state.as_deref() {
             Ok(PodState::Ready(pod)) => pod.clone(),
-            Ok(PodState::Failed(trouble)) => return (Some(Outcome::Failed(trouble.words.clone())), lease),
-            Ok(PodState::Pending) | Err(_) => return (Some(Outcome::Failed("the gateway has lost the pod".to_owned())), lease),
+            Ok(PodState::Failed(trouble)) => return (Some(Outcome::Failed(trouble.words.clone())), held),
+            Ok(PodState::Pending) | Err(_) => return (Some(Outcome::Failed("the gateway has lost the pod".to_owned())), held),
         },
-        () = until_end(&mut job.orders) => return (None, lease),
+        () = until_end(&mut job.orders) => return (None, held),
     };
     let leash = Arc::clone(leash.get_or_init(|| async { Leash::of(&place.hub.backend, pod.clone()) }).await);
     let Some(planned) = plan(&place.hub.settings, &job.start.wanted) else {
-        return (Some(Outcome::Failed("there is no such subsystem".to_owned())), lease);
+        return (Some(Outcome::Failed("there is no such subsystem".to_owned())), held);
     };
     let outcome = match planned {
         Plan::Direct(words) => direct(place, job, &pod, words).await,
@@ -141,7 +141,7 @@ async fn work<B: SharedBackend, A: Send + Sync + 'static>(
             },
         },
     };
-    (outcome, lease)
+    (outcome, held)
 }
 
 /// Ends when the client has gone.

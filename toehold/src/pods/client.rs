@@ -309,7 +309,6 @@ impl<B: SharedBackend, A: Authenticator> server::Handler for Client<B, A> {
         self.link.intake.grant()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "russh's signature")]
     async fn pty_request(
         &mut self,
         id: ChannelId,

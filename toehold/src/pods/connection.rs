@@ -113,9 +113,9 @@ async fn serve<B: SharedBackend, A: Authenticator>(
 ) {
     let tenant = Tenant { connection, channel: None, who };
     let of_each_channel = hub.settings.mode == Mode::Session;
-    let lease = (!of_each_channel).then(|| Lease::take(hub, tenant.clone(), Arc::clone(&link.intake)));
+    let held = (!of_each_channel).then(|| Lease::take(hub, tenant.clone(), Arc::clone(&link.intake)));
     let leash = LeashOfPod::<B>::default();
-    let mut state = lease.as_ref().map(|lease| lease.state.clone());
+    let mut state = held.as_ref().map(|held| held.state.clone());
     let mut stopping = hub.stopping.subscribe();
     let mut jobs = JoinSet::new();
     let mut leave_at: Option<(Instant, String)> = None;
@@ -124,14 +124,14 @@ async fn serve<B: SharedBackend, A: Authenticator>(
     let mut idle_since: Option<Instant> = None;
     loop {
         let is_stopping = *stopping.borrow() != Stopping::No;
-        let leave = leave_at.as_ref().map(|(at, _)| *at);
+        let deadline = leave_at.as_ref().map(|(at, _)| *at);
         tokio::select! {
             ended = &mut session => {
                 note_panic(hub, &ended);
                 break;
             }
             Some(from) = told.recv() => if let FromClient::Start(job) = from {
-                let pod = lease.as_ref().map(|lease| (lease.state.clone(), Arc::clone(&leash)));
+                let pod = held.as_ref().map(|held| (held.state.clone(), Arc::clone(&leash)));
                 let place = Place {
                     hub: Arc::clone(hub),
                     link: Arc::clone(link),
@@ -163,7 +163,7 @@ async fn serve<B: SharedBackend, A: Authenticator>(
                     leave_at = Some((Instant::now(), "the gateway is stopping".to_owned()));
                 }
             }
-            () = until(leave) => {
+            () = until(deadline) => {
                 let words = leave_at.map(|(_, words)| words).unwrap_or_default();
                 let _ = handle.disconnect(Disconnect::ByApplication, words, String::new()).await;
                 let _ = timeout_at(Instant::now() + FAREWELL, &mut session).await;

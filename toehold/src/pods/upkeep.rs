@@ -31,13 +31,13 @@ pub(super) async fn keep<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hu
             _ = ticks.tick() => {
                 hold(&hub, &mut keeper).await;
                 let own = hub.owner.borrow().clone();
-                let reaped = reaper.pass(hub.parts(), &hub.settings.namespace, own.as_ref()).await;
-                hub.metrics.add(Counter::Reaped, (reaped.owners.len() + reaped.strays.len()) as u64);
-                for problem in &reaped.problems {
+                let found = reaper.pass(hub.parts(), &hub.settings.namespace, own.as_ref()).await;
+                hub.metrics.add(Counter::Reaped, (found.owners.len() + found.strays.len()) as u64);
+                for problem in &found.problems {
                     tracing::warn!("clearing away what is left of other gateways: {problem}");
                 }
-                hub.backend_answers.store(reaped.problems.is_empty(), Ordering::Relaxed);
-                for record in reaped.orphans {
+                hub.backend_answers.store(found.problems.is_empty(), Ordering::Relaxed);
+                for record in found.orphans {
                     if under_way.insert(record.nonce) {
                         let hub = Arc::clone(&hub);
                         recovering.spawn(async move {

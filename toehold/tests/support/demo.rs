@@ -7,9 +7,18 @@ use super::server::directory;
 
 /// Runs a `demo` with these arguments, which must show this many hosts managed and leave nothing.
 pub fn shows_every_host_managed(arguments: &[&str], hosts: usize) {
+    let client = shows_every_host_managed_with(arguments, hosts, None);
+    assert!(["OpenSSH", "russh"].contains(&client.as_str()), "{client}");
+}
+
+/// The same where these are all the programs that there are; which SSH client it has taken.
+pub fn shows_every_host_managed_with(arguments: &[&str], hosts: usize, programs: Option<&std::path::Path>) -> String {
     let toehold = Toehold::bare();
     let cache = directory("cache");
     let mut command = toehold.command(arguments.iter().copied());
+    if let Some(programs) = programs {
+        command.env("PATH", programs);
+    }
     let output = command.env("XDG_CACHE_HOME", cache.path()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
@@ -41,4 +50,5 @@ pub fn shows_every_host_managed(arguments: &[&str], hosts: usize) {
     // It leaves nothing: no state of the user's own, no files of its hosts.
     assert!(!toehold.state().exists());
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
+    last["pod"]["client"].as_str().unwrap().to_owned()
 }

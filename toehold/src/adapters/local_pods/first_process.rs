@@ -91,7 +91,7 @@ fn keep() -> io::Result<()> {
             break;
         }
     }
-    processes::end_all_below(getpid().as_raw_nonzero().get());
+    processes::end_all_below_us();
     Ok(())
 }
 

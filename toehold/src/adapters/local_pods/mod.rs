@@ -195,9 +195,15 @@ impl LocalPods {
         self.running().insert(snapshot.name.clone(), Arc::clone(&pod));
         let (pods, own) = (self.clone(), Arc::clone(&pod));
         tokio::spawn(async move {
-            own.follow(&mut first).await;
+            let has_ended_all = own.follow(&mut first).await;
             let name = own.name.clone();
-            let cleared = tokio::task::spawn_blocking(move || clear(&name, &directory, stays)).await;
+            let cleared = tokio::task::spawn_blocking(move || {
+                if !has_ended_all {
+                    end_strays(&name);
+                }
+                if stays { Ok(()) } else { remove(&directory) }
+            });
+            let cleared = cleared.await;
             if let Ok(Err(error)) = cleared {
                 tracing::error!("the directory of pod {} cannot be removed: {error}", own.name);
             }
@@ -220,7 +226,8 @@ impl LocalPods {
             // Its gateway sees the end, and clears away.
             return Ok(());
         }
-        clear(&snapshot.name, &directory, false)
+        end_strays(&snapshot.name);
+        remove(&directory)
     }
 
     /// What a cluster does by itself: owners whose gateway has died go, and with them their pods.
@@ -257,13 +264,12 @@ impl LocalPods {
     }
 }
 
-/// Takes away what is left of a pod whose first process has ended: processes that it did not take along, since somebody killed it, and
-/// its directory, unless it is one that stays.
-fn clear(name: &str, directory: &Path, stays: bool) -> io::Result<()> {
-    processes::end_all_with(&format!("{MARK}={name}"), None);
-    if stays {
-        return Ok(());
-    }
+/// Ends the processes of a pod whose first process did not take them along, since somebody killed it.
+fn end_strays(name: &str) {
+    processes::end_all_with(&format!("{MARK}={name}"));
+}
+
+fn remove(directory: &Path) -> io::Result<()> {
     // What was still being written may come back once.
     let mut last = Ok(());
     for _ in 0..3 {
@@ -325,7 +331,7 @@ impl PodBackend for LocalPods {
     async fn create(&self, _: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {
         let snapshot = self.make(manifest)?;
         if let Err(error) = self.start(&snapshot).await {
-            let _ = clear(&snapshot.name, &self.directory(&snapshot.name), false);
+            let _ = remove(&self.directory(&snapshot.name));
             return Err(failed("starting the first process of a pod")(error));
         }
         Ok(snapshot)

@@ -107,8 +107,8 @@ impl Pod {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands on what the first process says until it has ended.
-    pub(super) async fn follow(&self, first: &mut Child) {
+    /// Hands on what the first process says until it has ended; whether it has ended all that was below it.
+    pub(super) async fn follow(&self, first: &mut Child) -> bool {
         while let Some(answer) = self.answer().await {
             let (number, ending) = match answer {
                 Answer::Ready => continue,
@@ -127,11 +127,12 @@ impl Pod {
             drop(first.start_kill());
             ended = Ok(first.wait().await);
         }
-        if let Ok(Err(error)) = ended {
+        if let Ok(Err(error)) = &ended {
             tracing::error!("the end of the first process of pod {} was not seen: {error}", self.name);
         }
         // Whoever waits sees that there is nobody to tell.
         self.waiting().clear();
+        matches!(ended, Ok(Ok(status)) if status.success())
     }
 
     /// Ends all of it; when that is done, [`Pod::gone`] says so.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// One process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,42 +76,71 @@ fn below(roots: &BTreeSet<i32>, all: &[Process]) -> Vec<Process> {
     found
 }
 
-/// Ends every process below `root`, and those that they start meanwhile: comes back when none is left but those that wait to be seen.
-pub(super) fn end_all_below(root: i32) {
-    loop {
-        let left: Vec<_> = below(&BTreeSet::from([root]), &all()).into_iter().filter(|process| !process.is_zombie).collect();
-        if left.is_empty() {
-            return;
-        }
-        // Stopped first, so that none starts another while the others are being ended.
-        for stop in [Signal::STOP, Signal::KILL] {
-            for process in &left {
-                signal(process.pid, stop);
+/// The children of a process, as the kernel lists them; `None` where it does not.
+fn children(pid: i32) -> Option<Vec<Process>> {
+    let mut found = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let listed = fs::read_to_string(task.path().join("children")).ok()?;
+        found.extend(listed.split_ascii_whitespace().filter_map(|pid| Process::of(pid.parse().ok()?)));
+    }
+    Some(found)
+}
+
+/// The processes below this one, however deep. While some of them start others, some may be missing.
+pub(super) fn all_below(root: i32) -> Vec<Process> {
+    let (mut found, mut next) = (Vec::new(), vec![root]);
+    while let Some(pid) = next.pop() {
+        match children(pid) {
+            Some(children) => {
+                next.extend(children.iter().map(|child| child.pid));
+                found.extend(children);
             }
+            // One that has ended by now has nobody below it; a kernel that lists no children is asked for all processes.
+            None if pid != root => {}
+            None => return below(&BTreeSet::from([root]), &all()),
         }
+    }
+    found
+}
+
+/// Ends those of these processes that are alive: stopped first, so that none starts another while the others are being ended.
+fn end(processes: &BTreeSet<i32>) {
+    for stop in [Signal::STOP, Signal::KILL] {
+        for pid in processes {
+            signal(*pid, stop);
+        }
+    }
+}
+
+/// Ends every process below this one, which is the subreaper of all of them and has another thread that sees their ends: comes back when
+/// there is none.
+pub(super) fn end_all_below_us() {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let has_children = || {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // Whoever has no child has nobody below.
+        !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
+    };
+    while has_children() {
+        let left = all_below(own);
+        end(&left.iter().filter(|process| !process.is_zombie).map(|process| process.pid).collect());
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Ends every process that was started with this in its environment, and what is below it, but for `spared` and this process.
-pub(super) fn end_all_with(assignment: &str, spared: Option<i32>) {
+/// Ends every process that was started with this in its environment, and what is below it, but for this process.
+pub(super) fn end_all_with(assignment: &str) {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     loop {
         let all = all();
-        let marked = |process: &&Process| {
-            process.pid != own && Some(process.pid) != spared && !process.is_zombie && process.has_in_environment(assignment)
-        };
+        let marked = |process: &&Process| process.pid != own && !process.is_zombie && process.has_in_environment(assignment);
         let roots: BTreeSet<i32> = all.iter().filter(marked).map(|process| process.pid).collect();
         if roots.is_empty() {
             return;
         }
         let lower = below(&roots, &all).into_iter().map(|process| process.pid).filter(|pid| *pid != own);
         let targets: BTreeSet<i32> = roots.iter().copied().chain(lower).collect();
-        for stop in [Signal::STOP, Signal::KILL] {
-            for pid in &targets {
-                signal(*pid, stop);
-            }
-        }
+        end(&targets);
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -132,14 +162,16 @@ mod tests {
         let process = Process::of(pid).unwrap();
         assert_eq!(process.parent, i32::try_from(std::process::id()).unwrap());
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
-        while below(&BTreeSet::from([pid]), &all()).len() < 3 {
+        while all_below(pid).len() < 3 {
             assert!(std::time::Instant::now() < deadline);
             std::thread::yield_now();
         }
-        let lower = below(&BTreeSet::from([pid]), &all());
+        let lower = all_below(pid);
+        let numbers = |processes: &[Process]| processes.iter().map(|process| process.pid).collect::<BTreeSet<_>>();
+        assert_eq!(numbers(&lower), numbers(&below(&BTreeSet::from([pid]), &all())));
         assert!(process.has_in_environment("TOEHOLD_TEST_OF_PROCESSES=here"));
         assert!(!process.has_in_environment("TOEHOLD_TEST_OF_PROCESSES=her"));
-        end_all_below(pid);
+        end_all_with("TOEHOLD_TEST_OF_PROCESSES=here");
         child.wait().unwrap();
         assert!(!process.is_alive() && lower.iter().all(|process| !process.is_alive()));
     }
