@@ -26,19 +26,19 @@ use crate::join_support::gateway::processor_time;
 const ANSWER: &str = "TOEHOLD_BENCH_FLOOR";
 
 /// The answer to serve, where this process is the one that serves it.
-pub fn asked_for() -> Option<Bytes> {
+pub(crate) fn asked_for() -> Option<Bytes> {
     std::env::var_os(ANSWER).map(|path| std::fs::read(path).unwrap().into())
 }
 
 /// That process; ended when it is dropped.
 #[derive(Debug)]
-pub struct Floor {
+pub(crate) struct Floor {
     child: Child,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Floor {
-    pub fn start(answer: &[u8]) -> Self {
+    pub(crate) fn start(answer: &[u8]) -> Self {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().write_all(answer).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -48,7 +48,7 @@ impl Floor {
         Self { child, address: line.trim().parse().unwrap() }
     }
 
-    pub fn processor_time(&self) -> Duration {
+    pub(crate) fn processor_time(&self) -> Duration {
         processor_time(&self.child)
     }
 }
@@ -60,7 +60,7 @@ impl Drop for Floor {
     }
 }
 
-pub async fn serve(answer: Bytes) {
+pub(crate) async fn serve(answer: Bytes) {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["gateway".to_owned()]).unwrap().self_signed(&pair).unwrap();
     let key = PrivatePkcs8KeyDer::from(pair.serialize_der()).into();
