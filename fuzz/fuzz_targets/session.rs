@@ -96,6 +96,7 @@ fn event(byte: u8, machine: &Onboarding) -> Event {
         6 => Event::AccountTaken { adding: Vec::new(), managed: false, dead: Vec::new() },
         7 => Event::AccountHeld { by },
         8 => Event::AccountLost { by },
+        9 if bit && other => Event::MasterKeyGone,
         9 => Event::Settled,
         10 => Event::CommandShown { ran: bit },
         11 => Event::CommandFailed(why()),

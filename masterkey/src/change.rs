@@ -45,6 +45,7 @@ impl Change {
             Self::Extend => "moving the new line's end",
             Self::Promote => "making the new line permanent",
             Self::Expire(_) => "giving the old line an end",
+            Self::Delete(ARRIVING) => "taking the unproven line away",
             Self::Delete(_) => "removing the old line",
         }
     }
@@ -144,13 +145,17 @@ impl Making {
 
     /// Another account that wrote the arriving key's line in these files.
     pub(crate) fn other_account(&self, files: &Files) -> Option<Account> {
-        let arriving = self.keys.get(ARRIVING)?;
-        files.copies(arriving).find_map(|entry| {
-            let comment = String::from_utf8_lossy(entry.key()?.comment()).into_owned();
-            let account: Account = comment.split_whitespace().find_map(|word| word.strip_prefix(ACCOUNT))?.parse().ok()?;
-            (account != self.account).then_some(account)
-        })
+        other_writer(files, self.keys.get(ARRIVING)?, &self.account)
     }
+}
+
+/// Another account than `account` that wrote a line of `key` in these files.
+pub(crate) fn other_writer(files: &Files, key: &PublicKey, account: &Account) -> Option<Account> {
+    files.copies(key).find_map(|entry| {
+        let comment = String::from_utf8_lossy(entry.key()?.comment()).into_owned();
+        let writer: Account = comment.split_whitespace().find_map(|word| word.strip_prefix(ACCOUNT))?.parse().ok()?;
+        (writer != *account).then_some(writer)
+    })
 }
 
 /// The first file with a line of the key that is as wanted.

@@ -38,7 +38,7 @@ pub enum Violation {
     WeakensItsOwn,
     /// N3: the host has seen rotations that the store knows nothing of.
     #[error(
-        "a master line that rotation {line} wrote would go, and this store knows of {known} rotations only: it may be a restored backup that is behind its hosts"
+        "rotation {line} has written a master line there, and this store knows of {known} rotations only: it may be a restored backup that is behind its hosts"
     )]
     NewerGeneration {
         /// The rotation that its comment names.
@@ -108,8 +108,12 @@ impl Write<'_> {
 
 /// What stands against taking the lines of `keys` out of this file (N3), by a store that knows of so many rotations.
 pub fn later_line(document: &AuthorizedKeys, keys: &[PublicKey], known: u64) -> Option<Violation> {
-    let files = Files { first: document.clone(), second: None };
-    let line = keys.iter().flat_map(|key| newer(&files, key, known)).map(|(line, ..)| line).max()?;
+    later_than(&Files { first: document.clone(), second: None }, keys, known)
+}
+
+/// The same of both files.
+pub(crate) fn later_than(files: &Files, keys: &[PublicKey], known: u64) -> Option<Violation> {
+    let line = keys.iter().flat_map(|key| newer(files, key, known)).map(|(line, ..)| line).max()?;
     Some(Violation::NewerGeneration { line, known })
 }
 

@@ -124,6 +124,8 @@ pub struct HostMachine {
     connections: u32,
     /// Whether the arriving key's line was made permanent to see whether it is only the end that the host does not read.
     probed: bool,
+    /// Whether the arriving key may have been proven there before this run.
+    maybe_proven: bool,
     over: Option<usize>,
     wanted: Option<(usize, Option<usize>)>,
     end: Option<HostEnd>,
@@ -145,10 +147,27 @@ impl HostMachine {
             keys,
             connections: 0,
             probed: false,
+            maybe_proven: false,
             over: None,
             wanted: None,
             end: None,
         }
+    }
+
+    /// The same host, where the arriving key may have been proven before this run, as past the barrier: a line of it without an end
+    /// stays if the host refuses the key now, unless this run has made it so.
+    #[must_use]
+    pub fn maybe_proven_before(mut self) -> Self {
+        self.maybe_proven = true;
+        self
+    }
+
+    /// The same host, where a run that was cut off has made the arriving key's line permanent, and nobody knows of a login since:
+    /// it is proven now, or goes (R3).
+    #[must_use]
+    pub fn probed_before(mut self) -> Self {
+        self.probed = true;
+        self
     }
 
     /// The same host on its next stretch, with what is known of it.
@@ -167,6 +186,7 @@ impl HostMachine {
         // What was tried with the one key says nothing of the other.
         self.probed = false;
         self.suspects_its_end = false;
+        self.maybe_proven = true;
         self.toward(goal)
     }
 
@@ -361,6 +381,11 @@ impl HostMachine {
         self.over = None;
     }
 
+    /// The host refuses the arriving key, whose line is not taken away all the same: somebody else relies on it.
+    pub fn left_to_others(&mut self) {
+        (self.over, self.end) = (None, Some(HostEnd::Refused));
+    }
+
     /// The rules. `seen` is what the files hold; the key in `over` has logged in.
     fn judge(&self, seen: &Observation) -> Verdict {
         let Some(over) = self.over else { return Verdict::End(HostEnd::NeverRests) };
@@ -378,7 +403,7 @@ impl HostMachine {
         }
         if arriving == Presence::Permanent {
             // R3: a line that is not proven does not stay for good. Past the barrier it may have been proven before.
-            let unproven = self.probed || self.goal == Goal::Prepare;
+            let unproven = self.probed || self.goal == Goal::Prepare && !self.maybe_proven;
             return match seen.presence(over) {
                 Presence::Permanent if unproven && !self.is_proven(over, seen) => log_in(over),
                 Presence::Permanent if unproven => Verdict::Write(Change::Delete(ARRIVING)),

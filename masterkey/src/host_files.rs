@@ -9,8 +9,8 @@ use toehold_keygen::replacement::{FencedEdit, FencedError, KeyFile, Plan, Readin
 
 use crate::change::{Change, Making};
 use crate::error::describe;
-use crate::guard::{Violation, Write};
-use crate::host::{HostMachine, Step};
+use crate::guard::{Violation, Write, later_than};
+use crate::host::{ARRIVING, HostMachine, Step};
 use crate::observe::{Files, Observation};
 
 /// Passed after the new file is staged and before it takes the old one's place (R8).
@@ -26,6 +26,26 @@ pub(crate) enum NoPass {
     Fenced,
     /// Nobody knows.
     Store(String),
+}
+
+/// The other accounts that have the same file (R9): what this one finds out about a key does not hold for them.
+pub(crate) trait Others: Sync {
+    /// Takes note that a line in this account's files was written for another account.
+    fn found(&self, other: Account);
+    /// What speaks against a change in their name, in words.
+    fn objection(&self, change: Change) -> Option<String>;
+}
+
+/// Where nothing is known of others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoOthers;
+
+impl Others for NoOthers {
+    fn found(&self, _: Account) {}
+
+    fn objection(&self, _: Change) -> Option<String> {
+        None
+    }
 }
 
 /// Why the files could not be read or changed. They are as they were, or as the change wanted them.
@@ -45,8 +65,8 @@ pub(crate) struct Worked {
     pub(crate) before: Observation,
     pub(crate) change: Option<Change>,
     pub(crate) after: Observation,
-    /// Another account that wrote the arriving key's line, by that line's comment.
-    pub(crate) other_account: Option<Account>,
+    /// Whether the arriving key's line, which the host refuses here, stays for another account.
+    pub(crate) left_for_others: bool,
     /// Whether the lock or a staged file may have stayed.
     pub(crate) litter: bool,
 }
@@ -58,6 +78,8 @@ enum NoEdit {
     Violation(#[from] Violation),
     #[error("authorized_keys2 was changed by somebody else meanwhile")]
     Overtaken,
+    #[error("{0}")]
+    Objection(String),
 }
 
 struct Editor<'a, F> {
@@ -65,20 +87,42 @@ struct Editor<'a, F> {
     making: &'a Making,
     over: usize,
     fence: &'a mut F,
+    others: &'a dyn Others,
+    left_for_others: bool,
     read: Option<(Files, Observation)>,
     /// The files as they are once what was edited so far is renamed.
     now: Files,
     change: Option<Change>,
-    violation: bool,
+    /// Whether another try would come to the same.
+    lasting: bool,
 }
 
 impl<F> Editor<'_, F> {
     fn first(&mut self, document: &mut AuthorizedKeys, second: Option<AuthorizedKeys>, now: Timestamp) -> Result<(), NoEdit> {
         let files = Files { first: document.clone(), second };
+        // At the first look already: what the store does not know of is found out before anything of it is touched (N3).
+        if let Some(violation) = self.making.generation.and_then(|known| later_than(&files, &self.making.keys, known)) {
+            self.lasting = true;
+            return Err(violation.into());
+        }
+        if let Some(other) = self.making.other_account(&files) {
+            self.others.found(other);
+        }
         let seen = Observation::of(&files, &self.making.keys, now);
-        self.change = match self.machine.step(&seen) {
+        let wanted = match self.machine.step(&seen) {
             Step::Write(change) => Some(change),
             Step::Leave => None,
+        };
+        self.change = match wanted.map(|change| (change, self.others.objection(change))) {
+            Some((Change::Delete(ARRIVING), Some(_))) => {
+                self.left_for_others = true;
+                None
+            }
+            Some((_, Some(why))) => {
+                self.lasting = true;
+                return Err(NoEdit::Objection(why));
+            }
+            _ => wanted,
         };
         self.read = Some((files.clone(), seen));
         self.now = files;
@@ -109,7 +153,7 @@ impl<F> Editor<'_, F> {
             let proven = self.machine.proven(seen);
             let generation = self.making.generation;
             let write = Write { keys, over, proven: &proven, generation, before: &self.now, after: &after };
-            write.check().inspect_err(|_| self.violation = true)?;
+            write.check().inspect_err(|_| self.lasting = true)?;
         }
         self.now = after;
         *document = edited;
@@ -149,19 +193,31 @@ pub(crate) async fn work<F: HostFiles>(
     making: &Making,
     over: usize,
     fence: &mut impl Fence,
+    others: &dyn Others,
 ) -> Result<Worked, WorkError> {
-    let mut editor = Editor { machine, making, over, fence, read: None, now: Files::default(), change: None, violation: false };
+    let mut editor = Editor {
+        machine,
+        making,
+        over,
+        fence,
+        others,
+        left_for_others: false,
+        read: None,
+        now: Files::default(),
+        change: None,
+        lasting: false,
+    };
     match replace_fenced(files, plan.also_second_file(), &mut editor).await {
         Err(FencedError::Stopped(NoPass::Fenced)) => Err(WorkError::Fenced),
         Err(FencedError::Stopped(NoPass::Store(why))) => Err(WorkError::Passing(why)),
-        Err(FencedError::Replace(error)) if editor.violation || is_lasting(&error) => Err(WorkError::Lasting(describe(&error))),
+        Err(FencedError::Replace(error)) if editor.lasting || is_lasting(&error) => Err(WorkError::Lasting(describe(&error))),
         Err(FencedError::Replace(error)) => Err(WorkError::Passing(describe(&error))),
         Ok(replaced) => match editor.read {
-            Some((read, before)) => Ok(Worked {
+            Some((_, before)) => Ok(Worked {
                 before,
                 change: editor.change,
                 after: Observation::of(&editor.now, &making.keys, replaced.host_time),
-                other_account: making.other_account(&read),
+                left_for_others: editor.left_for_others,
                 litter: !replaced.leftovers.is_empty(),
             }),
             None => Err(WorkError::Passing("the host's files were not read".to_owned())),

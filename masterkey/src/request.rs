@@ -69,7 +69,8 @@ impl TakeUp {
 pub struct Pace {
     /// How many hosts are worked on at once, each over one connection at a time (default 32).
     pub concurrency: usize,
-    /// How long one connection to a host may take, from the login to its end (default 60 s).
+    /// How long one try of a host may take, over all connections of that try and without the waits in between (default 60 s); also
+    /// how long a single call of the store may.
     pub timeout: Duration,
     /// How often a host is tried that cannot be reached, or whose connection breaks (default 3). Only logging in and reading
     /// are tried again; what to write is then decided anew.

@@ -14,6 +14,7 @@ use super::host_run::{Errand, SharedRng};
 use super::keys::Keys;
 use super::lead::{Lead, Saved};
 use super::members::Members;
+use super::shared::SharedFiles;
 use super::stage::WaveEnd;
 use crate::error::{RotationError, describe};
 use crate::fleet::{FleetStep, Reason};
@@ -28,6 +29,7 @@ struct Run<'a, 'r, R, O> {
     lead: Lead,
     keys: Keys,
     members: Members,
+    shared: SharedFiles,
     current_is_new: bool,
     current_is_held: bool,
     /// Whether the new key was current when the rotation turned back, so that hosts may have it that this run did not touch.
@@ -92,12 +94,21 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             lead,
             keys,
             members: Members::default(),
+            shared: SharedFiles::default(),
             current_is_new,
             current_is_held: false,
             turned_after_switch: current_is_new,
             rng: &rng,
             observer,
         };
+        let (number, fresh) = (run.lead.record.body.number, run.lead.fresh);
+        // What this rotation has found out so far, and what the one before it had, for hosts that this one cannot ask.
+        if !fresh {
+            self.remember_shared_files(number, &run.shared).await?;
+        }
+        if number > 1 {
+            self.remember_shared_files(number - 1, &run.shared).await?;
+        }
         self.list(&mut run).await?;
         run.tell_phase();
         loop {
@@ -159,6 +170,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let toward = run.toward().clone();
         let fresh = run.lead.fresh;
         run.members.refresh(hosts, &run.lead.record.body, &toward, fresh);
+        run.shared.refresh(run.members.0.iter().map(|(account, member)| (account, member.reached.is_some())));
         Ok(())
     }
 
@@ -224,7 +236,10 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         goal: Goal,
     ) -> Result<Option<Outcome>, RotationError> {
         let record = run.lead.record.body.clone();
-        let accounts = run.members.wave(goal, record.policy.wave);
+        // Before anything goes from a file that several have, the key that is to stay is proven on each of them (R9).
+        let unproven = if goal == Goal::Prepare { Vec::new() } else { run.members.unproven_of(&run.shared) };
+        let (goal, accounts) =
+            if unproven.is_empty() { (goal, run.members.wave(goal, record.policy.wave)) } else { (Goal::Prepare, unproven) };
         let backward = run.is_backward();
         let errand = Errand {
             number: record.number,
@@ -235,14 +250,23 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             provisional: Duration::from_secs(record.policy.provisional_for),
             fresh: run.lead.fresh,
             touched_only: backward && !run.turned_after_switch,
+            maybe_proven: backward || run.current_is_new,
+            shared: &run.shared,
             rng: run.rng,
             observer: run.observer,
         };
         let end = self.wave(&mut run.lead, &mut run.members, &errand, accounts).await?;
+        self.fail_those_with_one_file(run).await;
         match end {
             WaveEnd::Over => Ok(None),
             WaveEnd::LetGo => Ok(Some(run.outcome(End::LetGo, None))),
             WaveEnd::Leaving => self.rest(run, End::Stopped, Some("it was interrupted".to_owned())).await.map(Some),
+        }
+    }
+
+    async fn fail_those_with_one_file<R: CryptoRng + Send, O: Observer>(&self, run: &mut Run<'_, '_, R, O>) {
+        for (account, reason) in self.fail_together(&mut run.members.0, &run.shared, run.observer).await {
+            self.audit_failure(&run.lead, &account, &reason, run.observer).await;
         }
     }
 
@@ -252,6 +276,14 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         &self,
         run: &mut Run<'_, '_, R, O>,
     ) -> Result<Option<Outcome>, RotationError> {
+        self.look_again(&run.keys, &run.shared, &run.members.0).await;
+        self.fail_those_with_one_file(run).await;
+        if let Err(why) = self.write_shared_files(&mut run.members.0).await {
+            return self.rest(run, End::Stopped, Some(why)).await.map(Some);
+        }
+        if self.next(run) != FleetStep::Switch {
+            return Ok(None);
+        }
         let current = self.current().await?;
         match self.save(&mut run.lead, |_| {}).await? {
             Saved::Yes => {}
@@ -312,6 +344,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         run.keys.turn_back();
         let toward = run.toward().clone();
         run.members.turn_back(&toward);
+        run.shared.turn_back();
         run.tell_phase();
         Ok(None)
     }

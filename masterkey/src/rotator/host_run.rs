@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand_core::CryptoRng;
 use toehold_core::{
     Account, AuditSink, ConnectError, Connector, HostKeyPolicy, HostPhase, HostRecord, HostSession as _, KeyRole, KnownHost,
-    Login, PublicKey, Settled, Store, StoreError, Stored, Timer,
+    Login, PublicKey, Settled, Store, StoreError, Stored, Timer, Timestamp,
 };
 use toehold_keygen::HostExpiry;
 use toehold_keygen::replacement::{Plan, sweep};
@@ -15,6 +15,7 @@ use super::Rotator;
 use super::journal::{MAX_CONFLICTS, Passing};
 use super::keys::Keys;
 use super::members::{Member, tag};
+use super::shared::{OthersOf, SharedFiles};
 use crate::change::{Change, Making};
 use crate::error::describe;
 use crate::host::{ARRIVING, Goal, HostEnd, HostMachine, Next};
@@ -44,6 +45,9 @@ pub(super) struct Errand<'a, 'r, R, O> {
     pub(super) fresh: bool,
     /// Whether a host that was settled before and that this rotation has not touched is where it is to be.
     pub(super) touched_only: bool,
+    /// Whether hosts may have proven the arriving key before this run: it is the current one, or was.
+    pub(super) maybe_proven: bool,
+    pub(super) shared: &'a SharedFiles,
     pub(super) rng: &'a SharedRng<'r, R>,
     pub(super) observer: &'a O,
 }
@@ -82,6 +86,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         match &verdict {
             HostVerdict::Reached => {
                 member.reached = Some(errand.goal);
+                errand.shared.proven(&account);
                 errand.observer.progress(Progress::HostDone { account, phase: member.phase(), took });
             }
             HostVerdict::Failed(reason) => {
@@ -115,6 +120,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let Some(arriving) = errand.public.first() else { return HostVerdict::Failed("there is no key".to_owned()) };
         let settled = Settled { generation: errand.number, fingerprint: arriving.fingerprint() };
         if touched_only && member.journal.phase() == HostPhase::Untouched {
+            if errand.goal == Goal::Prepare {
+                return HostVerdict::Reached;
+            }
             return self.write_settled(&member.host, errand, settled, false).await;
         }
         if errand.goal != Goal::Prepare && member.host.settled == Some(settled) {
@@ -128,12 +136,21 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             Some(machine) => machine.toward(errand.goal),
             None => {
                 let fresh = errand.fresh && member.quiet;
-                let machine = HostMachine::new(errand.goal, errand.keys.len(), !member.host.without_expiry, fresh);
+                let mut machine = HostMachine::new(errand.goal, errand.keys.len(), !member.host.without_expiry, fresh);
+                if errand.maybe_proven {
+                    machine = machine.maybe_proven_before();
+                }
+                if member.journal.may_have_probed() {
+                    machine = machine.probed_before();
+                }
                 errand.keys.closed().fold(machine, |machine, (key, _)| machine.without_login(key))
             }
         };
         let outcome = self.work_on(errand, account, member, &policy, &mut machine).await;
         let refused_an_end = machine.has_refused_an_end();
+        if machine.next() == Next::End(HostEnd::Refused) {
+            errand.shared.refuses(account);
+        }
         member.machine = Some(machine);
         let (phase, verdict) = match outcome {
             HostVerdict::Fenced => return HostVerdict::Fenced,
@@ -153,10 +170,14 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             && touched_only
             && member.journal.phase() == HostPhase::Begun
         {
+            if errand.goal == Goal::Prepare {
+                return HostVerdict::Reached;
+            }
             errand.observer.progress(Progress::Warning(format!("{account} was not looked at again: {why}")));
             return self.write_settled(&member.host, errand, settled, false).await;
         }
         let reason = if let HostVerdict::Failed(why) = &verdict { Some(why.as_str()) } else { None };
+        member.journal.same_file_as(errand.shared.same_file_as(account));
         match self.answered(member.journal.note(&self.store, &self.timer, phase, reason)).await {
             Ok(Ok(())) => verdict,
             Ok(Err(NoPass::Fenced)) => HostVerdict::Fenced,
@@ -186,7 +207,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
 
     /// What the store answers, if it does in the time that a connection has. The lead beats while a host is led: without a limit a
     /// single call that gets no answer would hold the rotation for ever, and everybody else off with it.
-    async fn answered<W>(&self, call: impl Future<Output = W>) -> Result<W, String> {
+    pub(super) async fn answered<W>(&self, call: impl Future<Output = W>) -> Result<W, String> {
         let limit = self.timer.sleep_until(self.timer.now().saturating_add(self.pace.timeout));
         let silent = || format!("the store did not answer within {} s", self.pace.timeout.as_secs());
         within(call, limit).await.ok_or_else(silent)
@@ -202,6 +223,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         machine: &mut HostMachine,
     ) -> HostVerdict {
         let mut tries = 1;
+        let mut end = self.end_of_a_try();
         loop {
             let reason = match machine.next() {
                 Next::End(HostEnd::Reached) => return HostVerdict::Reached,
@@ -215,9 +237,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                     if machine.is_in_doubt(with) {
                         let reason = "the host refused a key that may be good; it is asked once more".to_owned();
                         errand.observer.progress(Progress::HostRetrying { account: account.clone(), reason });
+                        let begun = self.timer.now();
                         self.back_off(errand, 1).await;
+                        end = end.saturating_add(self.timer.now().saturating_since(begun));
                     }
-                    let limit = self.timer.sleep_until(self.timer.now().saturating_add(self.pace.timeout));
+                    let limit = self.timer.sleep_until(end);
                     let contact = self.contact(errand, account, member, policy, machine, with, query);
                     match within(contact, limit).await {
                         Some(Contact::Over) => continue,
@@ -234,7 +258,14 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             errand.observer.progress(Progress::HostRetrying { account: account.clone(), reason });
             self.back_off(errand, tries).await;
             tries += 1;
+            end = self.end_of_a_try();
         }
+    }
+
+    /// When a try of a host that begins now has to be over, all of its connections together: one that answers each of them late
+    /// holds a place for no longer than one that hangs.
+    fn end_of_a_try(&self) -> Timestamp {
+        self.timer.now().saturating_add(self.pace.timeout)
     }
 
     /// Waits before a host is tried again, twice as long each time and up to as much again at random.
@@ -319,16 +350,18 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         let told =
             |change: Change| errand.observer.progress(Progress::HostStep { account: account.clone(), step: change.name() });
         let mut fence = Passing { journal: &mut member.journal, store: &self.store, clock: &self.timer, told: &told };
-        let worked = work(session.files(), plan, machine, &making, with, &mut fence).await;
+        let others = OthersOf { account, shared: errand.shared };
+        let worked = work(session.files(), plan, machine, &making, with, &mut fence, &others).await;
         session.close().await;
         match worked {
             Ok(worked) => {
                 member.litter = worked.litter;
                 machine.did(&worked.before, worked.change, &worked.after);
-                if let Some(other) = worked.other_account
-                    && self.has_same_host_key(&other, policy).await
-                {
-                    member.journal.same_file_as(other);
+                if worked.left_for_others {
+                    machine.left_to_others();
+                }
+                if matches!(worked.change, Some(Change::Add { .. })) {
+                    errand.shared.has_added(account);
                 }
                 Contact::Over
             }
@@ -339,22 +372,13 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
     }
 
     /// The only host key that will do. A host without one on record is nobody's.
-    async fn host_key(&self, member: &Member) -> Result<HostKeyPolicy, String> {
+    pub(super) async fn host_key(&self, member: &Member) -> Result<HostKeyPolicy, String> {
         let key = KnownHost::key(&member.host.route).map_err(|error| error.to_string())?;
         match Stored::<KnownHost>::read(&self.store, &key).await {
             Ok(Some(known)) => Ok(HostKeyPolicy::Exactly(known.body.host_key)),
             Ok(None) => Err(format!("no host key of {} is on record", member.host.route)),
             Err(error) => Err(describe(&error)),
         }
-    }
-
-    /// Whether another account's host is known by the same host key (R9).
-    async fn has_same_host_key(&self, other: &Account, policy: &HostKeyPolicy) -> bool {
-        let HostKeyPolicy::Exactly(ours) = policy else { return false };
-        let Ok(key) = HostRecord::key(other) else { return false };
-        let Ok(Some(host)) = Stored::<HostRecord>::read(&self.store, &key).await else { return false };
-        let Ok(key) = KnownHost::key(&host.body.route) else { return false };
-        matches!(Stored::<KnownHost>::read(&self.store, &key).await, Ok(Some(known)) if known.body.host_key == *ours)
     }
 
     /// Writes into the host's own record which master key it holds, alone, and whether it has refused a line for its end; what its

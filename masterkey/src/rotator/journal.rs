@@ -4,6 +4,7 @@ use toehold_core::{Account, Clock, HostPhase, HostProgress, PublicKey, Store, St
 
 use crate::change::Change;
 use crate::error::describe;
+use crate::host::ARRIVING;
 use crate::host_files::{Fence, NoPass};
 
 /// How many conflicts that nobody seems to have caused are taken from a store before it counts as failed.
@@ -21,7 +22,8 @@ pub(super) struct HostJournal {
     known: bool,
     /// Whether nobody heals the host under an earlier rotation any more.
     taken_from_healers: bool,
-    same_file_as: Option<Account>,
+    /// Which other account was found to have the same file; `None` where this run has not said.
+    same_file_as: Option<Option<Account>>,
 }
 
 impl HostJournal {
@@ -124,9 +126,26 @@ impl HostJournal {
         Err(NoPass::Store(format!("{key} keeps changing")))
     }
 
-    /// Another account was found to have the same file; it is written with whatever is written next.
-    pub(super) fn same_file_as(&mut self, account: Account) {
+    /// Which other account has the same file, as far as was found out; it is written with whatever is written next.
+    pub(super) fn same_file_as(&mut self, account: Option<Account>) {
         self.same_file_as = Some(account);
+    }
+
+    /// Whether the store does not know yet which other account has the same file.
+    pub(super) fn owes_same_file(&self) -> bool {
+        let known = self.stored.as_ref().and_then(|stored| stored.body.same_file_as.as_ref());
+        self.same_file_as.as_ref().is_some_and(|found| found.as_ref() != known)
+    }
+
+    /// Whether the last thing that is known to have been about to happen there made the arriving key's line permanent, or took it away
+    /// again, and nobody has said since that the key logged in.
+    pub(super) fn may_have_probed(&self) -> bool {
+        let names = [Change::Promote, Change::Delete(ARRIVING)].map(Change::name);
+        let promoting = |progress: &HostProgress| progress.about_to.as_deref().is_some_and(|about| names.contains(&about));
+        let proven = |phase| matches!(phase, HostPhase::Proven | HostPhase::Softened | HostPhase::Settled);
+        self.stored
+            .as_ref()
+            .is_some_and(|stored| promoting(&stored.body) && !proven(stored.body.phase) && stored.body.toward == self.toward)
     }
 
     /// Writes the journal over what this run last knew of it. What the store holds decides where it is in doubt.
@@ -144,8 +163,14 @@ impl HostJournal {
                 return Err(NoPass::Fenced);
             }
             (body.fence, body.at) = (self.fence, clock.now());
-            body.toward.clone_from(&self.toward);
-            body.same_file_as = self.same_file_as.clone().or(body.same_file_as);
+            if body.toward != self.toward {
+                // What was about to happen was about the other key.
+                body.about_to = None;
+                body.toward.clone_from(&self.toward);
+            }
+            if let Some(found) = &self.same_file_as {
+                body.same_file_as.clone_from(found);
+            }
             change(&mut body);
             let written = match &self.stored {
                 None => Stored::create(store, key.clone(), body.clone()).await,

@@ -158,6 +158,17 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         Ok(())
     }
 
+    /// Sees that both keys of a rotation open here.
+    async fn opens_both_keys(&self, record: &RotationRecord) -> Result<(), RotationError> {
+        self.open_key(&self.key_record(record.old.fingerprint()).await?.body)?;
+        match (self.key_record(record.new.fingerprint()).await, &record.sealed_key) {
+            (Ok(new), _) => self.open_key(&new.body).map(drop),
+            // It has no place of its own yet.
+            (Err(RotationError::NoDurableCopy { .. }), Some(new)) => self.open_key(new).map(drop),
+            (Err(error), _) => Err(error),
+        }
+    }
+
     /// Takes the lead of the rotation that is open.
     pub(super) async fn take_up<R: CryptoRng + Send>(&self, by: TakeUp, back: bool, rng: &mut R) -> Result<Lead, RotationError> {
         let run = run_name(rng);
@@ -170,6 +181,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
                 let (number, operator, seen_at) = (body.number, body.operator.clone(), body.seen_at);
                 return Err(RotationError::BeingLed { number, operator, seen_at });
             }
+            // Before anybody is fenced off: who cannot log in with both keys leads nobody anywhere, and another may be able to.
+            self.opens_both_keys(body).await?;
             body.operator.clone_from(&by.operator);
             body.run.clone_from(&run);
             body.fence += 1;

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use toehold_core::{Account, HostPhase, HostRecord, KeyRole, PublicKey, RotationRecord, Settled, Stored};
 
 use super::journal::HostJournal;
+use super::shared::SharedFiles;
 use crate::fleet::View;
 use crate::host::{Goal, HostMachine};
 use crate::outcome::HostOutcome;
@@ -124,6 +125,15 @@ impl Members {
         }
         let size = size.filter(|_| goal == Goal::Prepare).map_or(usize::MAX, |size| size.max(1) as usize);
         lacking(false).take(size).cloned().collect()
+    }
+
+    /// Of those that have their file in common with others, the ones on which the arriving key is still to be proven.
+    pub(super) fn unproven_of(&self, shared: &SharedFiles) -> Vec<Account> {
+        if shared.is_empty() {
+            return Vec::new();
+        }
+        let waits = |(account, member): &(&Account, &Member)| member.lacks(Goal::Prepare) && !shared.others(account).is_empty();
+        self.0.iter().filter(waits).map(|(account, _)| account.clone()).collect()
     }
 
     /// Everything counts anew in the other direction.

@@ -7,6 +7,7 @@ mod keys;
 mod lead;
 mod members;
 mod settle;
+mod shared;
 mod stage;
 mod status;
 

@@ -85,7 +85,7 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         (account, member, verdict)
     }
 
-    async fn audit_failure<O: Observer>(&self, lead: &Lead, account: &Account, reason: &str, observer: &O) {
+    pub(super) async fn audit_failure<O: Observer>(&self, lead: &Lead, account: &Account, reason: &str, observer: &O) {
         let event = AuditEvent::new(self.timer.now(), "rotation.host_quarantined", account.to_string())
             .with("rotation", lead.record.body.number.to_string())
             .with("reason", reason.to_owned());

@@ -11,7 +11,7 @@ use toehold_keygen::replacement::Plan;
 use crate::change::{Change, Making};
 use crate::error::describe;
 use crate::host::{ARRIVING, Goal, HostEnd, HostMachine, LEAVING, Next};
-use crate::host_files::{Fence, NoPass, WorkError, work};
+use crate::host_files::{Fence, NoOthers, NoPass, WorkError, work};
 use crate::request::Pace;
 use crate::wait::within;
 
@@ -93,15 +93,18 @@ impl Host {
     ) -> Result<(), ServerFailure> {
         self.machine = self.machine.clone().toward(goal);
         let mut tries = 1;
+        let end_of_a_try = || errand.timer.now().saturating_add(errand.pace.timeout);
+        let mut end = end_of_a_try();
         loop {
             let reason = match self.machine.next() {
                 Next::End(HostEnd::Reached) => return Ok(()),
-                Next::End(end) => return Err(self.failure(in_words(end))),
+                Next::End(how) => return Err(self.failure(in_words(how))),
                 Next::LogIn { with, query } => {
                     if self.machine.is_in_doubt(with) {
                         errand.timer.sleep_until(errand.timer.now().saturating_add(errand.pace.backoff)).await;
+                        end = end.saturating_add(errand.pace.backoff);
                     }
-                    let limit = errand.timer.sleep_until(errand.timer.now().saturating_add(errand.pace.timeout));
+                    let limit = errand.timer.sleep_until(end);
                     match within(self.contact(errand, with, query, rng), limit).await {
                         Some(Ok(())) => continue,
                         Some(Err(WorkError::Fenced)) => return Err(self.failure("another renewal is at it".to_owned())),
@@ -117,6 +120,7 @@ impl Host {
             let wait = errand.pace.backoff.saturating_mul(1 << (tries - 1).min(10));
             errand.timer.sleep_until(errand.timer.now().saturating_add(wait)).await;
             tries += 1;
+            end = end_of_a_try();
         }
     }
 
@@ -183,7 +187,7 @@ impl Host {
             provisional: errand.provisional,
             grace: Duration::ZERO,
         };
-        let worked = work(session.files(), plan, &self.machine, &making, with, &mut Noted(&mut self.touched)).await;
+        let worked = work(session.files(), plan, &self.machine, &making, with, &mut Noted(&mut self.touched), &NoOthers).await;
         session.close().await;
         let worked = worked?;
         self.machine.did(&worked.before, worked.change, &worked.after);

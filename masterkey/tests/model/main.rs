@@ -70,7 +70,8 @@ impl Model for Fleet {
                     }
                 }
                 None => {
-                    let owed = |host: &usize| world.owed[*host] && !world.hosts[*host].away;
+                    // One that refuses the key is healed in vain, as often as one likes.
+                    let owed = |host: &usize| world.owed[*host] && !world.hosts[*host].away && !world.refuses(*host);
                     actions.extend((0..HOSTS).filter(owed).map(|host| Event::Heal(index, host)));
                 }
                 Some(operator) => {
@@ -197,17 +198,32 @@ impl Model for Fleet {
                 let counts = |(index, host): (usize, &Host)| host.managed && !world.owed[index] && left_behind(host);
                 !world.hosts.iter().enumerate().any(counts) && world.current.0 == done
             }),
-            Property::sometimes("done", |_: &Self, world: &World| {
-                world.rotation.as_ref().is_some_and(|rotation| rotation.phase == RotationPhase::Done)
-            }),
             Property::sometimes("rolled back", |_: &Self, world: &World| {
                 world.rotation.as_ref().is_some_and(|rotation| rotation.phase == RotationPhase::RolledBack)
             }),
-            Property::sometimes("done with the host that came midway", |_: &Self, world: &World| {
+        ];
+        if self.policy.refuses {
+            // R4, R7: it has the old key for good, and is owed where the others have the new one.
+            properties.push(Property::always(
+                "the host that refuses the new key keeps the old one",
+                |_: &Self, world: &World| {
+                    let keeps = permanent_lines(&world.hosts[0].file, &OLD).next().is_some();
+                    let done = world.rotation.as_ref().is_some_and(|rotation| rotation.phase == RotationPhase::Done);
+                    keeps && (!done || world.owed[0])
+                },
+            ));
+        }
+        if self.policy.refuses && !self.policy.defer {
+            properties.push(Property::always("never done without it", |_: &Self, world: &World| !world.current.0));
+        } else {
+            properties.push(Property::sometimes("done", |_: &Self, world: &World| {
+                world.rotation.as_ref().is_some_and(|rotation| rotation.phase == RotationPhase::Done)
+            }));
+            properties.push(Property::sometimes("done with the host that came midway", |_: &Self, world: &World| {
                 let done = world.rotation.as_ref().is_some_and(|rotation| rotation.phase == RotationPhase::Done);
                 done && world.hosts[HOSTS - 1].managed
-            }),
-        ];
+            }));
+        }
         if self.policy.hosts_go {
             properties.push(Property::sometimes("healed", |_: &Self, world: &World| world.healed));
         }
@@ -243,7 +259,7 @@ fn check(policy: Policy, most: u8, states: Option<usize>) {
     }
 }
 
-const PLAIN: Policy = Policy { grace: false, defer: false, hosts_go: false };
+const PLAIN: Policy = Policy { grace: false, defer: false, hosts_go: false, refuses: false };
 
 #[test]
 fn holds_never_locked_out_proven_current_exactly_one_key_in_every_order_of_events() {
@@ -260,5 +276,12 @@ fn holds_never_locked_out_proven_current_exactly_one_key_where_a_host_goes_and_c
     // All of it takes many minutes: `TOEHOLD_EVERY_CALL` goes there.
     check(Policy { defer: true, hosts_go: true, ..PLAIN }, 1, Some(600_000));
     check(Policy { hosts_go: true, ..PLAIN }, 1, Some(600_000));
-    check(Policy { grace: true, defer: true, hosts_go: true }, 1, Some(600_000));
+    check(Policy { grace: true, defer: true, hosts_go: true, ..PLAIN }, 1, Some(600_000));
+}
+
+#[test]
+fn holds_never_locked_out_proven_current_exactly_one_key_where_a_host_refuses_the_new_key() {
+    check(Policy { refuses: true, ..PLAIN }, 1, Some(300_000));
+    check(Policy { refuses: true, defer: true, ..PLAIN }, 1, Some(300_000));
+    check(Policy { refuses: true, defer: true, grace: true, ..PLAIN }, 1, Some(300_000));
 }

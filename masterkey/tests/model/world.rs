@@ -43,6 +43,8 @@ pub(crate) struct Policy {
     pub(crate) defer: bool,
     /// Hosts go and come.
     pub(crate) hosts_go: bool,
+    /// The first host refuses the new key.
+    pub(crate) refuses: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -111,8 +113,16 @@ pub(crate) fn permanent_lines<'a>(bytes: &'a [u8], key: &PublicKey) -> impl Iter
 impl World {
     /// Whether a login with the key succeeds, of a host that is not away.
     pub(crate) fn lets_in(&self, host: usize, key: &PublicKey) -> bool {
+        if self.refuses(host) && *key == *NEW {
+            return false;
+        }
         let login = Login { now: now(self), utc_offset: 0, peer: None };
         AuthorizedKeys::parse(self.hosts[host].file.clone()).authorizes_login(key, &login).is_some()
+    }
+
+    /// Whether the host refuses the new key, whatever is in its file.
+    pub(crate) fn refuses(&self, host: usize) -> bool {
+        self.policy.refuses && host == 0
     }
 
     /// A name that nobody has for a staged file of this host, the smallest: names only have to differ.

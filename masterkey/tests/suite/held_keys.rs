@@ -1,10 +1,10 @@
 //! Keys that the store holds and that do not open for whoever runs this: sealed to another operator, or damaged. They are
 //! the fleet's all the same.
 
-use crate::support::{Lab, Notes, rng};
+use crate::support::{Lab, Notes, Standing, Watch, rng};
 use toehold_core::testing::block_on;
 use toehold_core::{HostPhase, MasterKeyRecord, OnUnreachable, PublicKey, Stored};
-use toehold_masterkey::{End, NoObserver, Progress};
+use toehold_masterkey::{End, NoObserver, Progress, RotationError};
 
 /// Two hosts and a rotation that had to leave the second one behind; its old key.
 fn deferred() -> (Lab, PublicKey) {
@@ -78,4 +78,35 @@ fn r7_whoever_can_open_it_heals_the_host_and_lets_it_go() {
     assert_eq!(healed.hosts[0].phase, HostPhase::Settled, "{:?}", healed.hosts);
     assert!(healed.dropped.contains(&old) && !is_held(&lab, &old));
     lab.assert_settled_on(&outcome.rotation.new, "healed by somebody who can open it");
+}
+
+#[test]
+fn r8_whoever_cannot_open_a_key_of_a_rotation_fences_off_nobody_who_can() {
+    let calls = {
+        let lab = Lab::new(2);
+        lab.rotate_well();
+        lab.world.faults().calls()
+    };
+    for at in (8..calls).step_by(20) {
+        let lab = Lab::new(2);
+        let (leader, mut one) = (lab.rotator(), rng(1));
+        let mut leading = Standing::new(leader.rotate(lab.request(), &mut one, &NoObserver));
+        let mut watch = Watch::new(&lab);
+        assert!(leading.run_watched_to(&lab.world, &mut watch, at).is_none());
+        let Some(rotation) = lab.rotation().filter(|rotation| !rotation.phase.is_closed()) else { continue };
+        for key in [&rotation.old, &rotation.new] {
+            if !is_held(&lab, key) {
+                continue;
+            }
+            let sealed = spoil(&lab, key, "sealed to alice alone");
+            for refused in [lab.restart().resume(), lab.restart().roll_back()] {
+                assert!(matches!(refused, Err(RotationError::NoDurableCopy { .. })), "call {at}: {refused:?}");
+            }
+            spoil(&lab, key, &sealed);
+        }
+        assert_eq!(lab.rotation().unwrap(), rotation, "call {at}: it has been taken up");
+        let outcome = leading.run_on(&lab.world, &mut watch).unwrap().unwrap();
+        assert_eq!(outcome.end, End::Done, "call {at}: {:?}", outcome.reason);
+        lab.assert_settled_on(&rotation.new, "led on by whoever can");
+    }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use crate::support::{Lab, rng};
+use crate::support::{Lab, rng, stepped};
 use toehold_core::testing::{Call, CallKind, Fault, Moment, Process};
-use toehold_core::{Clock as _, RotationPhase};
+use toehold_core::{Clock as _, HostPhase, RotationPhase};
 use toehold_masterkey::{End, NoObserver, Observer, Progress, RotationError, TakeUp};
 
 /// As many hosts as are worked on at once hang: nobody comes to an end for five minutes.
@@ -142,4 +142,27 @@ fn r10_the_new_key_comes_with_its_rotation_and_whoever_takes_it_up_keeps_it() {
     assert_eq!((lab.keys().len(), lab.rotation().unwrap().sealed_key), (1, None));
     // It is known for what it is, should it turn up anywhere.
     assert_eq!(lab.retired()[0].public_key, outcome.rotation.new);
+}
+
+/// Every connection ends well within the limit, and all of them together do not.
+#[test]
+fn a_try_of_a_host_ends_within_its_time_limit_however_many_connections_it_makes() {
+    for (seconds, ends) in [(25, End::Done), (35, End::RolledBack)] {
+        let mut lab = Lab::new(2);
+        let slow = lab.accounts[1].clone();
+        (lab.pace.concurrency, lab.pace.attempts) = (1, 2);
+        let (rotator, mut rng) = (lab.rotator(), rng(1));
+        let mut logins = 0;
+        let outcome = stepped(&lab.world, rotator.rotate(lab.request(), &mut rng, &NoObserver), |_| {
+            let now = lab.world.fleet().logins(&slow).len();
+            if now > std::mem::replace(&mut logins, now) && lab.rotation().unwrap().phase != RotationPhase::RollingBack {
+                lab.advance(seconds);
+            }
+        });
+        let outcome = outcome.unwrap().unwrap();
+        assert_eq!(outcome.end, ends, "{seconds} s: {:?}", outcome.reason);
+        let why = "did not come to an end within 60 s";
+        assert_eq!(outcome.reason.is_some_and(|reason| reason.contains(why)), ends == End::RolledBack, "{seconds} s");
+        assert_eq!(outcome.hosts.iter().filter(|host| host.phase == HostPhase::Quarantined).count(), 0);
+    }
 }

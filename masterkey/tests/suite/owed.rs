@@ -169,3 +169,15 @@ fn r11_a_host_that_came_in_with_another_key_is_looked_at_on_the_way_back() {
     assert_eq!(lab.roll_back().unwrap().end, End::RolledBack);
     assert!(lab.world.fleet().logins(account).len() > before, "it was called settled unseen");
 }
+
+/// Of a host without a mark of being settled nothing is known once there was a rotation, whatever key its record names.
+#[test]
+fn r7_a_host_of_which_nothing_is_known_is_looked_at_before_a_key_goes() {
+    let lab = Lab::new(2);
+    lab.rotate_well();
+    lab.change_host(&lab.accounts[1], |host| host.settled = None);
+    let before = lab.world.fleet().logins(&lab.accounts[1]).len();
+    let outcome = lab.settle();
+    assert_eq!(outcome.hosts.iter().map(|host| &host.account).collect::<Vec<_>>(), [&lab.accounts[1]]);
+    assert!(lab.world.fleet().logins(&lab.accounts[1]).len() > before, "it was called settled unseen");
+}

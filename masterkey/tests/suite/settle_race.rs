@@ -58,6 +58,8 @@ fn r8_a_settling_that_a_rotation_has_overtaken_stops_for_that_host_and_says_so()
             assert!(files == after || wait == 0, "{when}: it has gone on");
             match late {
                 Ok(late) => {
+                    // Nor is it told of a host that the rotation has settled on a key that it does not know of.
+                    assert!(late.hosts.iter().all(|host| host.account == away), "{when}: {:?}", late.hosts);
                     let of_away = late.hosts.iter().find(|host| host.account == away);
                     let reason = of_away.and_then(|host| host.reason.clone()).unwrap_or_default();
                     said += usize::from(reason.contains("taken the host up"));

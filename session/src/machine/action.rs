@@ -54,8 +54,9 @@ pub enum Action {
         /// Which lines.
         lines: Vec<ManagedKey>,
     },
-    /// Record in the claim on the account that the master key has logged in, so that the session is no longer undone. Answer:
-    /// `Settled`, `StoreFailed` or `AccountLost`.
+    /// Record in the claim on the account that the master key has logged in, so that the session is no longer undone; but not
+    /// where that key was replaced before the session was on record, and its private half dropped. Answer: `Settled`,
+    /// `MasterKeyGone`, `StoreFailed` or `AccountLost`.
     Settle,
     /// Take every line of the temporary key, and what the claim says was added of the others, out of the host's
     /// `authorized_keys`, in one replacement, then the proof file and what earlier attempts left, and read back. With `restore`, also what the installation command created goes, if
@@ -157,6 +158,8 @@ pub enum Event {
     },
     /// The claim says that the master key has logged in.
     Settled,
+    /// The master key is a retired one whose private half the store does not hold any more; nothing was recorded.
+    MasterKeyGone,
     /// The command was shown, or run to its end.
     CommandShown {
         /// Whether it was run, with success.
@@ -241,6 +244,7 @@ impl Event {
             Self::AccountHeld { .. } => "AccountHeld",
             Self::AccountLost { .. } => "AccountLost",
             Self::Settled => "Settled",
+            Self::MasterKeyGone => "MasterKeyGone",
             Self::CommandShown { .. } => "CommandShown",
             Self::CommandFailed(_) => "CommandFailed",
             Self::LoggedIn { .. } => "LoggedIn",

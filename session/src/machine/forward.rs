@@ -116,6 +116,9 @@ impl Onboarding {
                 self.record.adding.retain(|key| !wanted.iter().any(|line| line.public_key == *key));
                 self.go(State::Clearing { tries: 1 })
             }
+            (State::Settling { .. }, Event::MasterKeyGone) => self.undo(
+                "the master key was replaced before this session was on record, and nobody holds the former one any more; run it again, with the current one",
+            ),
             (state @ State::Settling { .. }, Event::StoreFailed(why)) => {
                 // Undoing would need the store as well; the master key works, so that a recovery leads this to its end.
                 self.again(now, state).unwrap_or_else(|| self.not_added(Credential::Master, &why))

@@ -108,6 +108,8 @@ pub struct Onboarding {
     /// Why the last login with the temporary key failed.
     last_failure: Option<String>,
     conflicts: u32,
+    /// How far the host's clock was seen to be behind ours.
+    clock_behind: Duration,
     /// Whether this is a recovery that is to end with a managed host.
     leads_on: bool,
     /// Whether the run leads away from the host.
@@ -148,6 +150,7 @@ impl Onboarding {
             patient_until: None,
             last_failure: None,
             conflicts: 0,
+            clock_behind: Duration::ZERO,
             leads_on: false,
             undoing: false,
             reason: None,
@@ -191,6 +194,11 @@ impl Onboarding {
     /// is finished.
     pub fn interrupt(&mut self) {
         self.interrupted = true;
+    }
+
+    /// The host's clock was seen to be so many seconds ahead of ours, or behind where that is negative: its lines end then.
+    pub fn clock_error(&mut self, seconds: i64) {
+        self.clock_behind = Duration::from_secs(seconds.min(0).unsigned_abs());
     }
 
     /// Takes the result of the last action and returns the next.

@@ -159,7 +159,8 @@ impl Onboarding {
     /// Whoever answered says that the keys are gone, or refuses them. Only the right host's word closes a session, and only
     /// once the command cannot be run any more, or is known to have been run.
     fn gone(&mut self, now: Timestamp, evidence: Evidence) -> Action {
-        let over = now >= self.record.expires_at.saturating_add(self.pace.clock_error);
+        let late = self.pace.clock_error.max(self.clock_behind);
+        let over = now >= self.record.expires_at.saturating_add(late);
         if self.host_is_certain() {
             if self.record.installed || over {
                 return self.close(now, End::Failed, evidence);

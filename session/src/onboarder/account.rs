@@ -1,6 +1,9 @@
 //! The claim on an account: taking it, passing it on the way to the host, giving it back.
 
-use toehold_core::{Account, AuditSink, Connector, HostRecord, Route, SessionId, Store, StoreError, Stored, Timer};
+use toehold_core::{
+    Account, AuditSink, Connector, HostRecord, KeyRole, MasterKeyRecord, RetiredKey, Route, SessionId, Store, StoreError, Stored,
+    Timer,
+};
 
 use super::{Onboarder, describe_error};
 use crate::claim::{AccountClaim, AddedLine, DeadKey, LeftLine};
@@ -145,6 +148,11 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
 
     /// Writes into the claim that the master key has logged in: the lines that the session wants are no longer to be undone.
     pub(super) async fn settle(&self, record: &SessionRecord, held: &mut Option<Stored<AccountClaim>>) -> Event {
+        match self.master_key_is_gone(record).await {
+            Ok(false) => {}
+            Ok(true) => return Event::MasterKeyGone,
+            Err(error) => return Event::StoreFailed(describe_error(&error)),
+        }
         let settle = |claim: &mut AccountClaim| {
             claim.managed = true;
             claim.adding.retain(|added| !record.keys.iter().any(|line| line.public_key == added.line.public_key));
@@ -154,6 +162,15 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             Err(NoPass::Lost { by }) => Event::AccountLost { by },
             Err(NoPass::Store(error)) => Event::StoreFailed(describe_error(&error)),
         }
+    }
+
+    /// Whether the session's master key is one that a rotation has replaced and let go of (R7). As long as the session is on record
+    /// and open no rotation does so; this is for one that had ended by then, and whose key the session had read before (R11).
+    async fn master_key_is_gone(&self, record: &SessionRecord) -> Result<bool, StoreError> {
+        let Some(line) = record.keys.iter().find(|line| line.role == KeyRole::Master) else { return Ok(false) };
+        let fingerprint = line.public_key.fingerprint();
+        let is_held = self.store.get(&MasterKeyRecord::key(&fingerprint)?).await?.is_some();
+        Ok(!is_held && self.store.get(&RetiredKey::key(&fingerprint)?).await?.is_some())
     }
 
     /// Writes into the claim what a session that closes may leave on the host: its own line, where it lets nobody in any more,

@@ -83,6 +83,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: Sealer> Onboarder<S, C, 
             if operator.is_leaving() {
                 machine.interrupt();
             }
+            if let Some(seconds) = run.clock_error {
+                machine.clock_error(seconds);
+            }
             action = machine.handle(self.timer.now(), event)?;
         }
     }

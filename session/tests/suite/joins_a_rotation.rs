@@ -3,7 +3,8 @@
 use crate::support::{Home, Lab, Paste, master, master_key, rng};
 use toehold_core::testing::{block_on, sample_public_key};
 use toehold_core::{
-    CurrentMasterKey, HostRecord, OnUnreachable, RotationPhase, RotationPolicy, RotationRecord, Settled, Stored, Timestamp,
+    CurrentMasterKey, HostRecord, MasterKeyRecord, OnUnreachable, RetiredKey, RotationPhase, RotationPolicy, RotationRecord,
+    Settled, Stored, Timestamp,
 };
 use toehold_session::End;
 
@@ -115,5 +116,36 @@ fn a_rotation_that_has_ended_is_left_alone() {
         let key = RotationRecord::key(8).unwrap();
         let after = block_on(Stored::<RotationRecord>::read(lab.world.memory(), &key)).unwrap();
         assert!(after.is_none_or(|after| after.body.joined.is_empty()));
+    }
+}
+
+/// A session that has read the master key before a rotation without a grace ended, and is on record only since.
+#[test]
+fn r11_a_session_whose_key_was_dropped_before_it_was_on_record_leaves_its_host_as_it_was() {
+    for held in [true, false] {
+        for home in [Home::Foreign, Home::Bare] {
+            let lab = Lab::new(home);
+            let (store, key) = (lab.world.memory(), master_key());
+            let fingerprint = key.fingerprint();
+            let current = CurrentMasterKey { fingerprint: rotation(RotationPhase::Done).new.fingerprint(), generation: 8 };
+            block_on(Stored::create(store, CurrentMasterKey::key().unwrap(), current)).unwrap();
+            let retired = RetiredKey { public_key: key.clone(), generation: 8, retired_at: Timestamp::UNIX_EPOCH };
+            block_on(Stored::create(store, RetiredKey::key(&fingerprint).unwrap(), retired)).unwrap();
+            if held {
+                let (comment, sealed) = (String::new(), "sealed".to_owned());
+                let created_at = Timestamp::UNIX_EPOCH;
+                let record = MasterKeyRecord { public_key: key.clone(), comment, created_at, sealed, generation: 7 };
+                block_on(Stored::create(store, MasterKeyRecord::key(&fingerprint).unwrap(), record)).unwrap();
+            }
+            let outcome = lab.onboard(lab.request(), &mut lab.hands(Paste::AtOnce)).unwrap().unwrap();
+            if held {
+                assert_eq!(outcome.end, End::Completed, "{home:?}: {:?}", outcome.reason);
+                continue;
+            }
+            assert_eq!(outcome.end, End::Failed, "{home:?}: a host was brought in with a key that nobody holds");
+            assert!(outcome.reason.as_ref().unwrap().contains("run it again"), "{:?}", outcome.reason);
+            assert_eq!(lab.tree(), lab.before, "{home:?}");
+            assert_eq!(lab.host(), None);
+        }
     }
 }

@@ -297,7 +297,7 @@ pub enum Key {
         /// How many hosts at a time
         #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
         concurrency: u16,
-        /// How long a connection to a host may take, from the login to its end
+        /// How long one try of a host may take, over all its connections and without the waits in between
         #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_limit)]
         timeout: Duration,
     },
@@ -361,7 +361,7 @@ pub struct Rotate {
     /// How many hosts at a time
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
-    /// How long a connection to a host may take, from the login to its end
+    /// How long one try of a host may take, over all its connections and without the waits in between
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_limit)]
     pub timeout: Duration,
     /// End when the old key has its end on every host, instead of waiting for that; a later run removes it
@@ -402,7 +402,7 @@ pub struct Renew {
     /// How many hosts at a time
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
-    /// How long a connection to a host may take, from the login to its end
+    /// How long one try of a host may take, over all its connections and without the waits in between
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = parse_limit)]
     pub timeout: Duration,
 }

@@ -13,11 +13,16 @@ fn n3_neither_a_rotation_nor_a_removal_takes_a_line_of_a_later_rotation() {
     ahead.authorize(&file);
     let current = fleet.current();
 
-    // The new key is there beside it; what is not done is to take the line away, and the rotation stands still and says why.
-    let is_there = || String::from_utf8_lossy(&fs::read(ahead.authorized_keys()).unwrap()).contains(&line);
+    // It is found out at the first look: nothing is written there, and the others go back.
+    let is_there = || fs::read(ahead.authorized_keys()).unwrap() == file;
     let rotated = fleet.rotate(&["--grace", "0s"]).ends(3).json();
-    assert_eq!(rotated["event"], "stopped", "{rotated}");
+    assert_eq!(rotated["event"], "rolled_back", "{rotated}");
     assert!(rotated["error"].as_str().unwrap().contains("restored backup"), "{rotated}");
+    assert!(is_there());
+    assert_eq!(fleet.lets_in(&current), [true, true]);
+    // Left behind, it keeps what it has.
+    let rotated = fleet.rotate(&["--grace", "0s", "--on-unreachable", "defer"]).ends(3).json();
+    assert_eq!((&rotated["event"], &rotated["owed"]), (&"done".into(), &1.into()), "{rotated}");
     assert!(is_there());
     assert_eq!(fleet.lets_in(&current), [false, true]);
 

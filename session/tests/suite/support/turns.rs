@@ -124,6 +124,7 @@ pub fn every_event(record: &SessionRecord) -> Vec<(String, Event)> {
         ("AccountLost (to another)", Event::AccountLost { by: id('b') }),
         ("AccountLost (to a later attempt)", Event::AccountLost { by: record.id }),
         ("Settled", Event::Settled),
+        ("MasterKeyGone", Event::MasterKeyGone),
         ("CommandShown", Event::CommandShown { ran: false }),
         ("CommandShown (ran)", Event::CommandShown { ran: true }),
         ("CommandFailed", Event::CommandFailed(why())),
@@ -172,7 +173,7 @@ pub fn answers(action: &Action, event: &Event) -> bool {
         Action::AskOperator(_) => &["Answered"],
         Action::Inspect { .. } => &["Inspected", "LinesRefused", "FilesFailed"],
         Action::AddLines { .. } => &["LinesAdded", "LinesInDoubt", "FilesFailed", "AccountLost"],
-        Action::Settle => &["Settled", "StoreFailed", "AccountLost"],
+        Action::Settle => &["Settled", "MasterKeyGone", "StoreFailed", "AccountLost"],
         // Only what was added is guarded by the claim.
         Action::Clear { keys, .. } if keys.len() > 1 => &["Cleared", "FilesFailed", "AccountLost"],
         Action::Clear { .. } => &["Cleared", "FilesFailed"],
