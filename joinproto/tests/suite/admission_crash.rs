@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::lab;
 use crate::support::lab::{Lab, below, identity, join_opni, new_token, opni_token};
 use toehold_core::testing::{Crashing, Fault, Faults, MemoryStore, Moment, block_on, run_until_stalled};
 use toehold_core::{Expect, Key, Store as _, Stored};

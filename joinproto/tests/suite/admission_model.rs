@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::pending;
 use std::sync::{Arc, Mutex};
 
+use crate::support::lab;
 use crate::support::lab::{Lab, LabDesk, OpenVault, channel, identity, new_token, opni_token, pins, rng, source, start};
 use stateright::{Checker as _, Model, Property};
 use toehold_core::testing::{ManualClock, block_on, run_until_stalled};
