@@ -298,11 +298,11 @@ impl Admission {
             return Err(AdmissionError::NotYet(statement.not_before));
         }
         let expires = statement.expires;
-        let expired = expires <= now;
-        let clock_behind = (expired && clock < expires).then_some(now);
+        let is_over = expires <= now;
+        let clock_behind = (is_over && clock < expires).then_some(now);
         match clock_behind {
             Some(seen) if !again => return Err(AdmissionError::ExpiredBefore { expires, seen }),
-            None if expired && !again => return Err(AdmissionError::Expired(expires)),
+            None if is_over && !again => return Err(AdmissionError::Expired(expires)),
             _ => {}
         }
         let signers = if again { current.signers(&statement.next) } else { current.signers(&trusted) };
@@ -318,7 +318,7 @@ impl Admission {
             serial: Some(statement.serial),
             expires: Some(statement.expires),
             clock_behind,
-            freshness: if expired { Freshness::Stale { since: statement.expires } } else { Freshness::Fresh },
+            freshness: if is_over { Freshness::Stale { since: statement.expires } } else { Freshness::Fresh },
             removals_meant: statement.removals_meant,
             payload: Payload::Verified(Verified { format, payload: document.into_payload(), signers }),
             state: next,
