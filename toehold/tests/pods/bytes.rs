@@ -53,7 +53,7 @@ fn what_a_command_does_not_take_does_not_hold_up_its_end() {
     let pods = Pods::start();
     let mut child = pods.ssh("echo here; exit 3").stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let writing = std::thread::spawn(move || while stdin.write_all(&[b'x'; 65_536]).is_ok() {});
+    let writing = std::thread::spawn(move || while stdin.write_all(&[b'x'; 16_384]).is_ok() {});
     let done = Done::of(child.wait_with_output().unwrap()).ends(3);
     assert_eq!(done.stdout, "here\n");
     writing.join().unwrap();
@@ -102,8 +102,8 @@ fn who_takes_no_input_holds_no_other_channel_up() {
     let mut stdin = stuck.stdin.take().unwrap();
     let writing = std::thread::spawn(move || {
         let mut written = 0_usize;
-        while stdin.write_all(&[b'x'; 65_536]).is_ok() && written < 64 * 1024 * 1024 {
-            written += 65_536;
+        while stdin.write_all(&[b'x'; 16_384]).is_ok() && written < 64 * 1024 * 1024 {
+            written += 16_384;
         }
     });
     let begun = Instant::now();

@@ -66,7 +66,7 @@ fn who_never_speaks_or_never_logs_in_is_closed_and_keeps_nobody() {
 fn garbage_gets_nowhere() {
     let pods = Pods::with(&["--metrics", "127.0.0.1:0"]);
     let garbage: [&[u8]; 4] =
-        [b"GET / HTTP/1.1\r\n\r\n", &[0; 4_096], &[0xff; 70_000], b"SSH-2.0-x\r\n\xff\xff\xff\xff\x00\x00\x00\x00"];
+        [b"GET / HTTP/1.1\r\n\r\n", &[0; 4_096], &[0xff; 16_384], b"SSH-2.0-x\r\n\xff\xff\xff\xff\x00\x00\x00\x00"];
     for bytes in garbage {
         let mut tcp = TcpStream::connect(pods.address).unwrap();
         let _ = tcp.write_all(bytes);

@@ -41,9 +41,8 @@ impl Client {
 pub(crate) async fn until_output(channel: &mut Channel<client::Msg>, wanted: &[u8]) {
     let mut got = Vec::new();
     while got != wanted {
-        match channel.wait().await.expect("more output") {
-            ChannelMsg::Data { data } => got.extend_from_slice(&data),
-            _ => {}
+        if let ChannelMsg::Data { data } = channel.wait().await.expect("more output") {
+            got.extend_from_slice(&data);
         }
     }
 }
