@@ -64,8 +64,13 @@ impl Trials {
 
     /// Runs a rotation; kills it after `after`, or lets it end. How long it ran, and whether it was killed.
     fn rotate(&self, then: Then, after: Option<Duration>) -> (Duration, bool) {
+        self.run(&Self::arguments(then), after)
+    }
+
+    /// The same for any command.
+    fn run(&self, arguments: &[&str], after: Option<Duration>) -> (Duration, bool) {
         let begun = Instant::now();
-        let mut child = self.fleet.toehold.spawn(Self::arguments(then));
+        let mut child = self.fleet.toehold.spawn(arguments.iter().copied());
         // Its events would fill the pipe.
         let mut events = child.stdout.take().unwrap();
         let reader = std::thread::spawn(move || std::io::copy(&mut events, &mut std::io::sink()));
@@ -147,15 +152,20 @@ impl Trials {
     }
 }
 
-#[test]
-fn r1_anchored_foreign_bytes_over_sigkill_of_a_rotation() {
+/// How often, and at which moments.
+fn plan() -> (usize, u64, ChaCha20Rng) {
     let kills: usize = std::env::var("TOEHOLD_KILLS").map_or(6, |text| text.parse().expect("TOEHOLD_KILLS is a number"));
     let seed = std::env::var("TOEHOLD_SEED").map_or_else(
         |_| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into(),
         |text| text.parse().expect("TOEHOLD_SEED is a number"),
     );
     println!("TOEHOLD_SEED={seed} TOEHOLD_KILLS={kills}");
-    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    (kills, seed, ChaCha20Rng::seed_from_u64(seed))
+}
+
+#[test]
+fn r1_anchored_foreign_bytes_over_sigkill_of_a_rotation() {
+    let (kills, seed, mut rng) = plan();
     let mut trials = Trials { fleet: Fleet::new(HOSTS), keys: BTreeMap::new(), longest: Duration::ZERO };
     trials.remember();
     // Once to its end, to know how long that takes.
@@ -193,4 +203,54 @@ fn r1_anchored_foreign_bytes_over_sigkill_of_a_rotation() {
     }
     println!("{was_killed} killed, {taken_up} taken up, {back} of them taken back");
     assert!(kills < 20 || was_killed > kills / 2, "the moments are off: only {was_killed} of {kills} were killed");
+}
+
+/// The ways on and back are cut off as well, and so is the healing of hosts that were left behind.
+#[test]
+fn r1_anchored_foreign_bytes_over_sigkill_of_a_rollback_a_resumption_and_a_settling() {
+    let (kills, seed, mut rng) = plan();
+    let mut trials = Trials { fleet: Fleet::new(HOSTS), keys: BTreeMap::new(), longest: Duration::ZERO };
+    trials.remember();
+    trials.longest = trials.rotate(Then::Resume, None).0;
+    let mut at_random = |within: Duration| within.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX));
+    let mut was_killed = 0;
+    // Half as many: each of them is two runs.
+    for trial in 0..kills.div_ceil(2) {
+        let (long, short) = (at_random(trials.longest), at_random(trials.longest / 2));
+        let all = trials.fleet.all();
+        let (way, cut_off): (&str, &[&str]) = match trial % 3 {
+            0 => {
+                trials.fleet.toehold.run(["--json", "key", "rotate", "--grace", "1h", "--no-wait"]).ends(3);
+                ("a rollback in the grace", &["--json", "key", "rotate", "--rollback"])
+            }
+            1 => {
+                trials.rotate(Then::Resume, Some(long));
+                ("a resumption", &["--json", "key", "rotate", "--resume", "--take-over"])
+            }
+            _ => {
+                for host in &mut trials.fleet.hosts[..3] {
+                    host.go_away();
+                }
+                let defer = ["--json", "key", "rotate", "--grace", "0s", "--on-unreachable", "defer"];
+                trials.fleet.toehold.run(defer).ends(3);
+                for host in &mut trials.fleet.hosts[..3] {
+                    host.come_back();
+                }
+                ("a healing", &["--json", "key", "settle"])
+            }
+        };
+        let when = format!("TOEHOLD_SEED={seed}, trial {trial}, {way} killed after {short:?}");
+        println!("{when}");
+        was_killed += usize::from(trials.run(cut_off, Some(short)).1);
+        trials.remember();
+        trials.fleet.is_anchored(&all, &when);
+        trials.fleet.foreign_lines_are_kept(&trials.publics());
+        if trial % 3 != 2 {
+            let done = trials.fleet.toehold.run(["--json", "key", "rotate", "--resume", "--take-over"]);
+            assert!(done.code == 0 || done.stderr.contains("no rotation is open"), "{when}: {} {}", done.stdout, done.stderr);
+        }
+        trials.check_settled(&when);
+        trials.check_always(&when);
+    }
+    println!("{was_killed} killed");
 }

@@ -46,8 +46,21 @@ fn a_hundred_hosts() {
     let old = fleet.current();
     println!("100 hosts are up after {:?}", begun.elapsed());
     let begun = Instant::now();
-    fleet.rotate(&["--grace", "0s"]).ends(0);
+    let done = fleet.toehold.run(["key", "rotate", "--grace", "0s"]).ends(0);
     println!("100 hosts are rotated in {:?}", begun.elapsed());
+    // Of so many the slowest alone are named, as all of them are well.
+    let slowest: Vec<&str> = done.stdout.lines().filter_map(|line| line.strip_prefix("slowest: ")).collect();
+    assert_eq!(slowest.len(), 1, "{}", done.stdout);
+    let named: Vec<(&str, f64)> = slowest[0]
+        .split(", ")
+        .map(|host| {
+            let (account, took) = host.strip_suffix(" s").unwrap().split_once(' ').unwrap();
+            (account, took.parse().unwrap())
+        })
+        .collect();
+    let accounts: BTreeSet<String> = fleet.accounts().iter().map(ToString::to_string).collect();
+    assert!(named.len() == 5 && named.iter().all(|(account, _)| accounts.contains(*account)), "{}", slowest[0]);
+    assert!(named.is_sorted_by(|(_, one), (_, other)| one >= other), "{}", slowest[0]);
     let new = fleet.current();
     fleet.is_settled(&fleet.all(), &[&old], "a hundred hosts");
     fleet.foreign_lines_are_kept(&publics([&old, &new]));

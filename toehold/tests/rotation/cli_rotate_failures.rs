@@ -330,6 +330,35 @@ fn from_another_place_only() {
     assert_eq!(fleet.current().public_key(), new.public_key());
 }
 
+/// The old key gets in by a line that none of us writes, whatever the one in the file says; the new one has only that one's options.
+#[test]
+fn r3_a_host_that_refuses_the_new_key_for_the_from_of_its_line() {
+    let directory = support::server::directory("from");
+    let list = directory.path().join("keys");
+    write_private(&list, "");
+    let command = format!("AuthorizedKeysCommand /usr/bin/cat {}\nAuthorizedKeysCommandUser root", list.display());
+    let fleet = Fleet::with(3, |number, host| if number == 1 { host.config(&command) } else { host });
+    let (old, host) = (fleet.current(), &fleet.hosts[1]);
+    write_private(&list, format!("{}\n", old.public_key()));
+    host.authorize(fleet.file(&format!("from=\"192.0.2.1\" {} toehold-master\n", old.public_key())));
+    for (choice, code) in [("abort", 1), ("defer", 3)] {
+        let mut running = Running::start(&fleet.toehold, &arguments(&["--grace", "0s", "--on-unreachable", choice]));
+        let account = host.account().to_string();
+        // The host itself says no, with the line there.
+        running.until(|event| event["event"] == "host_step" && event["account"] == account.as_str()).expect("a line is written");
+        let failed = running.until(|event| event["event"] == "host_failed" && event["account"] == account.as_str());
+        assert!(failed.unwrap()["reason"].as_str().unwrap().contains("has the line of"), "{choice}");
+        let (ended, said) = running.ends();
+        assert_eq!(ended, code, "{choice}: {said}");
+        let new = fleet.current();
+        let held = publics(&fleet.held());
+        assert_eq!(lines_of(host, &held), [(old.public_key().clone(), false)], "{choice}: an unproven line stays");
+        assert_eq!(fleet.lets_in(&old), [choice == "abort", true, choice == "abort"], "{choice}");
+        assert_eq!(fleet.lets_in(&new), [true, choice == "abort", true], "{choice}");
+        fleet.foreign_lines_are_kept(&held);
+    }
+}
+
 #[test]
 fn a_full_disk_on_a_host_leaves_it_as_it_was() {
     // The file itself lies on the small disk.
