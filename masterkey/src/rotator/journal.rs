@@ -23,6 +23,7 @@ pub(super) struct HostJournal {
     /// Whether nobody heals the host under an earlier rotation any more.
     taken_from_healers: bool,
     /// Which other account was found to have the same file; `None` where this run has not said.
+    #[expect(clippy::option_option, reason = "not said is not the same as none")]
     same_file_as: Option<Option<Account>>,
 }
 

@@ -18,6 +18,10 @@ use super::session::within;
 use crate::adapters::gateway_connection::GatewayConnection;
 use crate::adapters::grpc::raw::{Raw, RawCodec};
 
+/// A gateway may sign a token that was made a moment ago a moment later: so often it is asked again, and so long after.
+const SIGNING_PAUSES: u32 = 4;
+const SIGNING_PAUSE: Duration = Duration::from_millis(500);
+
 /// Joins over this connection; the attempt, with the id in it, is durable already. What is left to be done is to authenticate once.
 pub(super) async fn call<R: CryptoRng>(
     connection: &GatewayConnection,
@@ -31,10 +35,16 @@ pub(super) async fn call<R: CryptoRng>(
     let refused = |source: JoinError| AgentError::Join { endpoint: line.endpoint.clone(), source };
     let (join_method, auth_method) = (version.join_method(), version.auth_method());
     let client = OpniClient { version, client_id: attempt.joined.id.clone(), token: Some(&line.token) };
-    let awaiting = client.start().map_err(refused)?;
     let call = Call { connection, line, limit: limits.answer };
-    let answer = call.unary(join_method, "to name its tokens", None, Vec::new()).await?;
-    let (awaiting, auth) = awaiting.receive(&answer, connection.identity(), rng).map_err(refused)?;
+    let mut pauses = 0..SIGNING_PAUSES;
+    let (awaiting, auth) = loop {
+        let awaiting = client.start().map_err(refused)?;
+        let answer = call.unary(join_method, "to name its tokens", None, Vec::new()).await?;
+        match awaiting.receive(&answer, connection.identity(), rng) {
+            Err(JoinError::NoValidSignature) if pauses.next().is_some() => tokio::time::sleep(SIGNING_PAUSE).await,
+            received => break received.map_err(refused)?,
+        }
+    };
     reached.set(Stage::Proven);
     let authorization = Some(auth.authorization.as_str());
     let answer = call.unary(auth_method, "to let this machine in", authorization, auth.message).await?;
