@@ -17,10 +17,10 @@ use sha2::{Digest as _, Sha256};
 use toehold_core::Timestamp;
 use toehold_core::testing::{ManualClock, block_on};
 use toehold_specsign::{
-    Admission, Belongs, Body, CachedFacts, Document, Envelope, FetchError, Fetcher, Format, KnownFacts, Limits, MachineList,
-    MachineName, MachineRoot, ManagedMachine, Matcher, NoGovernors, NoHealth, Outcome, Place, PlainPolicy, Reconciler, Selector,
-    Settings, Sha256Digest, SignedStatement, SigningKey, SourcePolicy, StateCopy, Statement, Traces, TreeEntry, TreePath,
-    TreeVisitor, TrustedKeys, UnpackSink, Unpacker, pack, seal,
+    Admission, Attributes, Belongs, Body, CachedFacts, Document, Envelope, FetchError, Fetcher, Format, KnownFacts, Limits,
+    MachineList, MachineName, MachineRoot, ManagedMachine, Matcher, NoGovernors, NoHealth, Outcome, Place, PlainPolicy,
+    Reconciler, Selector, Settings, Sha256Digest, SignedStatement, SigningKey, SourcePolicy, StateCopy, Statement, Traces,
+    TreeEntry, TreePath, TreeVisitor, TrustedKeys, UnpackSink, Unpacker, pack, seal,
 };
 
 fn facts() -> KnownFacts {

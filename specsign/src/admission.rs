@@ -174,6 +174,9 @@ impl Payload {
 pub struct Admitted {
     /// Its list.
     pub payload: Payload,
+    /// Whose signatures count: of the envelope, by the keys before it and by those after, and of the key changes that were walked.
+    /// Empty without an envelope.
+    pub signers: BTreeSet<VerifyingKey>,
     /// Its serial; `None` without an envelope.
     pub serial: Option<u64>,
     /// When it expires; `None` without an envelope.
@@ -225,6 +228,7 @@ impl Admission {
         state.highest_time = state.highest_time.max(now);
         Ok(Admitted {
             payload,
+            signers: BTreeSet::new(),
             serial: None,
             expires: None,
             freshness: Freshness::Fresh,
@@ -255,6 +259,7 @@ impl Admission {
 
         let mut trusted = state.trusted.clone().or_else(|| self.trusted.clone()).ok_or(AdmissionError::NoKeys)?;
         let mut walked = state.serial;
+        let mut signed = BTreeSet::new();
         let ahead = envelope.key_changes.iter().filter(|change| {
             let serial = change.statement().serial;
             serial > state.serial && serial < statement.serial
@@ -274,6 +279,7 @@ impl Admission {
             begun = true;
             // Their dates are past, as those of every document that was followed by another.
             check_signers(change, &trusted)?;
+            signed.extend(change.signers(&trusted).into_iter().chain(change.signers(&step.next)));
             walked = step.serial;
             trusted = step.next.clone();
         }
@@ -306,6 +312,7 @@ impl Admission {
             _ => {}
         }
         let signers = if again { current.signers(&statement.next) } else { current.signers(&trusted) };
+        signed.extend(signers.iter().copied().chain(current.signers(&statement.next)));
         let mut next = state.clone();
         next.name = Some(name);
         next.format = Some(format);
@@ -315,6 +322,7 @@ impl Admission {
         next.trusted = Some(statement.next.clone());
         next.highest_time = now;
         Ok(Admitted {
+            signers: signed,
             serial: Some(statement.serial),
             expires: Some(statement.expires),
             clock_behind,

@@ -15,6 +15,11 @@ pub trait Governors: Send + Sync {
     /// Takes a slot; `None` where all are taken. The machine waits for the next pass then.
     fn take(&self, governor: &str) -> impl Future<Output = Result<Option<Self::Slot>, StoreError>> + Send;
 
+    /// Why there was no slot, for people.
+    fn why_not(&self, governor: &str) -> String {
+        format!("all slots of the governor {governor} are taken")
+    }
+
     /// Gives a slot back. One that cannot be given back ends by itself.
     fn give_back(&self, slot: Self::Slot) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
@@ -30,6 +35,10 @@ impl Governors for NoGovernors {
         Ok(None)
     }
 
+    fn why_not(&self, governor: &str) -> String {
+        format!("the slots of its governor {governor} are in a store, and this node has none")
+    }
+
     async fn give_back(&self, (): ()) -> Result<(), StoreError> {
         Ok(())
     }
@@ -38,7 +47,7 @@ impl Governors for NoGovernors {
 /// Who is in an update: `slot/<governor>/<n>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRecord {
-    /// The node.
+    /// The node, and which of its roots.
     pub holder: String,
     /// When the slot is free again, whatever became of its holder.
     pub until: Timestamp,
@@ -54,7 +63,7 @@ pub struct StoreGovernors<S, C> {
     pub store: S,
     /// The clock.
     pub clock: C,
-    /// This node's name.
+    /// This node and this root. Nobody else has the same: a slot of one's own is taken over.
     pub holder: String,
     /// How many nodes at once, by governor; others have one slot.
     pub limits: BTreeMap<String, u32>,

@@ -114,10 +114,12 @@ impl Memory {
 
     /// Brings the floor outside of the root to what counts here, before anything rests on it.
     pub(crate) fn keep_floor<R: MachineRoot>(&mut self, hands: &mut R) -> Result<(), PassError> {
-        if !self.set_back && self.floor.as_ref().is_some_and(|floor| floor.has_floor_of(&self.state)) {
+        // The time as well: with it alone, one that has ended a document would come back with the clock. It changes with what the
+        // state says of it, which is not each minute.
+        let floor = self.state.floor();
+        if !self.set_back && self.floor.as_ref() == Some(&floor) {
             return Ok(());
         }
-        let floor = self.state.floor();
         hands.write_floor(&encode(&floor)?).map_err(root("writing the floor outside"))?;
         (self.floor, self.set_back) = (Some(floor), false);
         Ok(())

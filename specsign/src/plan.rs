@@ -13,6 +13,12 @@ use crate::state::{Noes, Placed, RootState};
 /// How the words of a [`Verdict::Held`] end where a machine stays for no other reason than [`Settings::purge`].
 pub const REMOVING_IS_OFF: &str = "removing is off";
 
+/// Why something is not touched.
+pub(crate) const NOT_PLACED_HERE: &str = "something of this name is there that was not placed here; move it away";
+
+/// Why nothing is removed while something else is not as it should be.
+pub(crate) const NOT_ALL_IN_PLACE: &str = "not everything that belongs here is in place";
+
 /// How careful the reconciler is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -248,7 +254,12 @@ pub fn plan(situation: &Situation<'_>, settings: &Settings) -> Plan {
             candidates.push((name.clone(), PurgeReason::NotListed));
         }
     }
-    let guard = guard(situation, settings, candidates.len(), stale);
+    // What cannot be told, or not even be planned for, may be what came to replace the one that would go.
+    let doubt = plan.verdicts.values().any(|verdict| matches!(verdict, Verdict::Unknown(_) | Verdict::Error(_)));
+    let guard = guard(situation, settings, candidates.len(), stale).and_then(|()| match doubt {
+        true => Err(NOT_ALL_IN_PLACE.to_owned()),
+        false => Ok(()),
+    });
     for (name, reason) in candidates {
         match &guard {
             Ok(()) => {
@@ -268,7 +279,7 @@ fn belongs(situation: &Situation<'_>, settings: &Settings, wanted: &Wanted, stal
         (_, Presence::Unreadable(reason)) => return Verdict::Error(format!("it cannot be read: {reason}")),
         (None, Presence::Intact) => return Verdict::Adopt,
         (None, Presence::Drifted(_)) => {
-            return Verdict::Error("something of this name is there that was not placed here; move it away".to_owned());
+            return Verdict::Error(NOT_PLACED_HERE.to_owned());
         }
         (None, Presence::Absent) => DeployReason::New,
         (Some(placed), _) if *placed != wanted.version => DeployReason::Changed,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toehold_core::{Clock, Timestamp};
 
-use crate::admission::{Admission, AdmissionError, Admitted, Freshness, Payload};
+use crate::admission::{Admission, AdmissionError, Admitted, Freshness};
 use crate::archive::{ArchiveError, Limits, UnpackSink, Unpacker};
 use crate::digest::Sha256Digest;
 use crate::document::{Document, Format};
@@ -19,7 +19,10 @@ use crate::machine::{ListError, MachineList, MachineName, ManagedMachine};
 use crate::matcher::Facts;
 use crate::memory::Memory;
 use crate::path::TreePath;
-use crate::plan::{Action, Belongs, Plan, Presence, PurgeReason, Settings, Situation, Verdict, Wanted, plan, recent};
+use crate::plan::{
+    Action, Belongs, NOT_ALL_IN_PLACE, NOT_PLACED_HERE, Plan, Presence, PurgeReason, Settings, Situation, Verdict, Wanted, plan,
+    recent,
+};
 use crate::root::{Executables, ListDigest, MachineRoot, Place, TreeCheck};
 use crate::selector::Selector;
 use crate::source::SourcePolicy;
@@ -145,7 +148,7 @@ pub struct Report {
     pub names: Vec<MachineName>,
     /// What it is a list of.
     pub format: Format,
-    /// Who signed the envelope; empty without one.
+    /// Who signed the envelope, and the changes of keys that were walked to it; empty without one.
     pub signers: BTreeSet<VerifyingKey>,
     /// The serial that counts; `None` without an envelope.
     pub serial: Option<u64>,
@@ -261,6 +264,8 @@ where
             self.root.write_document(document).map_err(root("keeping the document"))?;
             next.document = Some(kept);
         }
+        // Before the root's own memory says that this was accepted: whoever reads it then is not told again who signed.
+        self.root.note_signers(&looked.admitted.signers).map_err(root("remembering who signed"))?;
         // Remembered before anything is done on the document's word. The time alone is not worth a write each minute.
         let time = next.highest_time;
         next.highest_time = memory.state.highest_time;
@@ -372,8 +377,8 @@ where
         let machines: BTreeMap<&MachineName, &ManagedMachine> =
             list.machines().iter().map(|machine| (&machine.name, machine)).collect();
         let mut verdicts = plan.verdicts;
-        // What could not even be planned for is not in place either: nothing is removed that it may have come to replace.
-        let mut failed = !unsettled.is_empty() || verdicts.values().any(|verdict| matches!(verdict, Verdict::Error(_)));
+        // What could not be settled is not in place either: nothing is removed that it may have come to replace.
+        let mut failed = !unsettled.is_empty();
         let mut changed = false;
         verdicts.extend(unsettled);
         for action in plan.actions {
@@ -397,7 +402,7 @@ where
                     }
                 }
                 Action::Purge(name, reason) if failed => {
-                    let held = format!("{reason}, but not everything that belongs here is in place");
+                    let held = format!("{reason}, but {NOT_ALL_IN_PLACE}");
                     verdicts.insert(name, Verdict::Held(held));
                 }
                 Action::Purge(name, reason) => match Trouble::apart(self.purge(&mut memory, &name, reason))? {
@@ -415,10 +420,6 @@ where
         // What stays in the trash is in nobody's way.
         let _ = self.root.empty_trash();
         let list_format = admitted.state.format.unwrap_or(Format::Machines);
-        let signers = match &admitted.payload {
-            Payload::Verified(verified) if admitted.serial.is_some() => verified.signers().iter().copied().collect(),
-            _ => BTreeSet::new(),
-        };
         let error = verdicts.values().any(|verdict| matches!(verdict, Verdict::Error(_)));
         Ok(Report {
             outcome: match (error, changed) {
@@ -428,7 +429,7 @@ where
             },
             machines: verdicts,
             format: list_format,
-            signers,
+            signers: admitted.signers,
             clock_behind: admitted.clock_behind,
             names: list.machines().iter().map(|machine| machine.name.clone()).collect(),
             serial: admitted.serial,
@@ -485,7 +486,7 @@ where
         let Some(governor) = governor else { return Ok(None) };
         match self.governors.take(governor).await {
             Ok(Some(slot)) => Ok(Some(slot)),
-            Ok(None) => Err(Verdict::Held(format!("all slots of the governor {governor} are taken"))),
+            Ok(None) => Err(Verdict::Held(self.governors.why_not(governor))),
             Err(error) => Err(Verdict::Error(format!("no slot of the governor {governor}: {error}"))),
         }
     }
@@ -517,13 +518,30 @@ where
         memory.state.placing.insert(name.clone(), placing);
         memory.note(&mut self.root, name, None)?;
         // An error says little of what has happened: the next pass looks, and goes on from there.
-        let moved = if self.root.exists(Place::Live, name).map_err(machine("looking for it"))? {
+        let ours = memory.state.placed.contains_key(name);
+        let moved = if ours && self.root.exists(Place::Live, name).map_err(machine("looking for it"))? {
             self.root.exchange(name, Place::Staged, Place::Live)
         } else {
             self.root.rename(name, Place::Staged, Place::Live)
         };
-        moved.map_err(machine("putting it into place"))?;
-        self.settle(memory, name).await
+        match moved {
+            // Somebody has put it there while ours was fetched.
+            Err(error) if !ours && error.kind() == io::ErrorKind::AlreadyExists => {
+                self.give_up(memory, name)?;
+                Err(Trouble::error(NOT_PLACED_HERE.to_owned()))
+            }
+            moved => {
+                moved.map_err(machine("putting it into place"))?;
+                self.settle(memory, name).await
+            }
+        }
+    }
+
+    /// What is on its way in does not come.
+    fn give_up(&mut self, memory: &mut Memory, name: &MachineName) -> Result<(), Trouble> {
+        self.root.discard(name, Place::Staged).map_err(machine("clearing up"))?;
+        memory.state.placing.remove(name);
+        Ok(memory.note(&mut self.root, name, None)?)
     }
 
     /// Fetches, unpacks and checks in one pass; nothing is visible yet. Which files are executable.
@@ -594,8 +612,7 @@ where
                 return self.root.discard(name, Place::Live).map_err(going_back());
             }
             // An exchange leaves no other trace than what is where; a crash may have come right behind it.
-            let back = self.is_version(kept, name, placing, kept)? && !self.is_version(Place::Live, name, placing, kept)?;
-            if !back {
+            if !self.is_back(memory, name, placing, kept)? {
                 self.root.exchange(name, Place::Live, kept).map_err(going_back())?;
             }
             self.set_phase(memory, name, Phase::Restored)?;
@@ -603,12 +620,34 @@ where
         self.root.discard(name, kept).map_err(going_back())
     }
 
-    /// Whether the version on its way in lies at a place. Its list tells it from another version, and not from what drifted from it.
-    fn is_version(&mut self, place: Place, name: &MachineName, placing: &Placing, kept: Place) -> Result<bool, Trouble> {
-        if kept == Place::Previous {
-            return Ok(self.list(place, name)? == Some(placing.version.sums));
+    /// Whether the version on its way in has made room again for the one that was kept.
+    fn is_back(&mut self, memory: &Memory, name: &MachineName, placing: &Placing, kept: Place) -> Result<bool, Trouble> {
+        let version = || TreeCheck::placed(placing.version.sums, placing.executables);
+        if kept == Place::Staged {
+            return Ok(self.is_whole(kept, name, version())? && !self.is_whole(Place::Live, name, version())?);
         }
-        match self.compare(place, name, TreeCheck::placed(placing.version.sums, placing.executables)) {
+        // Its list tells it from another version also where it has drifted.
+        let sums = Some(placing.version.sums);
+        let (aside, live) = (self.list(kept, name)? == sums, self.list(Place::Live, name)? == sums);
+        Ok(aside && (!live || !self.is_live(memory, name, placing, kept)?))
+    }
+
+    /// Which of two versions with the same list is in place, the one on its way in or the one before, which is at the other place
+    /// then: they differ in which files are executable, or in nothing that was placed.
+    fn is_live(&mut self, memory: &Memory, name: &MachineName, placing: &Placing, other: Place) -> Result<bool, Trouble> {
+        let version = || TreeCheck::placed(placing.version.sums, placing.executables);
+        let (live, aside) = (self.is_whole(Place::Live, name, version())?, self.is_whole(other, name, version())?);
+        if live || aside {
+            return Ok(live);
+        }
+        // It has drifted since; the one before may not have.
+        let Some(before) = memory.state.placed.get(name) else { return Ok(true) };
+        let before = TreeCheck::placed(before.sums, memory.state.executables.get(name).copied());
+        Ok(!self.is_whole(Place::Live, name, before)?)
+    }
+
+    fn is_whole(&mut self, place: Place, name: &MachineName, check: TreeCheck) -> Result<bool, Trouble> {
+        match self.compare(place, name, check) {
             Presence::Intact => Ok(true),
             Presence::Absent | Presence::Drifted(_) => Ok(false),
             Presence::Unreadable(error) => Err(Trouble::error(format!("it cannot be read: {error}"))),
@@ -646,21 +685,24 @@ where
     }
 
     async fn recover_one(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing) -> Result<(), Trouble> {
-        let sums = Some(placing.version.sums);
-        // Where both have the same list, the one in place is as good as the other: the plan will mend it if it is not.
-        let arrived = self.list(Place::Live, name)? == sums && self.list(Place::Staged, name)? != sums;
         if placing.phase != Phase::Arriving {
             return self.settle(memory, name).await;
         }
+        let sums = Some(placing.version.sums);
+        let arrived = self.list(Place::Live, name)? == sums
+            && match self.list(Place::Staged, name)? == sums {
+                false => true,
+                true if kept(memory, name, placing) == Place::Previous => self.is_live(memory, name, placing, Place::Staged)?,
+                // Both are the same version: the plan will mend the one in place if it is not whole.
+                true => false,
+            };
         if arrived {
             let slot = self.slot(placing.governor.as_deref()).await.map_err(Trouble::Machine)?;
             let settled = self.settle(memory, name).await;
             self.give_back(slot).await;
             return settled;
         }
-        self.root.discard(name, Place::Staged).map_err(machine("clearing up"))?;
-        memory.state.placing.remove(name);
-        Ok(memory.note(&mut self.root, name, None)?)
+        self.give_up(memory, name)
     }
 }
 

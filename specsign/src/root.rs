@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::archive::{ArchiveError, UnpackSink, check_listed};
 use crate::digest::Sha256Digest;
+use crate::keys::VerifyingKey;
 use crate::machine::MachineName;
 use crate::path::TreePath;
 use crate::state::StateCopy;
@@ -163,6 +164,16 @@ pub trait MachineRoot: Send {
     /// Whatever is in the way; the one before is there then, or the new one.
     fn write_floor(&mut self, bytes: &[u8]) -> io::Result<()> {
         let _ = bytes;
+        Ok(())
+    }
+
+    /// Remembers outside of the root that these keys sign envelopes ([`crate::Admission::enveloped_keys`]); nothing is done where there
+    /// is no place for it. Most of them are known already.
+    ///
+    /// # Errors
+    /// Whatever is in the way; nothing else is done then.
+    fn note_signers(&mut self, keys: &BTreeSet<VerifyingKey>) -> io::Result<()> {
+        let _ = keys;
         Ok(())
     }
 

@@ -268,12 +268,6 @@ impl RootState {
         }
     }
 
-    /// Whether a document would be judged by one as by the other, but for the time.
-    pub(crate) fn has_floor_of(&self, other: &Self) -> bool {
-        let timeless = |state: &Self| Self { highest_time: epoch(), ..state.floor() };
-        timeless(self) == timeless(other)
-    }
-
     /// Raises what a document is judged by to a floor that is kept elsewhere.
     pub(crate) fn raise_to(&mut self, floor: &Self) -> Result<(), StateError> {
         if let (Some(inside), Some(outside)) = (&self.name, &floor.name)

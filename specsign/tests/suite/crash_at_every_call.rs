@@ -141,6 +141,43 @@ fn crash_everywhere(sick: bool) -> usize {
     crashes
 }
 
+/// Two versions with the same list, of which one has an executable file: the power goes at every call, and the next pass still knows
+/// which one is the good one.
+#[test]
+fn s5_versions_that_differ_in_modes_alone_are_told_apart() {
+    let (good, next) = (version("a", 1), version("a", 1).with_an_executable());
+    assert_eq!(good.sums, next.sums);
+    for sick in [false, true] {
+        let start = Node::default();
+        start.apply(1, &[version("a", 0)]);
+        start.apply(2, std::slice::from_ref(&good));
+        start.serve(std::slice::from_ref(&next));
+        if sick {
+            start.sick.0.lock().unwrap().insert("a".to_owned());
+        }
+        let document = spec(3, std::slice::from_ref(&next), false);
+        let again = |node: &Node| Node { root: node.root.copy(), clock: ManualClock::new(node.clock.now()), ..node.clone() };
+        let whole = again(&start);
+        whole.pass(&document).unwrap();
+        for number in 0..whole.root.calls() {
+            for cut in [Cut::Before, Cut::After] {
+                let node = again(&start);
+                node.root.cut_at(Some((number, cut)));
+                let _ = node.pass(&document);
+                let what = node.root.0.lock().unwrap().log.last().cloned().unwrap();
+                node.root.cut_at(None);
+                for _ in 0..2 {
+                    node.pass(&document).unwrap_or_else(|error| panic!("cut {cut:?} at {what}: {error}"));
+                }
+                let expected = if sick { &good.dir } else { &next.dir };
+                assert_eq!(node.root.live("a").as_ref(), Some(expected), "sick: {sick}, cut {cut:?} at {what}");
+                let previous = node.root.0.lock().unwrap().places.get(&(Place::Previous, "a".to_owned())).cloned();
+                assert!(sick || previous.as_ref() == Some(&good.dir), "the version before, cut {cut:?} at {what}");
+            }
+        }
+    }
+}
+
 #[test]
 fn s5_old_or_new_at_every_moment_and_the_same_end() {
     assert!(crash_everywhere(false) > 500);

@@ -1,7 +1,7 @@
 //! What a pass does and does not do: every way in which the original fails, ending well.
 
 use crate::support;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::envelope_support;
@@ -354,6 +354,76 @@ fn nothing_is_removed_while_what_belongs_here_is_in_error() {
     assert!(in_place(&node, "a"), "a matcher that is none may be the one that replaces it");
 }
 
+/// What cannot be told may be what came to replace it.
+#[test]
+fn s4_nothing_is_removed_while_it_cannot_be_told_what_belongs_here() {
+    let mut node = Node::default();
+    node.apply(1, &[version("a", 1), version("keep", 1)]);
+    node.facts.files = None;
+    let replaced = [version("keep", 1), version("b", 1).matching("has_file('/stalled')")];
+    node.serve(&replaced);
+    let document = spec(2, &replaced, true);
+    for _ in 0..4 {
+        let plan = node.reconciler().look(&document, &node.facts).unwrap();
+        assert!(plan.actions.is_empty(), "{plan:?}");
+        let report = node.pass(&document).unwrap();
+        assert!(matches!(verdict(&report, "b"), Verdict::Unknown(_)), "{report:?}");
+        assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("not everything")), "{report:?}");
+        assert!(in_place(&node, "a"));
+        node.advance(60);
+    }
+    node.facts.files = Some(["/stalled".to_owned()].into());
+    node.pass(&document).unwrap();
+    assert!(!in_place(&node, "a") && in_place(&node, "b"));
+}
+
+/// A directory that somebody makes while the machine of that name is on its way is not replaced.
+#[test]
+fn what_comes_into_a_new_machines_place_meanwhile_is_left_there() {
+    let node = Node::default();
+    let theirs = version("x", 1).dir;
+    node.root.0.lock().unwrap().squatter = Some(("seal a".to_owned(), "a".to_owned(), theirs.clone()));
+    for serial in 1..=3 {
+        let report = node.apply(serial, &[version("a", 1)]);
+        assert!(matches!(verdict(&report, "a"), Verdict::Error(reason) if reason.contains("not placed here")), "{report:?}");
+        assert_eq!(node.root.live("a"), Some(theirs.clone()));
+        let disk = node.root.0.lock().unwrap();
+        assert!(!disk.places.keys().any(|(place, _)| *place != Place::Live), "nothing is left behind");
+    }
+    node.root.put(Place::Live, "a", None);
+    assert_eq!(node.apply(3, &[version("a", 1)]).outcome, Outcome::Updated);
+}
+
+/// Whoever signed is known to sign envelopes before the root's memory says that it was taken: a pass that dies right behind that is
+/// not told again.
+#[test]
+fn s1_every_signer_is_remembered_whenever_the_power_goes() {
+    let start = Node::default();
+    start.apply(1, &[version("a", 1)]);
+    start.root.0.lock().unwrap().signers.clear();
+    let payload = simulated::list(&[version("a", 1)]);
+    let hand_over = |serial: u64, to: u8, by: &[u8]| {
+        let mut statement = envelope_support::statement(serial, &payload);
+        (statement.name, statement.next) = ("fleet".parse().unwrap(), envelope_support::keys(&[to], 1));
+        envelope_support::signed(statement, by)
+    };
+    let change = hand_over(2, 2, &[1, 2]);
+    let document = envelope_support::sealed(&payload, hand_over(3, 3, &[2, 3]), vec![change]).into_bytes();
+    let whole = Node { root: start.root.copy(), ..start.clone() };
+    let report = whole.pass(&document).unwrap();
+    let all = BTreeSet::from([1, 2, 3].map(|number| key(number).verifying_key()));
+    assert_eq!((report.serial, &report.signers), (Some(3), &all));
+    for number in 0..whole.root.calls() {
+        let node = Node { root: start.root.copy(), ..start.clone() };
+        node.root.cut_at(Some((number, simulated::Cut::After)));
+        let _ = node.pass(&document);
+        node.root.cut_at(None);
+        let what = node.root.0.lock().unwrap().log.last().cloned();
+        node.pass(&document).unwrap();
+        assert_eq!(node.root.0.lock().unwrap().signers, all, "cut at call {number}, {what:?}");
+    }
+}
+
 /// A no is nothing that is still to be done, where nobody asked for a removal.
 #[test]
 fn a_no_is_held_for_good_where_removing_is_off() {
@@ -473,10 +543,11 @@ fn a_governor_lets_so_many_nodes_update_at_once() {
     let own = SlotRecord { holder: "n2".to_owned(), until: envelope_support::at(100_000) };
     toehold_core::testing::block_on(toehold_core::Stored::create(&store, slot(0), own)).unwrap();
     assert_eq!(second.pass(&document).unwrap().outcome, Outcome::Updated);
-    // Without a store, a machine with a governor waits.
+    // Without a store, a machine with a governor waits, and it is said for what.
     let alone = Node::default();
     alone.serve(&[version("a", 1)]);
-    assert!(matches!(verdict(&alone.pass(&document).unwrap(), "a"), Verdict::Held(_)));
+    let report = alone.pass(&document).unwrap();
+    assert!(matches!(verdict(&report, "a"), Verdict::Held(reason) if reason.contains("this node has none")), "{report:?}");
 }
 
 /// One that is a mount point, or held open, is its own error.
@@ -668,6 +739,14 @@ fn s3_a_floor_outside_outlives_the_memory_of_a_root() {
         assert_eq!(wiped.root.live("a"), Some(version("a", 1).dir));
         assert!(matches!(wiped.pass(&old), Err(PassError::Admission(AdmissionError::Rollback { .. }))));
     }
+    // Nor does a document come back that had ended, with the memory gone and the clock set back.
+    let held = Node { root: node.root.copy(), ..at_time(&node, 3 * 86_400) };
+    assert!(matches!(held.pass(&current).unwrap().freshness, Freshness::Stale { .. }));
+    let mut disk = held.root.0.lock().unwrap();
+    (disk.copies, disk.journal, disk.document) = ([None, None], None, None);
+    drop(disk);
+    let set_back = Node { root: held.root, ..at_time(&node, 60) };
+    assert!(matches!(set_back.pass(&current).unwrap().freshness, Freshness::Stale { .. }));
     // Without either, machines that lie there say that there was one.
     let mut lost = wiped(true);
     lost.root.0.lock().unwrap().floor = None;

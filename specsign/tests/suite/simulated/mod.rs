@@ -16,11 +16,12 @@ use toehold_core::testing::{ManualClock, block_on};
 use toehold_specsign::{
     Admission, Attributes, Body, Document, Envelope, FetchError, Fetcher, Governors, Health, KnownFacts, Limits, MachineName,
     MachineRoot, ManagedMachine, NoGovernors, PassError, Place, Reconciler, Report, RootState, Settings, Sha256Digest,
-    SignedStatement, SourcePolicy, StateCopy, Statement, Traces, TreeEntry, TreePath, TreeVisitor, UnpackSink, seal,
+    SignedStatement, SourcePolicy, StateCopy, Statement, Traces, TreeEntry, TreePath, TreeVisitor, UnpackSink, VerifyingKey,
+    seal,
 };
 
 use crate::envelope_support::{at, key, keys};
-use crate::support::machine_archive;
+use crate::support::{Member, file, gzip, machine_archive, tar};
 
 /// A directory: paths with content and mode; `None` for directories.
 pub type Dir = BTreeMap<String, Option<(Vec<u8>, u32)>>;
@@ -53,6 +54,10 @@ pub struct Disk {
     pub broken: BTreeSet<(Place, String)>,
     /// Machines that cannot be moved away from their places.
     pub busy: BTreeSet<String>,
+    /// Right after a call, somebody puts a directory into a machine's place.
+    pub squatter: Option<(String, String, Dir)>,
+    /// Keys that are known, outside of the root, to sign envelopes.
+    pub signers: BTreeSet<VerifyingKey>,
     /// Files that belong to somebody else.
     pub foreign: BTreeSet<String>,
     watch: Option<Watch>,
@@ -75,6 +80,11 @@ impl SimulatedRoot {
             return Err(io::Error::other("the power is gone"));
         }
         let result = effect(&mut disk, cut == Some(Cut::Middle));
+        if disk.squatter.as_ref().is_some_and(|(call, ..)| disk.log.last() == Some(call))
+            && let Some((_, name, dir)) = disk.squatter.take()
+        {
+            disk.places.insert((Place::Live, name), dir);
+        }
         if let Some(watch) = disk.watch.take() {
             watch(&disk.places);
             disk.watch = Some(watch);
@@ -122,7 +132,8 @@ impl SimulatedRoot {
         let disk = self.0.lock().unwrap();
         let (copies, journal, document) = (disk.copies.clone(), disk.journal.clone(), disk.document.clone());
         let (floor, places) = (disk.floor.clone(), disk.places.clone());
-        Self(Arc::new(Mutex::new(Disk { copies, journal, document, floor, places, ..Disk::default() })))
+        let signers = disk.signers.clone();
+        Self(Arc::new(Mutex::new(Disk { copies, journal, document, floor, places, signers, ..Disk::default() })))
     }
 }
 
@@ -230,6 +241,16 @@ impl MachineRoot for SimulatedRoot {
         })
     }
 
+    fn note_signers(&mut self, keys: &BTreeSet<VerifyingKey>) -> io::Result<()> {
+        if keys.iter().all(|key| self.0.lock().unwrap().signers.contains(key)) {
+            return Ok(());
+        }
+        self.step("note who signed".to_owned(), |disk, _| {
+            disk.signers.extend(keys);
+            Ok(())
+        })
+    }
+
     fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
         self.step("read the document".to_owned(), |disk, _| Ok(disk.document.clone()))
     }
@@ -293,8 +314,11 @@ impl MachineRoot for SimulatedRoot {
     fn rename(&mut self, name: &MachineName, from: Place, to: Place) -> io::Result<()> {
         self.step(format!("rename {name} {from:?} {to:?}"), |disk, _| {
             is_free(disk, name, &[from, to])?;
+            if disk.places.contains_key(&place_key(to, name)) {
+                return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+            }
             let dir = disk.places.remove(&place_key(from, name)).unwrap();
-            assert!(disk.places.insert(place_key(to, name), dir).is_none(), "a rename replaced something");
+            disk.places.insert(place_key(to, name), dir);
             Ok(())
         })
     }
@@ -410,6 +434,21 @@ pub fn version(name: &str, number: u32) -> Version {
 impl Version {
     pub fn matching(mut self, expression: &str) -> Self {
         self.extra = format!(",\"match\":{}", serde_json::to_string(expression).unwrap());
+        self
+    }
+
+    /// The same files, of which one is executable: another archive with the same list.
+    pub fn with_an_executable(mut self) -> Self {
+        let mut members = Vec::new();
+        for (path, entry) in &mut self.dir {
+            let Some((content, mode)) = entry else { continue };
+            let member = file(&format!("{}/{path}", self.name), content);
+            let script = path == "bin/run.sh";
+            members.push(if script { Member { mode: b"0000755\0".to_vec(), ..member } } else { member });
+            *mode = if script { 0o755 } else { *mode };
+        }
+        self.archive = gzip(&tar(&members));
+        self.url = self.url.replace(".tgz", "-x.tgz");
         self
     }
 
