@@ -208,6 +208,8 @@ struct World {
     acts: u8,
     revoked: bool,
     removed: Option<usize>,
+    /// By client: whether its latest attempt was confirmed when the token had been revoked.
+    late: Vec<bool>,
 }
 
 impl World {
@@ -299,6 +301,7 @@ impl Gateways {
             store: [(entry.key.clone(), Cell { revision: 1, value })].into(),
             attempts: vec![0; clients.len()],
             told: vec![None; clients.len()],
+            late: vec![false; clients.len()],
             crashes,
             acts,
             ..World::default()
@@ -469,7 +472,10 @@ impl Gateways {
     /// One call to the store, and what follows from it.
     fn step(&self, world: &mut World, place: usize) {
         match self.progress(&world.talks[place]) {
-            Progress::AwaitsConfirm => world.talks[place].confirmed = true,
+            Progress::AwaitsConfirm => {
+                world.talks[place].confirmed = true;
+                world.late[world.talks[place].client] = world.revoked;
+            }
             Progress::Asks(question) => {
                 let reply = world.answer(&question, &self.values);
                 world.talks[place].replies.push(reply);
@@ -647,6 +653,7 @@ impl Model for Gateways {
             Action::Begin { client, gateway } => {
                 world.attempts[client] += 1;
                 world.told[client] = None;
+                world.late[client] = false;
                 let attempt = world.attempts[client];
                 self.begin(&mut world, Kind::Join, client, gateway, attempt);
             }
@@ -721,6 +728,9 @@ impl Model for Gateways {
                 (!world.revoked
                     || model.uses(world).iter().filter(|found| found.revoked_at.is_some()).count() == model.uses as usize)
                     && world.removed.is_none_or(is_removed)
+            }),
+            Property::always("who confirms after the revocation does not join", |model: &Gateways, world: &World| {
+                (0..model.clients.len()).all(|client| !(world.late[client] && Self::has_joined(world, client)))
             }),
             Property::sometimes("everybody who may has joined", |model: &Gateways, world: &World| {
                 (0..model.clients.len()).filter(|client| Self::has_joined(world, *client)).count()
