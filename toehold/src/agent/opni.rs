@@ -34,10 +34,10 @@ pub(super) async fn call<R: CryptoRng>(
     let &Joining { line, directory, lock, limits, reached } = joining;
     let refused = |source: JoinError| AgentError::Join { endpoint: line.endpoint.clone(), source };
     let (join_method, auth_method) = (version.join_method(), version.auth_method());
-    let client = OpniClient { version, client_id: attempt.joined.id.clone(), token: Some(&line.token) };
     let call = Call { connection, line, limit: limits.answer };
     let mut pauses = 0..SIGNING_PAUSES;
     let (awaiting, auth) = loop {
+        let client = OpniClient { version: version.clone(), client_id: attempt.joined.id.clone(), token: Some(&line.token) };
         let awaiting = client.start().map_err(refused)?;
         let answer = call.unary(join_method, "to name its tokens", None, Vec::new()).await?;
         match awaiting.receive(&answer, connection.identity(), rng) {
