@@ -249,12 +249,12 @@ async fn answers(tokens: usize, each: usize) {
         for _ in 0..each {
             ask(&connection).await.unwrap();
         }
-        ours += gateway.processor_time() - before;
+        ours += gateway.processor_time().saturating_sub(before);
         let before = floor.processor_time();
         for _ in 0..each {
             ask(&plain).await.unwrap();
         }
-        theirs += floor.processor_time() - before;
+        theirs += floor.processor_time().saturating_sub(before);
     }
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3 / (TURNS * each) as f64;
     println!(

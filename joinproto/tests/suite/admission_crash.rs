@@ -295,8 +295,8 @@ fn an_opni_agent_that_never_showed_its_keys_does_not_keep_its_id_for_ever() {
     lab.desk.clock.advance(Duration::from_secs(3600 + 3600));
     block_on(lab.desk.sweep()).unwrap();
     let later = lab.token(opni_token(), 3);
-    let taken = join_opni_blocking(&lab, &later, "silent", 12);
-    assert!(matches!(taken, Err(DeskError::Refused(Refusal::IdTaken))), "{taken:?}");
+    let again = join_opni_blocking(&lab, &later, "silent", 12);
+    assert!(matches!(again, Err(DeskError::Refused(Refusal::IdTaken))), "{again:?}");
     lab.desk.clock.advance(Duration::from_secs(1));
     block_on(lab.desk.sweep()).unwrap();
     assert_eq!(below(&lab.desk.store, "agent/"), ["agent/joined"]);

@@ -308,11 +308,11 @@ impl Gateways {
         };
         let clients = clients.to_vec();
         let mut attempts = HashMap::new();
-        for client in 0..clients.len() {
-            for attempt in (1..=clients[client].1).chain([PROBE]) {
+        for (client, (id, tries)) in clients.iter().enumerate() {
+            for attempt in (1..=*tries).chain([PROBE]) {
                 lab.desk.store.restore(vec![entry.clone()]);
                 let made = if for_opni {
-                    Self::opni_attempt(&lab, &token, clients[client].0, seed(client, attempt))
+                    Self::opni_attempt(&lab, &token, id, seed(client, attempt))
                 } else {
                     Self::v3_attempt(&lab, &token, client, seed(client, attempt))
                 };
@@ -503,7 +503,7 @@ impl Gateways {
                 Progress::AwaitsConfirm if self.is_alone(talk.client) => world.talks[place].confirmed = true,
                 Progress::Ends(outcome) => {
                     let talk = world.talks.remove(place);
-                    return self.ended(world, &talk, outcome);
+                    return Self::ended(world, &talk, outcome);
                 }
                 _ => return,
             }
@@ -515,7 +515,7 @@ impl Gateways {
         self.is_alone(client) && *key == self.agent_keys[client]
     }
 
-    fn ended(&self, world: &mut World, talk: &Talk, outcome: Outcome) {
+    fn ended(world: &mut World, talk: &Talk, outcome: Outcome) {
         match talk.kind {
             Kind::Remove => world.removed = (outcome == Outcome::Done).then_some(talk.client),
             Kind::Revoke => world.revoked = true,

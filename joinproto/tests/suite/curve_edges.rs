@@ -323,7 +323,7 @@ fn signatures_that_are_cut_or_have_more_are_none() {
         assert!(!signed.is_taken(&longer), "{} bytes", longer.len());
     }
     // Whoever leaves a zero byte out of either half.
-    let zero = (0..).map(|n: u16| n.to_be_bytes()).find(|n| {
+    let zero = (0..u16::MAX).map(u16::to_be_bytes).find(|n| {
         let key = SigningKey::from_bytes(&[7; 32]);
         let signature = key.sign(n).to_bytes();
         signature[0] == 0 || signature[31] == 0 || signature[32] == 0
@@ -448,11 +448,11 @@ fn public_keys_of_the_twist_and_of_special_forms_agree_as_the_standard_says() {
     special.extend((0..8_u8).map(|n| hashed(&[n, n])));
     let (mut of_curve, mut of_twist, mut refused) = (0, 0, 0);
     for public in special {
-        let on_curve = curve::is_on_curve(&curve::modulo(&low(public), &curve::P));
+        let is_on_it = curve::is_on_curve(&curve::modulo(&low(public), &curve::P));
         for key in with_high_bit(&hex(&public)) {
             for secret in &secrets()[1..3] {
                 match agrees(*secret, key) {
-                    true if on_curve => of_curve += 1,
+                    true if is_on_it => of_curve += 1,
                     true => of_twist += 1,
                     false => refused += 1,
                 }

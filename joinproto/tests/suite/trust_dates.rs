@@ -82,18 +82,18 @@ fn what_a_pinned_ca_says_of_itself_counts_only_under_its_own_signature() {
     let pin = pin_of(&expired);
     // Who holds the key of a certificate below it presents the CA's key with dates of his own making, under the CA's name or another.
     let forger = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let forged: Vec<Vec<u8>> = ["the CA", "somebody"]
+    let forgeries: Vec<Vec<u8>> = ["the CA", "somebody"]
         .map(|name| {
             let by = authority(name, 2030);
             let issuer = Issuer::from_params(&by, &forger);
-            let forged = authority("the CA", 2030).signed_by(&key, &issuer).unwrap().der().to_vec();
-            assert_eq!(pin_of(&forged), pin);
-            forged
+            let made = authority("the CA", 2030).signed_by(&key, &issuer).unwrap().der().to_vec();
+            assert_eq!(pin_of(&made), pin);
+            made
         })
         .into();
     let leaf = leaf_below(&Issuer::new(authority("the CA", 2025), key));
     assert_eq!(check(&[leaf.clone(), expired.clone()], pin), Err(JoinError::KeyExpired));
-    for forged in forged {
+    for forged in forgeries {
         assert_eq!(check(&[leaf.clone(), forged.clone()], pin), Err(JoinError::PinnedNotRoot));
         // Where the certificate itself is held, what the peer presents in its place says nothing at all.
         let held = Trust::CaCertificates(vec![expired.clone()]);
@@ -109,7 +109,7 @@ fn any_of_several_ca_certificates_that_fits_is_enough_in_whatever_order() {
     let other = authority("another", 2030).self_signed(&KeyPair::generate_for(&PKCS_ED25519).unwrap()).unwrap().der().to_vec();
     let chain = [leaf_below(&Issuer::new(authority("the CA", 2030), key))];
     let check = |anchors: &[&Vec<u8>]| {
-        let anchors = anchors.iter().map(|anchor| anchor.to_vec()).collect();
+        let anchors = anchors.iter().map(|anchor| (*anchor).clone()).collect();
         Trust::CaCertificates(anchors).check(&chain, "gw.example.net", now()).map(drop)
     };
     for order in [[&old, &new, &other], [&new, &old, &other], [&other, &old, &new]] {

@@ -12,7 +12,9 @@ use toehold_masterkey::{End, NoObserver, Outcome, Progress, RotationRequest};
 fn without(hosts: usize, away: &[usize]) -> (Lab, RotationRequest) {
     let mut lab = Lab::new(hosts);
     (lab.pace.attempts, lab.pace.concurrency) = (1, 1);
-    away.iter().for_each(|number| lab.world.fleet().switch_off(&lab.accounts[*number]));
+    for number in away {
+        lab.world.fleet().switch_off(&lab.accounts[*number]);
+    }
     let mut request = lab.request();
     request.policy.on_unreachable = OnUnreachable::Defer;
     (lab, request)

@@ -146,7 +146,9 @@ fn r3_a_line_that_was_proven_stays_where_its_key_is_refused_later() {
     let (rotator, mut one, mut gone) = (lab.rotator(), rng(1), false);
     let outcome = stepped(&lab.world, rotator.rotate(request, &mut one, &NoObserver), |_| {
         if lab.current() != lab.first && !std::mem::replace(&mut gone, true) {
-            away.iter().for_each(|account| fleet.switch_off(account));
+            for account in &away {
+                fleet.switch_off(account);
+            }
         }
     });
     let outcome = outcome.unwrap().unwrap();

@@ -350,7 +350,7 @@ pub(super) struct Pinged {
 }
 
 /// A session that is open, and how that went.
-struct Authenticated {
+struct Opened {
     membership: Membership,
     session: AgentSession,
     gateway_pin: String,
@@ -360,7 +360,7 @@ struct Authenticated {
 }
 
 /// Authenticates with the gateway that was joined, and saves and acknowledges its new pins.
-async fn authenticate(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Authenticated, AgentError> {
+async fn authenticate(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Opened, AgentError> {
     let mut rng = UnwrapErr(SysRng);
     let mut half_joined = None;
     if let Some(attempt) = directory.attempt()? {
@@ -400,7 +400,7 @@ async fn authenticate(directory: &AgentDirectory, limits: GatewayLimits) -> Resu
         }
     }
     let gateway_pin = connection.identity().pin().to_string();
-    Ok(Authenticated { membership, session, gateway_pin, authenticated_in, pins_saved, half_joined })
+    Ok(Opened { membership, session, gateway_pin, authenticated_in, pins_saved, half_joined })
 }
 
 /// Authenticates, saves and acknowledges new pins, and pings.
@@ -408,7 +408,7 @@ async fn authenticate(directory: &AgentDirectory, limits: GatewayLimits) -> Resu
 /// # Errors
 /// [`AgentError`].
 pub(super) async fn ping_once(directory: &AgentDirectory, limits: GatewayLimits) -> Result<Pinged, AgentError> {
-    let Authenticated { membership, mut session, gateway_pin, authenticated_in, pins_saved, half_joined } =
+    let Opened { membership, mut session, gateway_pin, authenticated_in, pins_saved, half_joined } =
         authenticate(directory, limits).await?;
     let mut payload = [0; 16];
     UnwrapErr(SysRng).fill_bytes(&mut payload);

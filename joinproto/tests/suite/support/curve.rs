@@ -1,4 +1,5 @@
 //! Arithmetic of RFC 7748 and RFC 8032 by other means than the crates': slow, and as the standards put it.
+#![allow(clippy::many_single_char_names, reason = "named as in the standards")]
 
 use sha2::{Digest as _, Sha512};
 
@@ -167,7 +168,7 @@ pub(crate) fn ladder(scalar: &Number, u: &Number) -> Number {
 
 pub(crate) fn clamped(secret: &[u8; 32]) -> Number {
     let mut secret = *secret;
-    secret[0] &= 248;
+    secret[0] &= 0b1111_1000;
     secret[31] = secret[31] & 127 | 64;
     number(&secret)
 }

@@ -129,25 +129,8 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
         machines = Some(spec::play(&scratch.0, output).await?);
     }
 
-    let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
-    let mut lines = vec![
-        ["HOST", "TOOK", "MANAGED", "TEMPORARY KEY", "NEW MASTER KEY", "OLD MASTER KEY", "OTHERS' LINES"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for row in &rows {
-        lines.push(vec![
-            row.account.clone(),
-            format!("{} ms", milliseconds(row.took)),
-            or_no(row.managed && row.master_accepted, "yes"),
-            or_no(row.temporary_refused, "refused"),
-            or_no(row.renewed, "logs in"),
-            or_no(row.old_refused, "refused"),
-            or_no(row.foreign_kept, "untouched"),
-        ]);
-    }
     let good = rows.iter().filter(|row| row.is_good()).count();
-    output.text(format_args!("\n{}", table(&lines)));
+    output.text(format_args!("\n{}", table(&lines_of(&rows))));
     output.text(format_args!(
         "{good} of {} hosts, in {:.1} s. All of it is gone again.",
         options.hosts,
@@ -180,6 +163,28 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     } else {
         Err(Failure::new("not everything came out as it should").with(found))
     }
+}
+
+/// The table of what became of the hosts.
+fn lines_of(rows: &[Row]) -> Vec<Vec<String>> {
+    let or_no = |good: bool, word: &str| if good { word } else { "NO" }.to_owned();
+    let mut lines = vec![
+        ["HOST", "TOOK", "MANAGED", "TEMPORARY KEY", "NEW MASTER KEY", "OLD MASTER KEY", "OTHERS' LINES"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for row in rows {
+        lines.push(vec![
+            row.account.clone(),
+            format!("{} ms", milliseconds(row.took)),
+            or_no(row.managed && row.master_accepted, "yes"),
+            or_no(row.temporary_refused, "refused"),
+            or_no(row.renewed, "logs in"),
+            or_no(row.old_refused, "refused"),
+            or_no(row.foreign_kept, "untouched"),
+        ]);
+    }
+    lines
 }
 
 async fn onboard(context: &Context, host: &DemoHost, foreign: &str, output: Output) -> Result<Row, Failure> {
