@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The most bytes of a path.
 pub const MAX_PATH: usize = 1024;
@@ -15,7 +16,7 @@ const MAX_COMPONENT: usize = 255;
 /// A path below a machine's directory that has one reading: UTF-8, components with `/` between them, none of them empty,
 /// `.` or `..`, no control character, no backslash.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TreePath(Box<str>);
+pub struct TreePath(Arc<str>);
 
 /// A text that is no [`TreePath`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -27,6 +27,13 @@ impl Governors for NodeGovernors {
         }
     }
 
+    fn why_not(&self, governor: &str) -> String {
+        match self {
+            Self::None(none) => none.why_not(governor),
+            Self::Store(store) => store.why_not(governor),
+        }
+    }
+
     async fn give_back(&self, slot: Self::Slot) -> Result<(), StoreError> {
         match (self, slot) {
             (Self::Store(store), Some(slot)) => store.give_back(slot).await,

@@ -53,6 +53,19 @@ fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
     assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
     let specs: Value = serde_json::from_slice(&fs::read(node.toehold.state().join("agent/specs.json")).unwrap()).unwrap();
     assert_eq!(specs["specs"]["fleet"]["serial"], 5);
+    // It counts: an older one from the gateway is none for a root that has taken nothing yet.
+    let kept = node.toehold.state().join("agent/specs.json");
+    let (said, mut later) = (fs::read(&kept).unwrap(), specs.clone());
+    later["specs"]["fleet"]["serial"] = 6.into();
+    fs::write(&kept, later.to_string()).unwrap();
+    let other = node.directory.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let first = ["spec", "apply", "--allow-http", "--gateway", "--name", "fleet", "--root", other.to_str().unwrap()];
+    let old = node.toehold.run(first).ends(1);
+    assert!(old.stderr.contains("below 6"), "{}", old.stderr);
+    fs::write(&kept, said).unwrap();
+    node.toehold.run(first).ends(0);
     put(2, 6);
     apply(&node, &["--gateway", &gateway.address.to_string()]).ends(0);
     assert_eq!(node.live("facts"), Some(version("facts", 2).tree));

@@ -208,6 +208,12 @@ fn s3_versions_follow_each_other_and_carry_the_changes_of_keys() {
     let alone = desk.spec(&hand_over).ends(0);
     assert!(alone.stderr.contains("signed by 0 of the 1"), "the new key has not signed: {}", alone.stderr);
     let half = desk.write("half.json", alone.stdout);
+    // What is signed by the old key alone is refused by every node, and is told so here as well.
+    let told = desk.spec(&["verify", &half, PUBLIC, "--json"]).ends(3).json();
+    assert!(told["fault"].as_str().unwrap().contains("hands over to keys of which 0 signed it"), "{told}");
+    let followed = desk.spec(&["pack", &machines, &second_private, "--after", &half, "--expires", "7d"]).ends(0).stdout;
+    let followed = desk.write("followed.json", followed);
+    assert!(desk.spec(&["verify", &followed, &second]).ends(3).stdout.contains("serial 2 hands over"), "nor what follows it");
     let full = desk.keep("2.json", &["pack", "--add-signature", &half, &second_private]);
     let told = desk.spec(&["verify", &full, PUBLIC, &second, "--threshold", "2", "--json"]).ends(0).json();
     assert_eq!((&told["envelope"]["serial"], &told["envelope"]["next"]["keys"][0]), (&2.into(), &second.as_str().into()));

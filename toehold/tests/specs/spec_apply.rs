@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::spec_support::machines::{Node, Says, document, plain_document, version};
+use crate::spec_support::machines::{Node, Says, document, key, plain_document, version};
 use crate::spec_support::web::Page;
 use crate::support;
 use crate::support::{Done, eventually};
@@ -73,8 +73,8 @@ fn a_health_command_that_hangs_is_ended_with_all_that_it_started() {
     let node = Node::new();
     let pid = node.directory.path().join("pid");
     let command = format!("sh -c 'sleep 1000 & echo $! >{}; wait'", pid.display());
-    let done = node.apply_versions(1, &[version("facts", 1)], &["--health-command", &command, "--health-timeout", "2s"]).ends(3);
-    assert!(done.stdout.contains("did not end within 2 s"), "{}", done.stdout);
+    let done = node.apply_versions(1, &[version("facts", 1)], &["--health-command", &command, "--health-timeout", "5s"]).ends(3);
+    assert!(done.stdout.contains("did not end within 5 s"), "{}", done.stdout);
     assert_eq!(node.live("facts"), None, "there was no version before");
     let process = format!("/proc/{}/stat", fs::read_to_string(pid).unwrap().trim());
     eventually("the end of the process", || {
@@ -151,10 +151,45 @@ fn governors_take_slots_from_the_store() {
     node.publish(&document(&entries, &Says::default()));
     let done = node.apply(&["--json"]).ends(3).json();
     assert_eq!(done["machines"]["facts"]["state"], "held", "no store, no slot");
+    assert!(done["machines"]["facts"]["why"].as_str().unwrap().contains("this node has none"), "{done}");
     node.toehold.run(["init"]).ends(0);
     node.apply(&["--identity", "web1", "--governor", "updates=2"]).ends(0);
     assert!(node.live("facts").is_some());
     assert!(!support::store::keys(&node.toehold).iter().any(|key| key.starts_with("slot")), "the slot was given back");
+}
+
+/// Two roots of one node, which has one name: the one that is in an update holds the other back, and its slot stays its own.
+#[test]
+fn two_processes_on_one_store_share_the_slots_of_a_governor() {
+    let node = Node::new();
+    node.toehold.run(["init"]).ends(0);
+    let mut entries = node.entries(&[version("facts", 1)]);
+    entries[0]["governor"] = "updates".into();
+    let path = format!("/{}", entries[0]["source"].as_str().unwrap().rsplit_once('/').unwrap().1);
+    node.web.serve(&path, Page::Stalls(version("facts", 1).archive, 10));
+    node.publish(&document(&entries, &Says::default()));
+    let mut first = node.command(&["--request-timeout", "5m"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the request", || !node.web.seen().is_empty());
+    node.web.serve(&path, Page::Good(version("facts", 1).archive));
+    let slots = || support::store::keys(&node.toehold).into_iter().filter(|key| key.starts_with("slot")).count();
+    let other = node.directory.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::set_permissions(&other, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let apply = |more: &[&str]| {
+        let (root, other) = (node.root().to_str().unwrap().to_owned(), other.to_str().unwrap().to_owned());
+        let arguments: Vec<String> =
+            node.arguments(more).into_iter().map(|argument| if argument == root { other.clone() } else { argument }).collect();
+        node.toehold.run(arguments.iter().map(String::as_str))
+    };
+    let done = apply(&["--json"]).ends(3).json();
+    let why = done["machines"]["facts"]["why"].as_str().unwrap();
+    assert!(why.contains("all slots of the governor updates are taken"), "{why}");
+    assert_eq!(slots(), 1, "the one at work has its slot");
+    // With room for two, both are at it, each in its own.
+    apply(&["--governor", "updates=2"]).ends(0);
+    assert_eq!(slots(), 1, "the other one was given back");
+    kill_process(Pid::from_child(&first), Signal::TERM).unwrap();
+    first.wait().unwrap();
 }
 
 #[test]
@@ -334,7 +369,7 @@ fn a_plan_for_a_root_says_what_the_next_pass_does_and_does_nothing() {
     fs::write(node.root().join("logs/notes"), "").unwrap();
     let (root, file) = (node.root(), node.file());
     let plan = |more: &[&str]| {
-        let arguments = ["--json", "spec", "plan", file.to_str().unwrap(), "--root", root.to_str().unwrap()];
+        let arguments = ["--json", "spec", "plan", "--allow-http", file.to_str().unwrap(), "--root", root.to_str().unwrap()];
         node.toehold.run(arguments.into_iter().chain(more.iter().copied()))
     };
     let lines = plan(&["--purge-unknown", "--guard", "100%"]).ends(3).lines();
@@ -354,4 +389,53 @@ fn a_plan_for_a_root_says_what_the_next_pass_does_and_does_nothing() {
     node.publish(&document(&node.entries(&[version("facts", 1)]), &Says::default()));
     let done = plan(&[]).ends(1);
     assert!(done.stderr.contains("below 2") || done.stdout.contains("below 2"), "{}{}", done.stdout, done.stderr);
+}
+
+#[test]
+fn a_plan_for_a_root_judges_as_a_pass_with_the_same_options_and_makes_nothing() {
+    let node = Node::new();
+    let (root, file) = (node.root(), node.file());
+    let (one, two) = (key(1).verifying_key().to_string(), key(2).verifying_key().to_string());
+    let plan = |more: &[&str]| {
+        let arguments = ["spec", "plan", file.to_str().unwrap(), "--root", root.to_str().unwrap()];
+        node.toehold.run(arguments.into_iter().chain(more.iter().copied()))
+    };
+    node.publish(&document(&node.entries(&[version("facts", 1)]), &Says { serial: 4, ..Says::default() }));
+    for (more, why) in [
+        (&[][..], "no public key is known"),
+        (&["--public-key", &one], "http"),
+        (&["--public-key", &one, "--allow-http", "--min-serial", "5"], "below 5"),
+        (&["--public-key", &one, "--allow-http", "--name", "other"], "bound to other"),
+        (&["--public-key", &one, "--public-key", &two, "--threshold", "2", "--allow-http"], "2 are asked for"),
+    ] {
+        let done = plan(more).ends(1);
+        assert!(done.stderr.contains(why), "{why}: {}", done.stderr);
+        let apply: Vec<&str> = ["spec", "apply", file.to_str().unwrap(), "--root", root.to_str().unwrap()].into();
+        let done = node.toehold.run(
+            apply
+                .into_iter()
+                .filter(|argument| !(more.contains(&"--name") && *argument == file.to_str().unwrap()))
+                .chain(more.iter().copied()),
+        );
+        assert!(more.contains(&"--name") || done.ends(1).stderr.contains(why), "apply: {why}");
+        let _ = fs::remove_dir_all(root.join(".toehold"));
+    }
+    let told = plan(&["--public-key", &one, "--allow-http", "--min-serial", "4", "--name", "fleet"]).ends(0);
+    assert!(told.stdout.contains("deploy facts"), "{}", told.stdout);
+    node.publish(&plain_document(&node.entries(&[version("facts", 1)]), None));
+    plan(&["--accept-plain", "--public-key", &one, "--allow-http"]).ends(1);
+    plan(&["--accept-unsigned", "--allow-http"]).ends(0);
+    // Looking makes nothing, whoever looks: a directory of theirs would keep the one out who is to work there.
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    // A machine that lies there is no reason to stop where it is named.
+    node.apply_versions(4, &[version("facts", 1)], &[]).ends(0);
+    for memory in [root.join(".toehold"), node.toehold.state().join("spec")] {
+        fs::remove_dir_all(memory).unwrap();
+    }
+    let done = plan(&["--public-key", &one, "--allow-http"]).ends(1);
+    assert!(done.stderr.contains("--begin-anew"), "{}", done.stderr);
+    plan(&["--public-key", &one, "--allow-http", "--begin-anew"]).ends(0);
+    assert!(!root.join(".toehold").exists());
+    plan(&["--accept-unsigned", "--accept-plain"]).ends(2);
+    node.toehold.run(["spec", "plan", file.to_str().unwrap(), "--min-serial", "5"]).ends(2);
 }

@@ -8,6 +8,7 @@ mod private;
 mod stage;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use rustix::fs::RenameFlags;
 use toehold_specsign::sums::FILE_NAME;
 use toehold_specsign::{
     MAX_DOCUMENT, MAX_JOURNAL, MAX_STATE, MachineName, MachineRoot, Place, StateCopy, Traces, TreeEntry, TreeVisitor,
+    VerifyingKey,
 };
 
 use handles::{Directory, rename};
 use private::Private;
 pub use stage::Stage;
 
-use super::node_memory::FloorFile;
+use super::node_memory::{FloorFile, NodeMemory};
 use crate::cli::Signals;
 
 /// Why a directory cannot be a root.
@@ -65,8 +67,10 @@ impl RootError {
 #[derive(Debug)]
 pub struct DirectoryRoot {
     live: Directory,
-    private: Arc<Private>,
+    /// None for a root that is only looked at, and has none yet.
+    private: Option<Arc<Private>>,
     floor: Option<FloorFile>,
+    memory: Option<NodeMemory>,
     signals: Option<Signals>,
 }
 
@@ -77,23 +81,22 @@ impl DirectoryRoot {
     /// [`RootError`]; nothing has changed then but that an empty private directory may be there.
     pub fn open(path: &Path, signals: Option<Signals>) -> Result<Self, RootError> {
         let live = Self::directory(path)?;
-        let private = Private::open(&live, true)?;
+        let private = Private::open(&live)?;
         private.sweep().map_err(RootError::at(".toehold/unpacking"))?;
         if private.is_unused().map_err(RootError::at(private::NAME))? {
             private.try_exchange()?;
         }
-        Ok(Self { live, private: Arc::new(private), floor: None, signals })
+        Ok(Self { live, private: Some(Arc::new(private)), floor: None, memory: None, signals })
     }
 
-    /// Looks at a directory that another process may be at work on. Nothing is changed, but that an empty private directory may come
-    /// to be in it.
+    /// Looks at a directory that another process may be at work on. Nothing is changed in it.
     ///
     /// # Errors
     /// [`RootError`].
     pub fn look(path: &Path, signals: Option<Signals>) -> Result<Self, RootError> {
         let live = Self::directory(path)?;
-        let private = Private::open(&live, false)?;
-        Ok(Self { live, private: Arc::new(private), floor: None, signals })
+        let private = Private::look(&live)?.map(Arc::new);
+        Ok(Self { live, private, floor: None, memory: None, signals })
     }
 
     fn directory(path: &Path) -> Result<Directory, RootError> {
@@ -109,6 +112,20 @@ impl DirectoryRoot {
     #[must_use]
     pub fn with_floor(self, floor: Option<FloorFile>) -> Self {
         Self { floor, ..self }
+    }
+
+    /// The same with a memory outside of it of who signs envelopes.
+    #[must_use]
+    pub fn with_memory(self, memory: Option<NodeMemory>) -> Self {
+        Self { memory, ..self }
+    }
+
+    fn private(&self) -> io::Result<&Arc<Private>> {
+        self.private.as_ref().ok_or_else(|| io::Error::other("this root is only looked at, and has no directory .toehold"))
+    }
+
+    fn read_private(&self, name: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        self.private.as_ref().map_or(Ok(None), |private| private.read(name, limit))
     }
 
     /// Whether something in it is as every machine is.
@@ -137,20 +154,25 @@ impl DirectoryRoot {
     /// # Errors
     /// Whatever is in the way; the rest stays for the next time.
     pub fn tidy(&self) -> io::Result<()> {
-        tree::empty(&self.private.trash, None)
+        self.private.as_ref().map_or(Ok(()), |private| tree::empty(&private.trash, None))
     }
 
-    fn place(&self, place: Place) -> &Directory {
-        match place {
+    fn place(&self, place: Place) -> io::Result<&Directory> {
+        Ok(match place {
             Place::Live => &self.live,
-            Place::Staged => &self.private.staged,
-            Place::Previous => &self.private.previous,
-        }
+            Place::Staged => &self.private()?.staged,
+            Place::Previous => &self.private()?.previous,
+        })
+    }
+
+    /// Whether there is nothing at a place because there is no such place.
+    fn lacks(&self, place: Place) -> bool {
+        place != Place::Live && self.private.is_none()
     }
 
     fn moved(&self, name: &MachineName, from: Place, to: Place, flags: RenameFlags) -> io::Result<()> {
         let name = name.as_str().as_bytes();
-        rename((self.place(from), name), (self.place(to), name), flags)
+        rename((self.place(from)?, name), (self.place(to)?, name), flags)
     }
 }
 
@@ -177,30 +199,32 @@ impl MachineRoot for DirectoryRoot {
     type Stage = Stage;
 
     fn traces(&mut self) -> io::Result<Traces> {
-        if !self.private.is_unused()? {
+        if let Some(private) = &self.private
+            && !private.is_unused()?
+        {
             return Ok(Traces::Own);
         }
         Ok(if self.has_machines()? { Traces::Machines } else { Traces::None })
     }
 
     fn read_state(&mut self, which: StateCopy) -> io::Result<Option<Vec<u8>>> {
-        self.private.read(copy(which), MAX_STATE)
+        self.read_private(copy(which), MAX_STATE)
     }
 
     fn write_state(&mut self, which: StateCopy, bytes: &[u8]) -> io::Result<()> {
-        self.private.write(copy(which), bytes)
+        self.private()?.write(copy(which), bytes)
     }
 
     fn read_journal(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.private.read(JOURNAL, MAX_JOURNAL)
+        self.read_private(JOURNAL, MAX_JOURNAL)
     }
 
     fn append_journal(&mut self, line: &[u8]) -> io::Result<()> {
-        self.private.append(JOURNAL, line)
+        self.private()?.append(JOURNAL, line)
     }
 
     fn clear_journal(&mut self) -> io::Result<()> {
-        self.private.remove(JOURNAL)
+        self.private()?.remove(JOURNAL)
     }
 
     fn read_floor(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -211,28 +235,36 @@ impl MachineRoot for DirectoryRoot {
         self.floor.as_ref().map_or(Ok(()), |floor| floor.write(bytes).map_err(io::Error::other))
     }
 
+    fn note_signers(&mut self, keys: &BTreeSet<VerifyingKey>) -> io::Result<()> {
+        self.memory.as_ref().map_or(Ok(()), |memory| memory.note_enveloped(keys).map_err(io::Error::other))
+    }
+
     fn read_document(&mut self) -> io::Result<Option<Vec<u8>>> {
-        self.private.read(DOCUMENT, MAX_DOCUMENT)
+        self.read_private(DOCUMENT, MAX_DOCUMENT)
     }
 
     fn write_document(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.private.write(DOCUMENT, bytes)
+        self.private()?.write(DOCUMENT, bytes)
     }
 
     fn exists(&mut self, place: Place, name: &MachineName) -> io::Result<bool> {
-        Ok(self.place(place).stat(name.as_str().as_bytes())?.is_some())
+        Ok(!self.lacks(place) && self.place(place)?.stat(name.as_str().as_bytes())?.is_some())
     }
 
     fn inspect(&mut self, place: Place, name: &MachineName, visitor: &mut dyn TreeVisitor) -> io::Result<bool> {
         tree::stop_if(self.signals.as_ref())?;
-        match self.place(place).open(name.as_str()) {
+        if self.lacks(place) {
+            return Ok(false);
+        }
+        let around = self.place(place)?;
+        match around.open(name.as_str()) {
             Ok(directory) => {
                 // It was placed as everything in it.
                 let attributes = tree::attributes(&directory.own_stat()?);
                 visitor.entry(name.as_str().as_bytes(), TreeEntry::Directory, attributes)?;
                 tree::inspect(&directory, visitor, self.signals.as_ref()).map(|()| true)
             }
-            Err(error) => match self.place(place).stat(name.as_str().as_bytes())? {
+            Err(error) => match around.stat(name.as_str().as_bytes())? {
                 None => Ok(false),
                 Some(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => Err(error),
                 Some(stat) => visitor.entry(b"", TreeEntry::Other, tree::attributes(&stat)).map(|()| true),
@@ -242,7 +274,7 @@ impl MachineRoot for DirectoryRoot {
 
     fn stage(&mut self, name: &MachineName) -> io::Result<Stage> {
         tree::stop_if(self.signals.as_ref())?;
-        Stage::make(&self.private, name, self.signals.clone())
+        Stage::make(self.private()?, name, self.signals.clone())
     }
 
     fn seal(&mut self, _: &MachineName, stage: Stage) -> io::Result<()> {
@@ -258,10 +290,10 @@ impl MachineRoot for DirectoryRoot {
     }
 
     fn discard(&mut self, name: &MachineName, place: Place) -> io::Result<()> {
-        self.private.discard(self.place(place), name)
+        self.private()?.discard(self.place(place)?, name)
     }
 
     fn empty_trash(&mut self) -> io::Result<()> {
-        tree::empty(&self.private.trash, self.signals.as_ref())
+        self.private.as_ref().map_or(Ok(()), |private| tree::empty(&private.trash, self.signals.as_ref()))
     }
 }

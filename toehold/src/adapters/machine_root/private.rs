@@ -30,15 +30,26 @@ pub(super) struct Private {
 }
 
 impl Private {
-    /// Opens it, makes it where it is not there, and keeps others out; who only looks (`alone` is not set) does not mind them.
-    pub(super) fn open(live: &Directory, alone: bool) -> Result<Self, RootError> {
-        let new = live.stat(NAME.as_bytes()).map_err(RootError::at(NAME))?.is_none();
-        if new {
+    /// Opens it, makes it where it is not there, and keeps others out.
+    pub(super) fn open(live: &Directory) -> Result<Self, RootError> {
+        if live.stat(NAME.as_bytes()).map_err(RootError::at(NAME))?.is_none() {
             match live.make(NAME, 0o700) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(RootError::at(NAME)(error)),
                 _ => live.sync().map_err(RootError::at(NAME))?,
             }
         }
+        Self::open_there(live, true)
+    }
+
+    /// Opens it where it is there, makes nothing, and does not mind others.
+    pub(super) fn look(live: &Directory) -> Result<Option<Self>, RootError> {
+        match live.stat(NAME.as_bytes()).map_err(RootError::at(NAME))? {
+            Some(_) => Self::open_there(live, false).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn open_there(live: &Directory, alone: bool) -> Result<Self, RootError> {
         let top = live.open(NAME).map_err(RootError::at(NAME))?;
         let (stat, around) = (top.own_stat().map_err(RootError::at(NAME))?, live.own_stat().map_err(RootError::at(NAME))?);
         if stat.st_uid != rustix::process::geteuid().as_raw() || mode(&stat) & 0o077 != 0 {
@@ -49,7 +60,7 @@ impl Private {
         }
         let lock = if alone { Some(Self::lock(&top)?) } else { None };
         let below = |name| -> io::Result<Directory> {
-            if top.stat(str::as_bytes(name))?.is_none() {
+            if alone && top.stat(str::as_bytes(name))?.is_none() {
                 top.make(name, 0o700)?;
                 top.sync()?;
             }

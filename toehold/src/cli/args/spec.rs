@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use toehold_core::Timestamp;
-use toehold_specsign::{Format, SpecName, VerifyingKey};
+use toehold_specsign::{Format, SpecName};
 use zeroize::Zeroizing;
 
-use super::{ApplySpec, parse_duration};
+use super::{ApplySpec, RootTakes, parse_duration};
 
 /// `toehold spec …`.
 #[derive(Debug, Subcommand)]
@@ -19,7 +19,8 @@ pub enum Spec {
     Keys(KeyRequest),
     /// Pack a list of machines into a document, signed and with an envelope as the options say; it goes to standard output
     Pack(Box<PackSpec>),
-    /// Check a document's signatures; exit code 3 where they are good and it does not hold now, or no node could use it
+    /// Check a document's signatures; exit code 3 where they are good and it does not hold now, or no node could use it: its list is
+    /// none, or it hands over to keys that have not signed it
     Verify(VerifySpec),
     /// Say whether a matcher holds on this node: yes, no, unknown or invalid, and why
     Match(MatchSpec),
@@ -186,22 +187,22 @@ pub struct PlanSpec {
     /// What they have now: the document before this one [default: nothing]
     #[arg(long, value_name = "DOCUMENT", conflicts_with = "root")]
     pub before: Option<PathBuf>,
-    /// What the next pass over this root would do, with what lies there and what is remembered of it; the document is judged as that
-    /// pass would judge it
+    /// What the next pass over this root would do, with what lies there and what is remembered of it; the document is judged as by a
+    /// pass with the same options
     #[arg(long, value_name = "DIR", conflicts_with = "facts")]
     pub root: Option<PathBuf>,
-    /// Whose signature counts for a root that has taken none yet; may be given several times
-    #[arg(long = "public-key", value_name = "HEX", requires = "root")]
-    pub public_keys: Vec<VerifyingKey>,
+    /// What the root takes
+    #[command(flatten)]
+    pub takes: RootTakes,
+    /// Which specification the root is bound to, where it has taken none yet
+    #[arg(long, value_name = "NAME", requires = "root")]
+    pub name: Option<SpecName>,
     /// Also plan removals of what does not belong there any more
     #[arg(long, requires = "root")]
     pub purge_unknown: bool,
     /// The largest share of the machines in place that may be removed within a day
     #[arg(long, value_name = "SHARE", default_value = "30%", requires = "root", value_parser = super::spec_apply::parse_percent)]
     pub guard: u8,
-    /// Take signed documents without an envelope, as Choria packs them, until the first envelope comes
-    #[arg(long, requires = "root")]
-    pub accept_plain: bool,
     /// This node's name [default: the host's]
     #[arg(long, value_name = "NAME", conflicts_with = "facts")]
     pub identity: Option<String>,

@@ -9,6 +9,36 @@ use toehold_specsign::{SpecName, VerifyingKey};
 use super::parse_limit;
 use crate::cli::agent_args::AgentFiles;
 
+/// Which documents and sources a root takes.
+#[derive(Debug, Args)]
+pub struct RootTakes {
+    /// Whose signature counts at first contact; may be given several times [default: the key compiled in, if any]
+    #[arg(long = "public-key", value_name = "HEX", requires = "root")]
+    pub public_keys: Vec<VerifyingKey>,
+    /// How many distinct keys have to have signed at first contact
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "root")]
+    pub threshold: usize,
+    /// The lowest serial that is taken, as it came with the keys
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "root")]
+    pub min_serial: u64,
+    /// Machines lie in a root that remembers nothing of them, and that is meant: take over those that are whole. A floor that the
+    /// state directory has of this root counts all the same
+    #[arg(long, requires = "root")]
+    pub begin_anew: bool,
+    /// Take signed documents without an envelope, as Choria packs them, until the first envelope comes
+    #[arg(long, requires = "root")]
+    pub accept_plain: bool,
+    /// Take documents whoever wrote them, until the first envelope comes
+    #[arg(long, requires = "root", conflicts_with = "accept_plain")]
+    pub accept_unsigned: bool,
+    /// Also fetch over plain http, where everybody on the way reads user and password
+    #[arg(long, requires = "root")]
+    pub allow_http: bool,
+    /// Also take archives from files of this host
+    #[arg(long, requires = "root")]
+    pub allow_file: bool,
+}
+
 /// `toehold spec apply`.
 #[derive(Debug, Args)]
 pub struct ApplySpec {
@@ -28,28 +58,12 @@ pub struct ApplySpec {
     /// The directory that the machines are put into
     #[arg(long, value_name = "DIR")]
     pub root: PathBuf,
-    /// Whose signature counts at first contact; may be given several times [default: the key compiled in, if any]
-    #[arg(long = "public-key", value_name = "HEX")]
-    pub public_keys: Vec<VerifyingKey>,
-    /// How many distinct keys have to have signed at first contact
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub threshold: usize,
-    /// The lowest serial that is taken, as it came with the keys
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub min_serial: u64,
-    /// Machines lie in a root that remembers nothing of them, and that is meant: take over those that are whole. A floor that the
-    /// state directory has of this root counts all the same
-    #[arg(long)]
-    pub begin_anew: bool,
+    /// What it takes
+    #[command(flatten)]
+    pub takes: RootTakes,
     /// The clock is right now and was wrong when a later time was seen here: forget that one
     #[arg(long, conflicts_with = "interval")]
     pub trust_clock: bool,
-    /// Take signed documents without an envelope, as Choria packs them, until the first envelope comes
-    #[arg(long)]
-    pub accept_plain: bool,
-    /// Take documents whoever wrote them, until the first envelope comes
-    #[arg(long, conflicts_with = "accept_plain")]
-    pub accept_unsigned: bool,
     /// Make a pass again and again, so far apart
     #[arg(long, value_name = "TIME", conflicts_with = "once", value_parser = parse_limit)]
     pub interval: Option<Duration>,
@@ -72,13 +86,7 @@ pub struct ApplySpec {
     /// How long an archive may take to come
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_limit)]
     pub fetch_timeout: Duration,
-    /// Also fetch over plain http, where everybody on the way reads user and password
-    #[arg(long)]
-    pub allow_http: bool,
-    /// Also take archives from files of this host
-    #[arg(long)]
-    pub allow_file: bool,
-    /// How many nodes may be in an update of this governor at once [default: 1]; may be given several times
+    /// How many nodes that share this store may be in an update of this governor at once [default: 1]; may be given several times
     #[arg(long = "governor", value_name = "NAME=N", value_parser = parse_governor)]
     pub governors: Vec<(String, u32)>,
     /// This node's name [default: the host's]

@@ -24,7 +24,7 @@ use crate::private::PrivateError;
 use document::DocumentSource;
 use report::Told;
 
-pub(super) use settings::trusted_or_compiled_in as trusted;
+pub(super) use settings::{admission, sources};
 
 type RealReconciler = Reconciler<DirectoryRoot, ArchiveFetcher, HealthCommand, NodeGovernors, SystemClock>;
 
@@ -43,7 +43,8 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
     if output.json && options.notify.as_ref().is_some_and(|target| target.as_os_str() == "-") {
         return Err(Failure::usage("--json and --notify - both write to standard output").hint("let --notify name a file"));
     }
-    let admission = settings::admission(options)?;
+    let mut admission = settings::admission(&options.takes, options.name.as_ref())?;
+    admission.trust_clock = options.trust_clock;
     let health = settings::health(options)?;
     let facts = NodeFacts::new(options.identity.clone());
     let state = settings::state(global)?;
@@ -52,9 +53,9 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
     let root = DirectoryRoot::open(&options.root, Some(signals.clone())).map_err(|error| unusable(options, &error))?;
     let memory = settings::memory(global)?;
     let floor = memory.as_ref().map(|memory| memory.floor_of(&options.root)).transpose();
-    let root = root.with_floor(floor.map_err(|error| Failure::new(chain(&error)))?);
+    let root = root.with_floor(floor.map_err(|error| Failure::new(chain(&error)))?).with_memory(memory.clone());
     let told = Arc::new(Told::new(output, options.notify.clone().map(Notifications::named)));
-    let (sources, limits) = (settings::sources(options), settings::fetch_limits(global, options));
+    let (sources, limits) = (settings::sources(&options.takes), settings::fetch_limits(global, options));
     let reconciler = Reconciler {
         root,
         fetcher: ArchiveFetcher::new(sources, limits, told.progress()),
@@ -122,14 +123,6 @@ impl Apply {
         if let Some(memory) = &self.memory {
             self.reconciler.admission.enveloped_keys = memory.enveloped_keys().map_err(forgetful)?;
         }
-        let passed = self.pass_with_what_is_there().await?;
-        if let Some(memory) = &self.memory {
-            memory.note_enveloped(&passed.report.signers).map_err(forgetful)?;
-        }
-        Ok(passed)
-    }
-
-    async fn pass_with_what_is_there(&mut self) -> Result<Passed, Failure> {
         let refused = match self.source.read().await {
             Ok((document, begin)) => {
                 if let Some(begin) = begin {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use toehold_core::Clock as _;
 use toehold_specsign::plan::{Action, Plan, Presence, Situation, Wanted, plan as decide};
 use toehold_specsign::{
-    Admission, Belongs, Freshness, Limits, MAX_DOCUMENT, MachineList, NoGovernors, NoHealth, Placed, PlainPolicy, Reconciler,
-    RootState, Selector, Settings, Verdict,
+    Belongs, Freshness, Limits, MAX_DOCUMENT, MachineList, NoGovernors, NoHealth, Placed, Reconciler, RootState, Selector,
+    Settings, Verdict,
 };
 
 use super::matching::AnyFacts;
@@ -68,21 +68,18 @@ fn for_root(global: &Global, options: &PlanSpec, root: &Path, signals: Signals) 
     let unusable = |error: &RootError| Failure::new(format!("{}: {}", root.display(), chain(error)));
     let hands = DirectoryRoot::look(root, Some(signals)).map_err(|error| unusable(&error))?;
     let floor = memory.floor_of(root).map_err(|error| Failure::new(chain(&error)))?;
-    let admission = Admission {
-        trusted: super::apply::trusted(&options.public_keys, 1)?,
-        plain: if options.accept_plain { PlainPolicy::AcceptSigned } else { PlainPolicy::Refuse },
-        enveloped_keys: memory.enveloped_keys().map_err(|error| Failure::new(chain(&error)))?,
-        ..Admission::default()
-    };
+    let mut admission = super::apply::admission(&options.takes, options.name.as_ref())?;
+    admission.enveloped_keys = memory.enveloped_keys().map_err(|error| Failure::new(chain(&error)))?;
+    let sources = super::apply::sources(&options.takes);
     let mut reconciler = Reconciler {
         root: hands.with_floor(Some(floor)),
-        fetcher: ArchiveFetcher::new(ANY_SOURCE, FetchLimits::default(), None),
+        fetcher: ArchiveFetcher::new(sources, FetchLimits::default(), None),
         health: NoHealth,
         governors: NoGovernors,
         clock: SystemClock,
         admission,
         settings: Settings { purge: options.purge_unknown, guard_percent: options.guard, ..Settings::default() },
-        sources: ANY_SOURCE,
+        sources,
         limits: Limits::default(),
     };
     reconciler.look(&document, &NodeFacts::new(options.identity.clone())).map_err(|error| Failure::new(chain(&error)))

@@ -53,14 +53,23 @@ fn vouched(options: &PutSpec, document: &Document) -> Result<Option<TrustedKeys>
     if options.public_keys.is_empty() {
         let signed = document.envelope().map_or_else(
             || document.is_signed(),
-            |envelope| verify::signers(document, envelope, &envelope.current.statement().next).is_ok(),
+            |envelope| {
+                verify::signers(document, envelope, &envelope.current.statement().next).is_ok()
+                    && verify::unusable(envelope).is_none()
+            },
         );
         return if signed { Ok(None) } else { Err(nobody()) };
     }
     let keys = options.public_keys.iter().map(|text| public_key(text)).collect::<Result<Vec<_>, _>>()?;
     let trusted = TrustedKeys::new(keys, options.threshold).map_err(|error| Failure::usage(error.to_string()))?;
     match document.envelope() {
-        Some(envelope) => _ = verify::signers(document, envelope, &trusted)?,
+        Some(envelope) => {
+            verify::signers(document, envelope, &trusted)?;
+            if let Some(fault) = verify::unusable(envelope) {
+                return Err(Failure::new(format!("no node could use it: {fault}"))
+                    .hint("let the new keys sign as well: toehold spec pack --add-signature"));
+            }
+        }
         None => _ = document.clone().verify_plain(&trusted)?,
     }
     Ok(Some(trusted))

@@ -85,6 +85,16 @@ pub(super) fn signers(
     Ok(signers)
 }
 
+/// Why a node that trusts whoever signed would not take it all the same: after a change of keys that the new ones have not signed,
+/// nobody could sign.
+pub(super) fn unusable(envelope: &Envelope) -> Option<String> {
+    envelope.key_changes.iter().chain([&envelope.current]).find_map(|signed| {
+        let (serial, next) = (signed.statement().serial, &signed.statement().next);
+        let (got, wanted) = (signed.signers(next).len(), next.threshold());
+        (got < wanted).then(|| format!("serial {serial} hands over to keys of which {got} signed it, and {wanted} have to"))
+    })
+}
+
 fn enveloped(
     options: &VerifySpec,
     output: Output,
@@ -111,6 +121,7 @@ fn enveloped(
     let plain_signer = plain_signer.copied();
     let unsigned = document.dangerous_without_verification();
     let (machines, fault) = fault(unsigned.payload());
+    let fault = fault.or_else(|| unusable(envelope));
     if let Some(path) = &options.statement {
         statement::write(path, signed)?;
     }

@@ -1,10 +1,14 @@
 //! What the command line says about a root, as the reconciler takes it.
 
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use toehold_specsign::{
-    Admission, Facts as _, NoGovernors, PlainPolicy, Settings, SourcePolicy, StoreGovernors, TrustedKeys, VerifyingKey,
+    Admission, Facts as _, NoGovernors, PlainPolicy, Settings, Sha256Digest, SourcePolicy, SpecName, StoreGovernors, TrustedKeys,
+    VerifyingKey,
 };
 
 use crate::adapters::archive_fetcher::FetchLimits;
@@ -13,7 +17,7 @@ use crate::adapters::node_facts::NodeFacts;
 use crate::adapters::node_governors::NodeGovernors;
 use crate::adapters::node_memory::NodeMemory;
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::args::{ApplySpec, Global};
+use crate::cli::args::{ApplySpec, Global, RootTakes};
 use crate::cli::context::state_directory;
 use crate::cli::{Failure, chain};
 use crate::state::{NoPassphrase, State, StateError};
@@ -21,27 +25,24 @@ use crate::state::{NoPassphrase, State, StateError};
 /// A public key that was compiled in, for a node whose image brings its key along.
 const COMPILED_IN: Option<&str> = option_env!("TOEHOLD_SPEC_PUBLIC_KEY");
 
-pub(super) fn admission(options: &ApplySpec) -> Result<Admission, Failure> {
+pub(in crate::commands::spec) fn admission(takes: &RootTakes, name: Option<&SpecName>) -> Result<Admission, Failure> {
     Ok(Admission {
-        trusted: trusted_or_compiled_in(&options.public_keys, options.threshold)?,
-        name: options.name.clone(),
-        min_serial: options.min_serial,
-        plain: match (options.accept_plain, options.accept_unsigned) {
+        trusted: trusted_or_compiled_in(&takes.public_keys, takes.threshold)?,
+        name: name.cloned(),
+        min_serial: takes.min_serial,
+        plain: match (takes.accept_plain, takes.accept_unsigned) {
             (true, _) => PlainPolicy::AcceptSigned,
             (false, true) => PlainPolicy::AcceptUnsigned,
             (false, false) => PlainPolicy::Refuse,
         },
-        begin_anew: options.begin_anew,
-        trust_clock: options.trust_clock,
+        begin_anew: takes.begin_anew,
+        trust_clock: false,
         enveloped_keys: BTreeSet::new(),
     })
 }
 
 /// Whom to trust at first contact.
-pub(in crate::commands::spec) fn trusted_or_compiled_in(
-    named: &[VerifyingKey],
-    threshold: usize,
-) -> Result<Option<TrustedKeys>, Failure> {
+fn trusted_or_compiled_in(named: &[VerifyingKey], threshold: usize) -> Result<Option<TrustedKeys>, Failure> {
     trusted(named, threshold, COMPILED_IN)
 }
 
@@ -63,8 +64,8 @@ fn trusted(named: &[VerifyingKey], threshold: usize, compiled_in: Option<&str>) 
     TrustedKeys::new(keys, threshold).map(Some).map_err(|error| Failure::usage(chain(&error)))
 }
 
-pub(super) fn sources(options: &ApplySpec) -> SourcePolicy {
-    SourcePolicy { allow_http: options.allow_http, allow_file: options.allow_file }
+pub(in crate::commands::spec) fn sources(takes: &RootTakes) -> SourcePolicy {
+    SourcePolicy { allow_http: takes.allow_http, allow_file: takes.allow_file }
 }
 
 pub(super) fn settings(options: &ApplySpec) -> Settings {
@@ -117,10 +118,22 @@ pub(super) fn state(global: &Global) -> Result<Option<State>, Failure> {
     }
 }
 
+/// Who holds a slot: this root of this node. A holder's own slot is taken over, so the name alone, which two nodes can have, and which
+/// all roots of a node have, would give one slot to several.
+fn holder(identity: &str, root: &Path) -> Result<String, Failure> {
+    let path = std::fs::canonicalize(root)?;
+    let mut told = std::fs::read("/etc/machine-id").unwrap_or_default();
+    told.push(0);
+    told.extend_from_slice(path.as_os_str().as_bytes());
+    // In two containers the rest can be the same.
+    told.extend_from_slice(&std::fs::metadata(&path)?.ino().to_be_bytes());
+    Ok(format!("{identity} {}", Sha256Digest::of(&told)))
+}
+
 /// Slots in the store, where there is one.
 pub(super) fn governors(options: &ApplySpec, state: Option<&State>, facts: &NodeFacts) -> Result<NodeGovernors, Failure> {
     let Some(state) = state else { return Ok(NodeGovernors::None(NoGovernors)) };
-    let holder = facts.identity().map_err(|error| Failure::new(error.0))?.to_owned();
+    let holder = holder(facts.identity().map_err(|error| Failure::new(error.0))?, &options.root)?;
     Ok(NodeGovernors::Store(Box::new(StoreGovernors {
         store: state.store().clone(),
         clock: SystemClock,
@@ -136,6 +149,15 @@ mod tests {
     use super::*;
 
     const ONE: &str = "64031219d4922eed63a5f567303e98607c632139c01bc9fa4ca2514c2d9d30da";
+
+    #[test]
+    fn each_root_of_each_node_is_a_holder_of_its_own() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let of = |identity, root: &Path| holder(identity, root).unwrap();
+        assert_eq!(of("localhost", one.path()), of("localhost", &one.path().join(".")));
+        assert_ne!(of("localhost", one.path()), of("localhost", two.path()));
+        assert_ne!(of("web1", one.path()), of("web2", one.path()));
+    }
 
     #[test]
     fn a_key_that_was_compiled_in_counts_where_none_is_named() {
