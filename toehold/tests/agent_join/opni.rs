@@ -5,6 +5,7 @@ use std::fs;
 use crate::join_support::gateway::{Gateway, line};
 use crate::join_support::machine::{Machine, agents, uses_taken};
 use crate::join_support::opni_gateway::{OpniGateway, chain, exchanges, hex};
+use crate::join_support::relay::Relay;
 use crate::support::{Done, Toehold};
 use base64ct::{Base64, Encoding as _};
 use serde_json::Value;
@@ -140,6 +141,28 @@ async fn a_gateway_that_misbehaves_gets_no_token_and_leaves_no_keyring() {
         assert!(machine.keyring().is_none(), "{mode}");
         // A signature that is not right in every respect is none, and the token stays here.
         assert_eq!(calls.len(), if mode.starts_with("sig-") || mode == "join-denied" { 1 } else { 2 }, "{mode}");
+    }
+}
+
+#[test]
+fn j1_a_join_of_opnis_that_is_run_again_comes_with_the_same_id() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let relay = Relay::start(gateway.address);
+    let (second, third) = (line(&operator, relay.address(), &["--opni"]), line(&operator, relay.address(), &["--opni"]).expose());
+    let first: toehold_joinproto::line::JoinLine = third.replacen("-v2/", "-v1/", 1).parse().unwrap();
+    gateway.kill();
+    let lines = [(second, &[][..]), (first, &["--capability", "metrics"][..])];
+    let begun = lines.map(|(line, more)| {
+        let machine = Machine::new();
+        machine.join_with(&line, more).ends(1);
+        let attempt: Value = serde_json::from_slice(&fs::read(machine.file("join.json")).unwrap()).unwrap();
+        (machine, line, more, attempt["id"].clone())
+    });
+    let gateway = Gateway::start(&operator, &[]);
+    relay.lead_to(gateway.address);
+    for (machine, line, more, id) in begun {
+        assert_eq!(machine.join_with(&line, more).ends(0).json()["id"], id, "{}", line.protocol);
     }
 }
 
