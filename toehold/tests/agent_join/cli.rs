@@ -126,7 +126,7 @@ fn j4_what_an_agent_said_that_was_removed_does_not_stand_for_the_next_of_its_id(
         let line = line(&operator, gateway.address, &["--opni"]);
         let present = JoinLine { pins: vec![line.pins[0]], ..line };
         let machine = Machine::new();
-        machine.join_with(&present, &["--client-id", "web1"]).ends(0);
+        machine.join_once_signed(&present, &["--client-id", "web1"]);
         machine
     };
     join().ping().ends(0);

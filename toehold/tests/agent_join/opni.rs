@@ -192,7 +192,7 @@ fn our_gateway_takes_both_versions_and_knows_the_agent_once_it_has_authenticated
     let third = line(&operator, gateway.address, &["--opni"]);
     let text = third.expose();
     let third: toehold_joinproto::line::JoinLine = text.replacen("-v2/", "-v1/", 1).parse().unwrap();
-    let joined = machine.join_with(&third, &["--capability", "metrics", "--client-id", "web2"]).ends(0).json();
+    let joined = machine.join_once_signed(&third, &["--capability", "metrics", "--client-id", "web2"]);
     assert_eq!((joined["protocol"].as_u64(), joined["id"].as_str()), (Some(1), Some("web2")));
     machine.ping().ends(0);
     assert_eq!(agents(&operator).len(), 2);
