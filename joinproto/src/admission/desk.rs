@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
 use rand_core::CryptoRng;
@@ -358,7 +359,8 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     /// made anew that it has shown. Safe to call each time.
     ///
     /// # Errors
-    /// [`DeskError::Superseded`] where it was made anew or removed in the meantime: then it is not authenticated.
+    /// [`DeskError::Superseded`] where it was made anew or removed in the meantime, [`DeskError::Refused`] where the token was revoked
+    /// before these keys were first shown: then it is not authenticated.
     pub async fn confirm(&self, seen: &AgentKeys, place: usize) -> Result<(), DeskError> {
         let sealed = seen.agent.as_ref().and_then(|agent| agent.sealed_keyring.as_ref()).ok_or(DeskError::Unknown)?;
         let stored: Option<Stored<AgentRecord>> = Stored::read(&self.store, &agent_key(&seen.id)?).await?;
@@ -367,7 +369,10 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         };
         // Those for another capability are as good as they were.
         let shown = stored.body.key_capabilities.get(place).cloned();
-        let is_new = shown.is_some_and(|capability| stored.body.unconfirmed.remove(&capability));
+        let is_new = shown.as_ref().is_some_and(|capability| stored.body.unconfirmed.remove(capability));
+        if stored.body.state == AgentState::Pending || is_new {
+            self.check_not_revoked(&seen.id, &stored.body, shown).await?;
+        }
         match stored.body.state {
             AgentState::Joined if !is_new => return Ok(()),
             AgentState::Joined => {}
@@ -378,6 +383,21 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
             StoreError::Conflict { .. } => DeskError::Superseded,
             error => error.into(),
         })
+    }
+
+    /// Whether the use that an agent of Opni's holds, for this capability in v1, is good still: it has begun to join, and shows its keys for
+    /// the first time. That the token has ended meanwhile is no matter, nor that it is not there any more.
+    async fn check_not_revoked(&self, id: &str, agent: &AgentRecord, capability: Option<String>) -> Result<(), DeskError> {
+        let Some(token) = self.token(agent.token).await? else { return Ok(()) };
+        // An earlier release did not say for which one a key was made.
+        let capability = capability.or_else(|| agent.capabilities.first().cloned());
+        let request = Request {
+            holder: Holder::Id { id: id.to_owned(), capability },
+            client_id: id.to_owned(),
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            now: self.clock.now(),
+        };
+        self.could_take(&token, &request).await
     }
 
     /// Removes an agent. A mark stays, so that no token that is there now brings it back.

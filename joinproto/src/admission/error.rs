@@ -78,7 +78,7 @@ pub enum DeskError {
 impl DeskError {
     /// Whether it is the gateway's own trouble and no decision: what was begun may have taken place or not, and the client may come again.
     pub fn is_own_trouble(&self) -> bool {
-        !matches!(self, Self::BadToken(_) | Self::Busy | Self::PeerKey | Self::Refused(_) | Self::Superseded | Self::Unknown)
+        !matches!(self, Self::BadToken(_) | Self::PeerKey | Self::Refused(_) | Self::Superseded | Self::Unknown)
     }
 }
 

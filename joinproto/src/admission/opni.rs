@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use rand_core::CryptoRng;
 use subtle::ConstantTimeEq as _;
-use toehold_core::{Clock, Key, Store, Stored};
+use toehold_core::{Clock, Key, Store, StoreError, Stored};
 
 use super::decide::{Check, Refusal, Request, check_agent};
 use super::desk::{Admitted, Desk, agent_key, token_key};
@@ -89,7 +89,7 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         };
         let mut attempt = [0; 16];
         rng.fill_bytes(&mut attempt);
-        let admitted = self.reserve(token, request).await?;
+        let (mut admitted, is_kept) = self.reserve(token, request).await?;
         let mut record = described(&admitted, join.request);
         let former = admitted.agent.as_ref().map(|stored| &stored.body).filter(|agent| agent.state != AgentState::Reserved);
         let mut keyring = Keyring::of(keys);
@@ -115,13 +115,20 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         let key = agent_key(admitted.client_id())?;
         record.attempt = Some(encoding::hex(&attempt));
         record.sealed_keyring = Some(self.seal(key.as_str(), &keyring.expose_json())?);
+        // A revocation that was done meanwhile is seen before anything is answered; one that comes later, when the keys are first shown.
+        if let Err(error) = self.could_take(admitted.token(), admitted.request()).await {
+            if let (DeskError::Refused(_), false) = (&error, is_kept) {
+                self.give_back(admitted.agent.take()).await;
+            }
+            return Err(error);
+        }
         self.write_agent(key, admitted.agent, record).await?;
         Ok(AuthResponse { gateway_key: *ephemeral.public() })
     }
 
     /// Keeps the id for this client, and takes a use. Where there is none left, the id is given back; a crash in between leaves it
-    /// kept until the token ends, for this client to come back.
-    async fn reserve(&self, token: TokenRecord, request: Request) -> Result<Admitted, DeskError> {
+    /// kept until the token ends, for this client to come back. Says also whether the id was kept before.
+    async fn reserve(&self, token: TokenRecord, request: Request) -> Result<(Admitted, bool), DeskError> {
         token.check(&request, Check::Opni)?;
         // The form of ids that follow from keys is for those alone.
         if request.client_id.parse::<AgentId>().is_ok() {
@@ -140,21 +147,26 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
             admitted.agent = Some(stored);
         }
         match self.take(admitted.token(), admitted.request()).await {
-            Ok(()) => Ok(admitted),
+            Ok(()) => Ok((admitted, is_kept)),
             Err(error) => {
-                if let (DeskError::Refused(_), Some(mut stored), false) = (&error, admitted.agent.take(), is_kept) {
-                    // If this fails, the id stays kept until the token ends.
-                    let _ = match stored.body.removed_at {
-                        Some(removed) => {
-                            (stored.body.state, stored.body.since) = (AgentState::Removed, removed);
-                            stored.save(&self.store).await
-                        }
-                        None => self.store.delete(&stored.key, stored.revision).await,
-                    };
+                if let (DeskError::Refused(_), false) = (&error, is_kept) {
+                    self.give_back(admitted.agent.take()).await;
                 }
                 Err(error)
             }
         }
+    }
+
+    /// Gives an id back that was kept for a client which is refused. If that fails, it stays kept until the token ends.
+    async fn give_back(&self, kept: Option<Stored<AgentRecord>>) {
+        let Some(mut stored) = kept else { return };
+        let _ = match stored.body.removed_at {
+            Some(removed) => {
+                (stored.body.state, stored.body.since) = (AgentState::Removed, removed);
+                stored.save(&self.store).await
+            }
+            None => self.store.delete(&stored.key, stored.revision).await,
+        };
     }
 
     /// The token, with its secret, of a record for Opni's agents.
@@ -208,11 +220,16 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         }
         for held in uses.iter().filter_map(|taken| taken.held.as_ref()) {
             if let Holder::Id { id, capability } = &held.holder {
-                let agent: Option<Stored<AgentRecord>> = Stored::read(&self.store, &agent_key(id)?).await?;
-                let is_open = agent.is_some_and(|Stored { body: agent, .. }| {
-                    matches!(agent.state, AgentState::Reserved | AgentState::Pending)
-                        || capability.as_ref().is_some_and(|capability| agent.is_open(capability))
-                });
+                let Ok(key) = agent_key(id) else { continue };
+                let is_open = match Stored::<AgentRecord>::read(&self.store, &key).await {
+                    Ok(agent) => agent.is_some_and(|Stored { body: agent, .. }| {
+                        matches!(agent.state, AgentState::Reserved | AgentState::Pending)
+                            || capability.as_ref().is_some_and(|capability| agent.is_open(capability))
+                    }),
+                    // An error is not a no: it may be one that a newer release has written, and is pending.
+                    Err(StoreError::Corrupt { .. } | StoreError::Newer { .. }) => true,
+                    Err(error) => return Err(error.into()),
+                };
                 if is_open {
                     return Ok(true);
                 }

@@ -119,5 +119,9 @@ fn silence() -> Vec<u8> {
 
 /// What a client that has proven itself is told. What went wrong in the store is the gateway's business.
 fn reason(error: &DeskError) -> String {
-    if error.is_own_trouble() { "the gateway's store does not answer; try again".to_owned() } else { error.to_string() }
+    if error.is_own_trouble() && !matches!(error, DeskError::Busy) {
+        "the gateway's store does not answer; try again".to_owned()
+    } else {
+        error.to_string()
+    }
 }

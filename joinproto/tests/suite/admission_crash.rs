@@ -13,6 +13,7 @@ use toehold_joinproto::admission::{
 use toehold_joinproto::agreement::{Ephemeral, Side};
 use toehold_joinproto::keyring::SharedKeys;
 use toehold_joinproto::token::Token;
+use toehold_joinproto::v3::Ended;
 use toehold_joinproto::wire::AuthRequestV1;
 
 /// A gateway's process in which something goes wrong.
@@ -429,4 +430,104 @@ fn j2_an_id_that_is_only_kept_still_knows_that_its_agent_was_removed() {
         assert!(is_refused, "{what}, {state:?}: {back:?}");
     }
     assert!(only_kept > 0, "the id was never only kept");
+}
+
+#[test]
+fn j2_a_revocation_reaches_an_opni_agent_that_has_begun_to_join() {
+    let new = || NewToken { uses: 2, may_extend: true, ..opni_token() };
+    // While its answer is being made, at any of the calls to the store.
+    let undisturbed = Lab::new();
+    let token = undisturbed.token(new(), 1);
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(join_opni(&gateway.desk, &token, "agent-1", 10)).unwrap();
+    for call in 0..faults.calls() {
+        let lab = Lab::new();
+        let token = lab.token(new(), 1);
+        let (gateway, faults) = faulty(&lab, |_| ());
+        faults.take_turns(true);
+        let mut joining = std::pin::pin!(join_opni(&gateway.desk, &token, "agent-1", 10));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut joined = std::task::Poll::Pending;
+        while faults.calls() <= call && joined.is_pending() {
+            joined = joining.as_mut().poll(&mut context);
+        }
+        block_on(lab.desk.revoke(token.id())).unwrap();
+        let outcome = match joined {
+            std::task::Poll::Ready(outcome) => outcome,
+            std::task::Poll::Pending => block_on(joining),
+        };
+        // Answered or not, it does not get in.
+        if outcome.is_ok() {
+            let known = block_on(lab.desk.keys("agent-1")).unwrap();
+            let shown = block_on(lab.desk.confirm(&known, 0));
+            assert!(matches!(shown, Err(DeskError::Refused(Refusal::Revoked))), "call {call}: {shown:?}");
+        }
+        let state = block_on(lab.desk.agent("agent-1")).unwrap().map(|agent| agent.state);
+        assert_ne!(state, Some(AgentState::Joined), "call {call}");
+    }
+
+    // v1: the same for a capability that is added; those that are there stay.
+    let lab = Lab::new();
+    let token = lab.token(new(), 1);
+    let metrics = join_v1(&lab, &token, "agent-1", "metrics", 10).unwrap();
+    authenticate(&lab, "agent-1", &metrics).unwrap();
+    let logs = join_v1(&lab, &token, "agent-1", "logs", 11).unwrap();
+    block_on(lab.desk.revoke(token.id())).unwrap();
+    let shown = authenticate(&lab, "agent-1", &logs);
+    assert!(matches!(shown, Err(DeskError::Refused(Refusal::Revoked))), "{shown:?}");
+    authenticate(&lab, "agent-1", &metrics).unwrap();
+}
+
+#[test]
+fn j2_no_opni_agent_is_answered_once_the_revocation_is_done() {
+    let undisturbed = Lab::new();
+    let token = undisturbed.token(opni_token(), 1);
+    let (gateway, faults) = faulty(&undisturbed, |_| ());
+    block_on(join_opni(&gateway.desk, &token, "agent-1", 10)).unwrap();
+    let calls = faults.calls();
+    let lab = Lab::new();
+    let token = lab.token(opni_token(), 1);
+    let (gateway, faults) = faulty(&lab, |_| ());
+    faults.take_turns(true);
+    let mut joining = std::pin::pin!(join_opni(&gateway.desk, &token, "agent-1", 10));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    // Its use is taken, and the last look at it and the writing of the agent are to come.
+    while uses(&lab, &token) == 0 {
+        assert!(joining.as_mut().poll(&mut context).is_pending());
+    }
+    assert!(faults.calls() < calls);
+    block_on(lab.desk.revoke(token.id())).unwrap();
+    let answered = block_on(joining);
+    assert!(matches!(answered, Err(DeskError::Refused(Refusal::Revoked))), "{answered:?}");
+    assert!(block_on(lab.desk.agent("agent-1")).unwrap().is_none());
+}
+
+#[test]
+fn an_agent_that_cannot_be_read_hides_no_token() {
+    let lab = Lab::new();
+    let (held, other) = (lab.token(opni_token(), 1), lab.token(opni_token(), 2));
+    block_on(join_opni(&lab.desk, &held, "agent-1", 10)).unwrap();
+    let key = Key::new(["agent", "agent-1"]).unwrap();
+    for damaged in [&b"no json"[..], b"{\"v\":99,\"readable_from\":99}"] {
+        let entry = block_on(lab.desk.store.get(&key)).unwrap().unwrap();
+        block_on(lab.desk.store.put(&key, damaged, Expect::Revision(entry.revision))).unwrap();
+        let mut offered: Vec<_> = block_on(lab.desk.opni_tokens()).unwrap().into_iter().map(|(token, _)| token.id).collect();
+        let mut expected = [held.id(), other.id()];
+        offered.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(offered, expected);
+    }
+    lab.token(opni_token(), 3);
+}
+
+#[test]
+fn a_gateway_that_others_keep_from_deciding_has_not_said_no() {
+    let lab = Lab::new();
+    let token = lab.token(new_token(), 1);
+    let (gateway, _) = faulty(&lab, |faults| (0..1_000).for_each(|call| faults.fail_at(call, Fault::Conflict)));
+    let (joined, ended) = block_on(gateway.converse(&token, &identity(1), 10, |_, _| ()));
+    assert_eq!(joined.unwrap_err(), JoinError::Refused { reason: DeskError::Busy.to_string() });
+    let Some(Ended::Refused(error)) = ended else { panic!("{ended:?}") };
+    assert!(matches!(error, DeskError::Busy) && error.is_own_trouble(), "{error:?}");
+    assert_eq!(uses(&lab, &token), 0);
 }

@@ -1,8 +1,10 @@
 //! Whole joins by version 3, and what somebody in the middle can do to them.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use crate::support::lab::{Lab, channel, endpoint, fresh, gateway_identity, identity, new_token, pins, rng, source, start};
+use rand_chacha::rand_core::{TryCryptoRng, TryRng};
 use toehold_core::testing::block_on;
 use toehold_joinproto::admission::{AgentState, DeskError, Refusal, Uses};
 use toehold_joinproto::challenge::{Assertion, AwaitResponse};
@@ -10,7 +12,8 @@ use toehold_joinproto::keyring::SharedKeys;
 use toehold_joinproto::token::Token;
 use toehold_joinproto::v3::frame::{Accept, Answer, Confirm, Hello, Offer, Proof, Refuse, Retry};
 use toehold_joinproto::v3::{
-    AgentId, AgentIdentity, COOKIE_LIFETIME, Channel, ClientConfig, Conversation, Ended, Exporter, GatewayError, Turn,
+    AgentId, AgentIdentity, COOKIE_LIFETIME, Channel, ClientConfig, Conversation, Ended, Exporter, GatewayError, TokenSigner,
+    Turn,
 };
 use toehold_joinproto::{JoinError, keyring::Keyring};
 
@@ -361,6 +364,63 @@ fn j5_looking_for_a_token_or_an_agent_costs_the_same_whether_there_is_one() {
             assert!((0.6..1.7).contains(&(time / times[0])), "{times:?}");
         }
     }
+}
+
+#[test]
+fn j5_a_proof_under_an_unknown_token_costs_what_one_under_another_costs() {
+    let lab = Lab::new();
+    let token = Token::from_bytes(&[1; 32]);
+    let (other, me) = (TokenSigner::new(&Token::from_bytes(&[2; 32])).key(), identity(1));
+    let (endpoint, known) = (endpoint(), gateway_identity());
+    let config = ClientConfig { endpoint: &endpoint, identity: &me, token: &token, gateway: &known, exporter: Exporter([1; 32]) };
+    let (waiting, hello) = config.start(&mut rng(1));
+    let retry = lab.gateway.hello(&channel(1), &hello, start()).unwrap();
+    let (waiting, offer) = waiting.receive(&retry, &mut rng(2)).unwrap();
+    let begin = || lab.gateway.offer(&channel(1), &offer, start(), &mut rng(3)).unwrap();
+    let (_, proof) = waiting.receive(&begin().1).unwrap();
+    let verify = |key| assert_eq!(begin().0.verify(&proof, key).unwrap_err(), GatewayError::Proof);
+    let times = shortest([&|| verify(Some(&other)), &|| verify(None)]);
+    // Making the gateway's ephemeral key is a part of both.
+    let [begun] = shortest([&|| drop(begin())]);
+    let ratio = (times[1] - begun) / (times[0] - begun);
+    assert!((0.6..1.7).contains(&ratio), "{times:?} {begun}");
+}
+
+/// Draws nothing, since nobody may ask it to.
+struct Untouched;
+
+impl TryRng for Untouched {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        panic!("random bytes were drawn")
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        panic!("random bytes were drawn")
+    }
+
+    fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+        panic!("random bytes were drawn")
+    }
+}
+
+impl TryCryptoRng for Untouched {}
+
+#[test]
+fn j5_no_ephemeral_key_is_made_before_the_cookie_is_good() {
+    let lab = Lab::new();
+    let (endpoint, known, me, token) = (endpoint(), gateway_identity(), identity(1), Token::from_bytes(&[1; 32]));
+    let config = ClientConfig { endpoint: &endpoint, identity: &me, token: &token, gateway: &known, exporter: Exporter([1; 32]) };
+    let (waiting, hello) = config.start(&mut rng(1));
+    let retry = lab.gateway.hello(&channel(1), &hello, start()).unwrap();
+    let (_, offer) = waiting.receive(&retry, &mut rng(2)).unwrap();
+    let elsewhere = lab.gateway.offer(&channel(2), &offer, start(), &mut Untouched);
+    assert_eq!(elsewhere.map(drop), Err(GatewayError::Cookie));
+    let late = start().saturating_add(Duration::from_secs(COOKIE_LIFETIME + 1));
+    assert_eq!(lab.gateway.offer(&channel(1), &offer, late, &mut Untouched).map(drop), Err(GatewayError::Cookie));
+    // It is the random bytes for that key that are drawn.
+    assert!(std::panic::catch_unwind(|| lab.gateway.offer(&channel(1), &offer, start(), &mut Untouched).map(drop)).is_err());
 }
 
 fn challenge_message() -> Vec<u8> {

@@ -77,6 +77,11 @@ impl TrustKind {
         }
     }
 
+    /// Whether pins are what keeps a machine from its gateway: one that goes by CA certificates never looks at any.
+    pub fn goes_by_pins(self) -> bool {
+        self != Self::CaCertificates
+    }
+
     /// With what a keyring holds for it.
     pub fn with(self, keyring: &Keyring) -> Trust {
         let pins = || keyring.pinned_keys.iter().flatten().copied().collect();

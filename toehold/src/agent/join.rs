@@ -8,7 +8,7 @@ use toehold_joinproto::mac::{NONCE_LENGTH, uuid, uuid_v4};
 use toehold_joinproto::opni::Version;
 
 use super::directory::{AgentDirectory, AgentLock, Attempt, JoinedAs, Membership, TrustKind};
-use super::error::{AgentError, Reached};
+use super::error::{AgentError, Reached, Stage};
 use super::resume::finish_half_done;
 use super::{opni, v3};
 use crate::adapters::gateway_connection::{GatewayConnection, GatewayLimits};
@@ -86,10 +86,15 @@ pub async fn join<R: CryptoRng>(
             return Ok(JoinOutcome { already: true, ..outcome(membership) });
         }
     }
-    if before.is_some()
-        && let Some(membership) = finish_half_done(directory, &lock, limits, rng).await?
-    {
-        return Ok(JoinOutcome { resumed: true, ..outcome(membership) });
+    if before.is_some() {
+        // As far as it was known to be when it was cut short, until the gateway says otherwise.
+        if directory.unconfirmed()?.is_some() {
+            reached.set(Stage::Confirmed);
+        }
+        if let Some(membership) = finish_half_done(directory, &lock, limits, rng).await? {
+            return Ok(JoinOutcome { resumed: true, ..outcome(membership) });
+        }
+        reached.set(Stage::Begun);
     }
     let joining = Joining { line, directory, lock: &lock, limits, reached };
     match line.protocol {

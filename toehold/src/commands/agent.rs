@@ -384,7 +384,9 @@ async fn authenticate(directory: &AgentDirectory, limits: GatewayLimits) -> Resu
     let mut session = AgentSession::open(&connection, &endpoint, &membership.joined.id, &keys, limits.answer, &mut rng).await?;
     let authenticated_in = since.elapsed();
     let mut pins_saved = false;
-    if let Some(pins) = session.new_pins().map(<[_]>::to_vec) {
+    // What it will never look at it does not say that it keeps: the gateway would switch to a key that this machine refuses (J4).
+    let new_pins = session.new_pins().filter(|_| membership.joined.trust.goes_by_pins());
+    if let Some(pins) = new_pins.map(<[_]>::to_vec) {
         // Durable first, acknowledged then (J4).
         if keyring.pinned_keys != [pins.clone()] {
             let lock = directory.lock()?;

@@ -82,8 +82,11 @@ pub(super) async fn remove(context: &Context, id: &str) -> Result<Exit, Failure>
         error => Failure::new(chain(&error)),
     })?;
     context.output.document(&json!({ "id": id, "removed": true }));
-    context.output.text(format_args!("Agent {id} is removed; what it holds opens nothing any more."));
+    context.output.text(format_args!("Agent {id} is removed; its keys open nothing any more."));
     context.output.text("Only a token that is made from now on brings it back: toehold token create");
+    context.output.text(
+        "If the line that it joined with has uses left, whoever has that joins as somebody new: toehold token revoke TOKEN",
+    );
     Ok(Exit::Done)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use toehold_core::Clock as _;
-use toehold_joinproto::admission::{AgentKeys, DeskError};
+use toehold_joinproto::admission::{AgentKeys, AgentRecord, DeskError};
 use toehold_joinproto::challenge::{Assertion, AwaitResponse, METADATA_CLIENT_ID, METADATA_CLIENT_RANDOM, METADATA_VERSION};
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin;
@@ -138,7 +138,7 @@ impl Session {
         let keys = hub.desk.keys(&self.id).await.map_err(|error| self.failed(&error))?;
         let authenticated = waiting.verify(response, keys.keys()).map_err(|_| unauthenticated())?;
         hub.desk.confirm(&keys, authenticated.key).await.map_err(|error| match error {
-            DeskError::Superseded | DeskError::Unknown => unauthenticated(),
+            DeskError::Superseded | DeskError::Unknown | DeskError::Refused(_) => unauthenticated(),
             error => self.failed(&error),
         })?;
         self.place = Some(self.peer.authenticated(&hub.limits, &self.id)?);
@@ -189,7 +189,7 @@ impl Session {
                 answer::Answer::Pong(Pong { payload: ping.payload, time: self.hub.desk.clock.now().unix_seconds() })
             }
             Some(request::Request::Ping(_)) => return Err(Status::invalid_argument("a ping carries at most 64 bytes")),
-            Some(request::Request::PinsSaved(pins)) => self.note(&pins).await?,
+            Some(request::Request::PinsSaved(pins)) => self.note(&agent, &pins).await?,
             Some(request::Request::SpecPart(part)) => answer::Answer::SpecBytes(self.spec(&part).await?),
             Some(request::Request::SpecTrust(_)) => {
                 let trusted = self.hub.specs.trusted(&self.hub.desk.store).await;
@@ -215,13 +215,13 @@ impl Session {
         Status::unavailable("the gateway's store does not answer; try again")
     }
 
-    async fn note(&self, pins: &Pins) -> Result<answer::Answer, Status> {
+    async fn note(&self, agent: &AgentRecord, pins: &Pins) -> Result<answer::Answer, Status> {
         let read = pins.pins.iter().take(MAX_PINS + 1).map(|pin| pin.parse()).collect::<Result<Vec<pin::Pin>, _>>();
         let pins = read.map_err(|error| Status::invalid_argument(error.to_string()))?;
         if pins.len() > MAX_PINS {
             return Err(Status::invalid_argument("at most 8 pins are kept"));
         }
-        AgentPins::note(&self.hub.desk.store, &self.id, &pins).await.map_err(|error| self.failed(&error.into()))?;
+        AgentPins::note(&self.hub.desk.store, &self.id, agent, &pins).await.map_err(|error| self.failed(&error.into()))?;
         Ok(answer::Answer::PinsNoted(PinsNoted {}))
     }
 }

@@ -1,10 +1,12 @@
 //! gRPC's health service, for load balancers.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::hub::Hub;
@@ -28,6 +30,37 @@ impl HealthService {
     }
 }
 
+/// Somebody who wants to be told whenever it changes.
+struct Watching {
+    hub: Arc<Hub>,
+    stopping: watch::Receiver<bool>,
+    failing: watch::Receiver<BTreeSet<&'static str>>,
+    told: Option<HealthCheckResponse>,
+}
+
+impl Watching {
+    async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
+        loop {
+            // Marked as seen first: what changes after that wakes it again.
+            self.stopping.mark_unchanged();
+            self.failing.mark_unchanged();
+            let status = HealthService::status(&self.hub);
+            if self.told != Some(status) {
+                self.told = Some(status);
+                return Some((Ok(status), self));
+            }
+            if self.hub.is_stopping() {
+                return None;
+            }
+            let changed = tokio::select! {
+                changed = self.stopping.changed() => changed,
+                changed = self.failing.changed() => changed,
+            };
+            changed.ok()?;
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Health for HealthService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -43,18 +76,12 @@ impl Health for HealthService {
         if !SERVICES.contains(&request.get_ref().service.as_str()) {
             return Err(Status::not_found("there is no such service"));
         }
-        let first = Some(Self::status(&self.0));
-        let stream = unfold((first, Arc::clone(&self.0)), |(first, hub)| async move {
-            if let Some(first) = first {
-                return Some((Ok(first), (None, hub)));
-            }
-            if hub.is_stopping() {
-                return None;
-            }
-            let mut stopping = hub.stopping.clone();
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-            Some((Ok(Self::status(&hub)), (None, hub)))
-        });
-        Ok(Response::new(Box::pin(stream)))
+        let watching = Watching {
+            stopping: self.0.stopping.clone(),
+            failing: self.0.failing.subscribe(),
+            hub: Arc::clone(&self.0),
+            told: None,
+        };
+        Ok(Response::new(Box::pin(unfold(watching, Watching::next))))
     }
 }

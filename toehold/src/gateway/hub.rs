@@ -1,5 +1,6 @@
 //! What all connections share, and what is known of each.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +32,8 @@ pub(super) struct Hub {
     pub(super) metrics: Metrics,
     /// Documents that agents are taking.
     pub(super) specs: Specs,
-    /// Whether the store answered when it was asked last.
-    pub(super) store_answers: AtomicBool,
+    /// What could not be followed in the store when it was asked last; nothing, where it answers.
+    pub(super) failing: watch::Sender<BTreeSet<&'static str>>,
 }
 
 impl Hub {
@@ -41,7 +42,12 @@ impl Hub {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        !self.is_stopping() && self.store_answers.load(Ordering::Relaxed)
+        !self.is_stopping() && self.failing.borrow().is_empty()
+    }
+
+    /// Whether what lies below `prefix` could be followed. Each of those who follow something speaks for itself alone.
+    pub(super) fn store_answers(&self, prefix: &'static str, answers: bool) {
+        self.failing.send_if_modified(|failing| if answers { failing.remove(prefix) } else { failing.insert(prefix) });
     }
 
     /// Says why a request failed in the gateway's own log; the peer is told what `joinproto` says may be told.

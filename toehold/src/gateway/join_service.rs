@@ -99,7 +99,7 @@ impl Talk {
                 tracing::info!("agent {id} has joined as {} from {source}, with token {}", agent.role, agent.token);
                 // It has saved the pins with its keys: it says so by its confirmation. A note that cannot be written is made when the
                 // agent comes back.
-                if let Err(error) = AgentPins::note(&hub.desk.store, &id, &self.pins).await {
+                if let Err(error) = AgentPins::note(&hub.desk.store, &id, &agent, &self.pins).await {
                     tracing::warn!("the pins of agent {id} could not be noted: {}", crate::cli::chain(&error));
                 }
             }

@@ -168,6 +168,10 @@ pub struct AgentPins {
     pub pins: Vec<Pin>,
     /// When it said so last.
     pub since: Timestamp,
+    /// By which attempt it had joined that said so: whoever has the id after it has said nothing, nor has it itself where it joined anew. An
+    /// earlier release did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<String>,
 }
 
 impl Record for AgentPins {}
@@ -177,17 +181,17 @@ impl AgentPins {
         Ok(Key::new(["agentpins", id])?)
     }
 
-    /// Writes down what an agent keeps now.
+    /// Writes down what an agent keeps now; `agent` is the one that has said so.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn note<S: Store>(store: &S, id: &str, pins: &[Pin]) -> Result<(), StoreError> {
+    pub async fn note<S: Store>(store: &S, id: &str, agent: &AgentRecord, pins: &[Pin]) -> Result<(), StoreError> {
         let place = Self::place(id)?;
         let mut last = None;
         for _ in 0..TRIES {
-            let record = Self { pins: pins.to_vec(), since: SystemClock.now() };
+            let record = Self { pins: pins.to_vec(), since: SystemClock.now(), attempt: agent.attempt.clone() };
             let written = match Stored::<Self>::read(store, &place).await? {
-                Some(stored) if stored.body.pins == pins => return Ok(()),
+                Some(stored) if stored.body.pins == pins && stored.body.attempt == agent.attempt => return Ok(()),
                 Some(mut stored) => {
                     stored.body = record;
                     stored.save(store).await
@@ -209,18 +213,43 @@ impl AgentPins {
     pub async fn missing<S: Store>(store: &S, pin: Option<&Pin>) -> Result<Vec<String>, StoreError> {
         let mut missing = Vec::new();
         for entry in store.list(&Key::new(["agent"])?).await? {
-            // A record that cannot be read is an agent that cannot be asked.
-            let is_agent = Stored::<AgentRecord>::decode(&entry)
-                .map_or(true, |agent| matches!(agent.body.state, AgentState::Joined | AgentState::Pending));
-            if !is_agent {
-                continue;
-            }
             let id = entry.key.name();
-            let known = Stored::<Self>::read(store, &Self::place(id)?).await?;
-            if !known.is_some_and(|known| pin.is_some_and(|pin| known.body.pins.contains(pin))) {
+            let is_known = match Stored::<AgentRecord>::decode(&entry) {
+                Ok(agent) if !matches!(agent.body.state, AgentState::Joined | AgentState::Pending) => continue,
+                Ok(agent) => {
+                    let known = Stored::<Self>::read(store, &Self::place(id)?).await?;
+                    known.is_some_and(|Stored { body: known, .. }| {
+                        known.attempt == agent.body.attempt && pin.is_some_and(|pin| known.pins.contains(pin))
+                    })
+                }
+                // A record that cannot be read is an agent that cannot be asked.
+                Err(_) => false,
+            };
+            if !is_known {
                 missing.push(id.to_owned());
             }
         }
         Ok(missing)
+    }
+
+    /// Clears away what was noted of agents that are there no more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep<S: Store>(store: &S) -> Result<(), StoreError> {
+        for entry in store.list(&Key::new(["agentpins"])?).await? {
+            // Read after it: of an agent that has come since, there is either the agent or another revision.
+            let agent = store.get(&Key::new(["agent", entry.key.name()])?).await?;
+            let is_over = agent.is_none_or(|agent| {
+                Stored::<AgentRecord>::decode(&agent).is_ok_and(|agent| agent.body.state == AgentState::Removed)
+            });
+            if is_over {
+                match store.delete(&entry.key, entry.revision).await {
+                    Ok(()) | Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use toehold_joinproto::Endpoint;
@@ -76,7 +75,7 @@ pub async fn serve(
         limits: Limits::new(options.limits),
         metrics: Metrics::default(),
         specs: Specs::default(),
-        store_answers: AtomicBool::new(true),
+        failing: watch::Sender::default(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::sign(Arc::clone(&hub)));

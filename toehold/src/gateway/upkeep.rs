@@ -1,7 +1,6 @@
 //! What a gateway does beside its connections: it follows the store, sweeps, and tells how it is.
 
 use std::convert::Infallible;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::hub::Hub;
-use super::keys::GatewayRecord;
+use super::keys::{AgentPins, GatewayRecord};
 use super::metrics::Counter;
 use super::serving::Serving;
 use super::{GatewayError, system_rng};
@@ -43,12 +42,12 @@ async fn follow<F: Future<Output = Result<(), GatewayError>>>(
 ) -> Infallible {
     loop {
         let failed: StoreError = 'watching: {
-            let prefix = match Key::new([prefix]) {
-                Ok(prefix) => prefix,
+            let below = match Key::new([prefix]) {
+                Ok(below) => below,
                 Err(error) => break 'watching error.into(),
             };
             // The watch comes first: what changes while `again` reads is seen after it.
-            let mut watch = match hub.desk.store.watch(&prefix).await {
+            let mut watch = match hub.desk.store.watch(&below).await {
                 Ok(watch) => watch,
                 Err(error) => break 'watching error,
             };
@@ -56,7 +55,7 @@ async fn follow<F: Future<Output = Result<(), GatewayError>>>(
                 let begun = Instant::now();
                 let done = again().await;
                 let rest = begun.elapsed() * REST;
-                hub.store_answers.store(done.is_ok(), Ordering::Relaxed);
+                hub.store_answers(prefix, done.is_ok());
                 if let Err(error) = done {
                     tracing::error!("following {prefix} in the store failed: {}", chain(&error));
                     tokio::time::sleep(PAUSE).await;
@@ -67,7 +66,7 @@ async fn follow<F: Future<Output = Result<(), GatewayError>>>(
                 }
             }
         };
-        hub.store_answers.store(false, Ordering::Relaxed);
+        hub.store_answers(prefix, false);
         tracing::error!("watching {prefix} in the store failed: {}", chain(&failed));
         tokio::time::sleep(PAUSE).await;
     }
@@ -170,10 +169,15 @@ pub(super) async fn tidy(hub: Arc<Hub>) -> Infallible {
     cookies.reset();
     loop {
         tokio::select! {
-            _ = sweep.tick() => match hub.desk.sweep().await {
-                Ok(swept) => hub.metrics.add(Counter::TokensSwept, swept as u64),
-                Err(error) => tracing::error!("sweeping failed: {}", chain(&error)),
-            },
+            _ = sweep.tick() => {
+                match hub.desk.sweep().await {
+                    Ok(swept) => hub.metrics.add(Counter::TokensSwept, swept as u64),
+                    Err(error) => tracing::error!("sweeping failed: {}", chain(&error)),
+                }
+                if let Err(error) = AgentPins::sweep(&hub.desk.store).await {
+                    tracing::error!("sweeping pins failed: {}", chain(&error));
+                }
+            }
             _ = cookies.tick() => {
                 hub.v3.write().await.cookies.rotate(&mut system_rng());
                 hub.limits.tidy(Instant::now());

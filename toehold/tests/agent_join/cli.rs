@@ -6,11 +6,12 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use crate::join_support::gateway::{Gateway, line};
 use crate::join_support::machine::{Machine, agents, uses_taken};
-use crate::support::Toehold;
 use crate::support::server::write_private;
 use crate::support::store;
+use crate::support::{Toehold, eventually};
 use toehold::adapters::system_clock::SystemClock;
 use toehold_core::Clock as _;
+use toehold_joinproto::line::JoinLine;
 
 /// All files of a machine, by name.
 fn files(machine: &Machine) -> BTreeMap<String, Vec<u8>> {
@@ -101,11 +102,7 @@ fn j2_an_agent_that_was_removed_stays_so_until_a_new_token_is_made() {
     assert!(refused.stderr.contains("this agent was removed"), "{}", refused.stderr);
     assert!(agents(&operator).is_empty());
 
-    // The store counts whole seconds, and a token of the same second is not known to be a later one.
-    let removed = operator.run(["--json", "agents", "show", &id]).ends(0).json()["since"].clone();
-    while removed == SystemClock.now().to_string().as_str() {
-        std::thread::yield_now();
-    }
+    after_the_removal(&operator, &id);
     let second = line(&operator, gateway.address, &[]);
     let other = machine.join(&second).ends(1);
     assert!(other.stderr.contains("has joined") && other.stderr.contains("--rejoin"), "{}", other.stderr);
@@ -113,6 +110,42 @@ fn j2_an_agent_that_was_removed_stays_so_until_a_new_token_is_made() {
     machine.ping().ends(0);
     operator.run(["agents", "rm", "nobody"]).ends(1);
     operator.run(["agents", "show", "a/b"]).ends(1);
+}
+
+/// Waits until a token is known to be later than a removal: the store counts whole seconds.
+fn after_the_removal(operator: &Toehold, id: &str) {
+    let removed = operator.run(["--json", "agents", "show", id]).ends(0).json()["since"].clone();
+    eventually("the next second", || removed != SystemClock.now().to_string().as_str());
+}
+
+#[test]
+fn j4_what_an_agent_said_that_was_removed_does_not_stand_for_the_next_of_its_id() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let join = || {
+        let line = line(&operator, gateway.address, &["--opni"]);
+        let present = JoinLine { pins: vec![line.pins[0]], ..line };
+        let machine = Machine::new();
+        machine.join_once_signed(&present, &["--client-id", "web1"]);
+        machine
+    };
+    join().ping().ends(0);
+    operator.run(["agents", "rm", "web1"]).ends(0);
+    after_the_removal(&operator, "web1");
+    // The next one knows the present key alone, until it has come back and said otherwise.
+    let machine = join();
+    let waits = operator.run(["--json", "gateway", "renew-key"]).ends(3).json();
+    assert_eq!(waits["missing"], serde_json::json!(["web1"]));
+    machine.ping().ends(0);
+    let renewed = operator.run(["--json", "gateway", "renew-key"]).ends(0).json();
+    eventually("the gateway presents its new key", || machine.ping().ends(0).json()["gateway_pin"] == renewed["pins"][0]);
+    // What is noted goes with the agent.
+    operator.run(["agents", "rm", "web1"]).ends(0);
+    let noted = || store::keys(&operator).contains(&"agentpins/web1".to_owned());
+    assert!(noted());
+    drop(gateway);
+    let _gateway = Gateway::start(&operator, &[]);
+    eventually("what was noted is swept", || !noted());
 }
 
 #[test]
@@ -126,12 +159,11 @@ fn j4_the_next_keys_pin_is_saved_and_the_agent_follows_the_gateway_to_it() {
     assert_eq!(pins, gateway.announced["pins"].as_array().unwrap().iter().map(|pin| pin.as_str().unwrap()).collect::<Vec<_>>());
     // The agent has said so with its confirmation; the gateway that is at work switches.
     let renewed = operator.run(["--json", "gateway", "renew-key"]).ends(0).json();
-    let pong = loop {
-        let pong = machine.ping().ends(0).json();
-        if pong["gateway_pin"] == pins[1].as_str() {
-            break pong;
-        }
-    };
+    let mut pong = serde_json::Value::Null;
+    eventually("the gateway presents its new key", || {
+        pong = machine.ping().ends(0).json();
+        pong["gateway_pin"] == pins[1].as_str()
+    });
     let renewed: Vec<&str> = renewed["pins"].as_array().unwrap().iter().map(|pin| pin.as_str().unwrap()).collect();
     let kept: Vec<String> = machine.keyring().unwrap().pinned_keys.concat().iter().map(ToString::to_string).collect();
     assert_eq!(kept, renewed, "{pong}");
@@ -160,6 +192,15 @@ fn a_join_elsewhere_that_is_half_done_keeps_no_machine_from_its_gateway() {
     assert!(told.stdout.contains(&nobody.to_string()) && told.stdout.contains("has begun and not ended"), "{}", told.stdout);
     // What is half done is left to the join that it is of.
     assert!(machine.file("join.json").exists() && machine.file("keyring.unconfirmed.json").exists());
+    // Which stays half done as long as nobody answers there.
+    let again = machine.join_with(&elsewhere, &["--rejoin"]).ends(3);
+    assert!(again.stderr.contains("run the same command again"), "{}", again.stderr);
+    let silent = std::net::TcpListener::bind(nobody).unwrap();
+    let interrupted = machine.joining(&elsewhere, &["--rejoin"]);
+    let (_held, _) = silent.accept().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&interrupted), rustix::process::Signal::INT).unwrap();
+    let interrupted = Toehold::wait(interrupted).ends(3);
+    assert!(interrupted.stderr.contains("run the same command again"), "{}", interrupted.stderr);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use crate::join_support::gateway::{Gateway, line};
 use crate::join_support::machine::{Machine, agents, uses_taken};
 use crate::join_support::opni_gateway::{OpniGateway, chain, exchanges, hex};
+use crate::join_support::relay::Relay;
 use crate::support::{Done, Toehold};
 use base64ct::{Base64, Encoding as _};
 use serde_json::Value;
@@ -144,6 +145,28 @@ async fn a_gateway_that_misbehaves_gets_no_token_and_leaves_no_keyring() {
 }
 
 #[test]
+fn j1_a_join_of_opnis_that_is_run_again_comes_with_the_same_id() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let relay = Relay::start(gateway.address);
+    let (second, third) = (line(&operator, relay.address(), &["--opni"]), line(&operator, relay.address(), &["--opni"]).expose());
+    let first: toehold_joinproto::line::JoinLine = third.replacen("-v2/", "-v1/", 1).parse().unwrap();
+    gateway.kill();
+    let lines = [(second, &[][..]), (first, &["--capability", "metrics"][..])];
+    let begun = lines.map(|(line, more)| {
+        let machine = Machine::new();
+        machine.join_with(&line, more).ends(1);
+        let attempt: Value = serde_json::from_slice(&fs::read(machine.file("join.json")).unwrap()).unwrap();
+        (machine, line, more, attempt["id"].clone())
+    });
+    let gateway = Gateway::start(&operator, &[]);
+    relay.lead_to(gateway.address);
+    for (machine, line, more, id) in begun {
+        assert_eq!(machine.join_with(&line, more).ends(0).json()["id"], id, "{}", line.protocol);
+    }
+}
+
+#[test]
 fn our_gateway_takes_both_versions_and_knows_the_agent_once_it_has_authenticated() {
     let operator = Toehold::new();
     let gateway = Gateway::start(&operator, &[]);
@@ -169,7 +192,7 @@ fn our_gateway_takes_both_versions_and_knows_the_agent_once_it_has_authenticated
     let third = line(&operator, gateway.address, &["--opni"]);
     let text = third.expose();
     let third: toehold_joinproto::line::JoinLine = text.replacen("-v2/", "-v1/", 1).parse().unwrap();
-    let joined = machine.join_with(&third, &["--capability", "metrics", "--client-id", "web2"]).ends(0).json();
+    let joined = machine.join_once_signed(&third, &["--capability", "metrics", "--client-id", "web2"]);
     assert_eq!((joined["protocol"].as_u64(), joined["id"].as_str()), (Some(1), Some("web2")));
     machine.ping().ends(0);
     assert_eq!(agents(&operator).len(), 2);

@@ -109,6 +109,29 @@ fn a_gateway_below_a_pinned_ca_is_joined_and_the_agent_then_knows_its_own_key() 
     machine.ping().ends(0);
 }
 
+#[test]
+fn j4_an_agent_that_goes_by_a_ca_does_not_say_that_it_keeps_pins() {
+    let operator = Toehold::new();
+    let (certified, key, _) = Chain::new().sign();
+    let files = directory("certificate");
+    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    write_private(path("chain.pem").as_ref(), certified.chain.iter().map(|der| pem(der)).collect::<String>());
+    write_private(path("ca.pem").as_ref(), pem(&certified.chain[1]));
+    write_private(path("key.pem").as_ref(), key);
+    let serve = ["--cert", &path("chain.pem"), "--key", &path("key.pem")];
+    let gateway = Gateway::start(&operator, &serve);
+    let line = line(&operator, gateway.address, &["--opni"]);
+    let machine = Machine::new();
+    machine.join_with(&line, &["--trust", "ca", "--ca-cert", &path("ca.pem"), "--client-id", "web1"]).ends(0);
+    let pong = machine.ping().ends(0).json();
+    assert_eq!(pong["pins_saved"], false, "{pong}");
+    assert!(machine.keyring().unwrap().pinned_keys.is_empty());
+    // It would refuse a key of the gateway's own making, whatever pins it has been told.
+    let refused = operator.run(["gateway", "serve", "--listen", "127.0.0.1:0"]).ends(1);
+    assert!(refused.stderr.contains("web1") && refused.stderr.contains("--force"), "{}", refused.stderr);
+    assert!(!crate::support::store::keys(&operator).contains(&"agentpins/web1".to_owned()));
+}
+
 fn pem(der: &[u8]) -> String {
     use base64ct::{Base64, Encoding as _};
     let text = Base64::encode_string(der);

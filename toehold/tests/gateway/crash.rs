@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
-use crate::join_support::gateway::{Dial, Gateway, Session, identity, join, join_with, line};
+use crate::join_support::gateway::{Dial, Gateway, PATIENCE, Session, identity, join, join_with, line};
 use crate::support::Toehold;
 
 /// Several machines are past their Proof, some are past their Confirm, when the gateway dies; each completes the very same join at the next
@@ -17,30 +18,32 @@ async fn a_gateway_that_dies_in_the_middle_leaves_joins_that_the_same_machines_c
     let address = gateway.address;
     let line = Arc::new(line(&toehold, address, &["--uses", &MACHINES.to_string()]));
     let (reached, mut all_reached) = mpsc::channel(MACHINES);
+    let (dead, is_dead) = watch::channel(false);
     let mut machines = Vec::new();
     for number in 0..MACHINES {
-        let (line, reached) = (Arc::clone(&line), reached.clone());
+        let (line, reached, mut is_dead) = (Arc::clone(&line), reached.clone(), is_dead.clone());
         let me = identity();
         machines.push(tokio::spawn(async move {
             let connection = Dial::to(address).connect_in_time().await;
             let outcome = join_with(&connection, &line, &me, || async {
                 reached.send(()).await.unwrap();
-                // The even ones never confirm; the odd ones do so while it dies.
+                // The even ones have not confirmed when it is dead; the odd ones do so while it dies.
                 if number % 2 == 0 {
-                    std::future::pending::<()>().await;
+                    is_dead.wait_for(|dead| *dead).await.unwrap();
                 }
             });
-            let outcome = tokio::time::timeout(std::time::Duration::from_secs(3), outcome).await;
-            (me, matches!(outcome, Ok(Ok(_))))
+            let _ = outcome.await;
+            me
         }));
     }
     for _ in 0..MACHINES {
-        all_reached.recv().await.unwrap();
+        timeout(PATIENCE, all_reached.recv()).await.expect("a machine got no Accept").unwrap();
     }
     gateway.kill();
+    dead.send_replace(true);
     let mut identities = Vec::new();
     for machine in machines {
-        identities.push(machine.await.unwrap().0);
+        identities.push(timeout(PATIENCE, machine).await.expect("a machine never heard of the end").unwrap());
     }
 
     let gateway = Gateway::start(&toehold, &[]);

@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 use tonic::{Code, Request};
 
 use crate::join_support::gateway::{
-    Connection, Dial, Gateway, PATIENCE, Session, Talk, eventually, identity, join, line, origin, rng, streamed,
+    Connection, Dial, Gateway, PATIENCE, Session, Talk, eventually, identity, join, join_in_time, line, origin, rng,
+    session_in_time, streamed,
 };
 use crate::support::Toehold;
 
@@ -33,7 +34,7 @@ async fn is_closed(tcp: &mut TcpStream) -> bool {
 
 async fn somebody_else_joins(toehold: &Toehold, gateway: &Gateway) {
     let dial = Dial::to(gateway.address).from("127.0.0.77");
-    join(&dial, &line(toehold, gateway.address, &[]), &identity()).await.unwrap();
+    join_in_time(&dial, &line(toehold, gateway.address, &[]), &identity()).await;
 }
 
 #[tokio::test]
@@ -62,10 +63,16 @@ async fn a_client_that_never_speaks_or_speaks_slowly_is_closed_and_keeps_nobody(
     }
     assert!(is_closed(&mut silent).await);
     // A whole handshake, and a conversation that is never begun or never ended.
-    let idle = dial.connect().await.unwrap();
-    let talking = dial.connect().await.unwrap();
+    let idle = dial.connect_in_time().await;
     let hello = [&[1, 1, 0, 3][..], &[7; 32]].concat();
-    let (mut talk, _) = Talk::begin(&talking, hello).await.unwrap();
+    let begun = std::sync::Mutex::new(None);
+    eventually("a conversation that begins in time", || async {
+        let talking = dial.connect_in_time().await;
+        let talk = Talk::begin(&talking, hello.clone()).await.ok();
+        talk.map(|(talk, _)| *begun.lock().unwrap() = Some((talking, talk))).is_some()
+    })
+    .await;
+    let (_talking, mut talk) = begun.into_inner().unwrap().unwrap();
     eventually("the end of an idle stranger", || async { ping(&idle).await.is_err() }).await;
     assert!(talk.say(vec![3; 64]).await.is_err());
     somebody_else_joins(&toehold, &gateway).await;
@@ -82,11 +89,10 @@ async fn an_agent_that_has_authenticated_may_be_silent() {
     let toehold = Toehold::new();
     let gateway = Gateway::start(&toehold, &["--stranger-lifetime", "2s"]);
     let dial = Dial::to(gateway.address);
-    let joined = join(&dial, &line(&toehold, gateway.address, &[]), &identity()).await.unwrap();
-    let connection = dial.connect().await.unwrap();
-    let mut session = Session::open(&connection, &joined.id.to_string(), &joined.keyring.shared_keys[0]).await.unwrap();
-    // A stranger of the same moment is closed; the agent's connection outlives it.
-    let stranger = dial.connect().await.unwrap();
+    let joined = join_in_time(&dial, &line(&toehold, gateway.address, &[]), &identity()).await;
+    let (_connection, mut session) = session_in_time(&dial, &joined).await;
+    // A stranger of a later moment is closed; the agent's connection outlives it.
+    let stranger = dial.connect_in_time().await;
     eventually("the stranger's end", || async { ping(&stranger).await.is_err() }).await;
     session.ping().await.unwrap();
 }
@@ -101,9 +107,9 @@ async fn a_conversation_ends_in_time_also_on_the_connection_of_an_agent() {
     let toehold = Toehold::new();
     let gateway = Gateway::start(&toehold, &["--stranger-lifetime", "2s"]);
     let dial = Dial::to(gateway.address);
-    let joined = join(&dial, &line(&toehold, gateway.address, &[]), &identity()).await.unwrap();
-    let (id, connection) = (joined.id.to_string(), dial.connect().await.unwrap());
-    let mut session = Session::open(&connection, &id, &joined.keyring.shared_keys[0]).await.unwrap();
+    let joined = join_in_time(&dial, &line(&toehold, gateway.address, &[]), &identity()).await;
+    let id = joined.id.to_string();
+    let (connection, mut session) = session_in_time(&dial, &joined).await;
     // A join, and another session, that begin and do not go on.
     let hello = [&[1, 1, 0, 3][..], &[7; 32]].concat();
     let (mut talk, _) = Talk::begin(&connection, hello).await.unwrap();

@@ -2,9 +2,14 @@
 
 use toehold::adapters::grpc::health_v1::HealthCheckRequest;
 use toehold::adapters::grpc::health_v1::health_client::HealthClient;
+use toehold::adapters::sqlite::SqliteStore;
+use toehold_core::{Expect, Key, Store as _};
 use toehold_joinproto::v3::FreshIdentity;
+use tokio::time::timeout;
 
-use crate::join_support::gateway::{Dial, Gateway, Session, identity, join, line, origin, rng};
+use crate::join_support::gateway::{
+    Dial, Gateway, PATIENCE, Session, Talk, eventually, identity, join, join_with, line, origin, rng,
+};
 use crate::support::Toehold;
 
 #[tokio::test]
@@ -41,6 +46,72 @@ async fn metrics_and_health_are_told_on_loopback() {
     assert_eq!(ask("another").await.unwrap_err().code(), tonic::Code::NotFound);
     let refused = toehold.run(["gateway", "serve", "--metrics", "192.0.2.1:9"]).ends(2);
     assert!(refused.stderr.contains("loopback"), "{}", refused.stderr);
+}
+
+#[tokio::test]
+async fn a_join_that_is_open_when_it_is_told_to_stop_still_succeeds() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &["--drain", "2m"]);
+    let (dial, line, me) = (Dial::to(gateway.address), line(&toehold, gateway.address, &[]), identity());
+    let connection = dial.connect_in_time().await;
+    let joined = join_with(&connection, &line, &me, || async {
+        gateway.signal(rustix::process::Signal::TERM);
+        eventually("it takes no more connections", || async { dial.connect().await.is_err() }).await;
+    });
+    joined.await.unwrap();
+    drop(connection);
+    let done = timeout(PATIENCE, tokio::task::spawn_blocking(move || gateway.ends())).await.expect("it goes on").unwrap();
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[tokio::test]
+async fn what_does_not_end_when_it_is_told_to_stop_is_cut() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &["--drain", "1s", "--stranger-lifetime", "10m"]);
+    let connection = Dial::to(gateway.address).connect_in_time().await;
+    let hello = [&[1, 1, 0, 3][..], &[7; 32]].concat();
+    let (mut talk, _) = Talk::begin(&connection, hello).await.unwrap();
+    let done = timeout(PATIENCE, tokio::task::spawn_blocking(move || gateway.stop())).await.expect("it goes on").unwrap();
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(talk.next().await.is_err());
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_followed_is_told_until_it_can_be_again() {
+    let toehold = Toehold::new();
+    Gateway::start(&toehold, &["--endpoint", "gw.example.net:7443"]).kill();
+    let made = toehold.run(["--json", "token", "create", "--opni"]).ends(0).json();
+    let store = SqliteStore::open(&toehold.state()).unwrap();
+    // One for later, of which the gateway knows nothing yet.
+    let token = Key::parse(&format!("token/{}", made["id"].as_str().unwrap())).unwrap();
+    let token = store.get(&token).await.unwrap().unwrap();
+    store.delete(&token.key, token.revision).await.unwrap();
+    let gateway = Gateway::start(&toehold, &["--metrics", "127.0.0.1:0", "--stranger-lifetime", "10m"]);
+    let signed = async || gateway.counted("toehold_gateway_signatures_total").await;
+    let mut health = HealthClient::with_origin(Dial::to(gateway.address).connect_in_time().await, origin());
+    let everything = || HealthCheckRequest { service: String::new() };
+    let mut watching = health.watch(everything()).await.unwrap().into_inner();
+    let mut told =
+        async || timeout(PATIENCE, watching.message()).await.expect("nothing was told").unwrap().map(|told| told.status);
+    assert_eq!(told().await, Some(1));
+
+    let place = Key::parse("gateway/current").unwrap();
+    let good = store.get(&place).await.unwrap().unwrap();
+    let bad = store.put(&place, b"no record", Expect::Revision(good.revision)).await.unwrap();
+    assert_eq!(told().await, Some(2));
+    // Tokens can be followed all the same, which does not speak for the rest.
+    store.put(&token.key, &token.value, Expect::Absent).await.unwrap();
+    eventually("it is signed", || async { signed().await == 1 }).await;
+    assert_eq!(gateway.told("/readyz").await, (503, "not ready\n".to_owned()));
+    assert_eq!(gateway.counted("toehold_gateway_ready").await, 0);
+    assert_eq!(health.check(everything()).await.unwrap().into_inner().status, 2);
+
+    store.put(&place, &good.value, Expect::Revision(bad)).await.unwrap();
+    assert_eq!(told().await, Some(1));
+    assert_eq!(gateway.told("/readyz").await.0, 200);
+    let stopping = tokio::task::spawn_blocking(move || gateway.stop());
+    assert_eq!((told().await, told().await), (Some(2), None));
+    stopping.await.unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! `token create`, `ls` and `revoke`, and `gateway pin`, as commands.
 
 use crate::join_support::gateway::Gateway;
-use crate::support::Toehold;
 use crate::support::store;
+use crate::support::{Toehold, eventually};
 
 #[test]
 fn the_first_line_needs_a_gateway_and_an_endpoint() {
@@ -106,9 +106,7 @@ fn a_revocation_that_is_interrupted_ends_with_3() {
     let mut command = toehold.command(["--json", "token", "revoke", id]);
     let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let first = format!("token/{id}/00000");
-    while !store::keys(&toehold).contains(&first) {
-        std::thread::yield_now();
-    }
+    eventually("a use is revoked", || store::keys(&toehold).contains(&first));
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
     let partly = Toehold::wait(child).ends(3);
     assert!(partly.stderr.contains("interrupted") && partly.stderr.contains("run it again"), "{}", partly.stderr);

@@ -79,9 +79,14 @@ impl Gateway {
     }
 
     /// SIGTERM; how it ended.
-    pub fn stop(mut self) -> Done {
-        let mut rest = String::new();
+    pub fn stop(self) -> Done {
         self.signal(Signal::TERM);
+        self.ends()
+    }
+
+    /// How it ends.
+    pub fn ends(mut self) -> Done {
+        let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.stdout, &mut rest).unwrap();
         let status = self.child.take().unwrap().wait().unwrap();
         Done { code: status.code().unwrap_or(-1), stdout: rest, stderr: String::new() }
@@ -420,6 +425,30 @@ pub async fn join_with<F: Future<Output = ()>>(
 pub async fn join(dial: &Dial, line: &JoinLine, identity: &AgentIdentity) -> Result<Joined, NotJoined> {
     let connection = dial.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
     join_with(&connection, line, identity, || std::future::ready(())).await
+}
+
+/// Joins where the gateway gives a stranger so little time that a busy machine may need several tries: all are the same admission.
+pub async fn join_in_time(dial: &Dial, line: &JoinLine, identity: &AgentIdentity) -> Joined {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match join(dial, line, identity).await {
+            Ok(joined) => return joined,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+    }
+}
+
+/// Authenticates on a connection of its own, as [`join_in_time`] joins.
+pub async fn session_in_time(dial: &Dial, joined: &Joined) -> (Connection, Session) {
+    let (id, keys) = (joined.id.to_string(), &joined.keyring.shared_keys[0]);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let connection = dial.connect_in_time().await;
+        match Session::open(&connection, &id, keys).await {
+            Ok(session) => return (connection, session),
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+    }
 }
 
 /// The session of an agent that has joined.

@@ -10,6 +10,7 @@ use toehold_joinproto::keyring::Keyring;
 use toehold_joinproto::line::JoinLine;
 
 use crate::support::cli::{Done, Toehold};
+use crate::support::eventually;
 
 /// A new machine, on which nothing was initialised.
 #[derive(Debug)]
@@ -36,6 +37,20 @@ impl Machine {
 
     pub fn join_with(&self, line: &JoinLine, more: &[&str]) -> Done {
         Toehold::wait(self.joining(line, more))
+    }
+
+    /// Joins with a token for Opni's agents that was made a moment ago: until the gateway has signed it, it may still answer with others.
+    pub fn join_once_signed(&self, line: &JoinLine, more: &[&str]) -> Value {
+        let mut joined = Value::Null;
+        eventually("the token is signed", || {
+            let done = self.join_with(line, more);
+            if done.stderr.contains("no valid signature") {
+                return false;
+            }
+            joined = done.ends(0).json();
+            true
+        });
+        joined
     }
 
     /// A join that is at work.
