@@ -8,7 +8,7 @@ use toehold_keygen::replacement::KeyFile;
 use toehold_keygen::{AuthorizedKeys, ExpiryTime, GENERATION_COMMENT_PREFIX, HostExpiry, is_grant};
 
 use crate::host::ARRIVING;
-use crate::observe::{Files, LineEnd, line_end};
+use crate::observe::{Files, LineEnd, line_end, options_end};
 
 /// One change to the lines of one master key (R2). Keys go by their place in the machine's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,11 +19,11 @@ pub enum Change {
         /// Whether the line gets an end, which its proof takes away.
         provisional: bool,
     },
-    /// Move the end of the arriving key's lines away from now.
+    /// Move the end of the arriving key's lines, or of those of them with the last end, away from now.
     Extend,
-    /// Take the end away from the arriving key's lines.
+    /// Take the end away from the arriving key's lines, or from those of them with the last end.
     Promote,
-    /// Give every line of this key an end.
+    /// Give every line of this key an end, unless it has an earlier one.
     Expire(usize),
     /// Take every line of this key away; of the arriving one, where the host refuses it.
     Delete(usize),
@@ -83,8 +83,11 @@ impl Making {
         document: &mut AuthorizedKeys,
     ) {
         let Some(key) = self.keys.get(change.key()) else { return };
-        let set_end = |document: &mut AuthorizedKeys, end: Option<ExpiryTime>| {
+        let set_end = |document: &mut AuthorizedKeys, end: Option<ExpiryTime>, which: &dyn Fn(LineEnd) -> bool| {
             document.edit_options(key, |options| {
+                if !which(options_end(options)) {
+                    return None;
+                }
                 let mut new = options.clone();
                 new.set_expiry_time(end.as_ref());
                 Some(new)
@@ -100,11 +103,25 @@ impl Making {
                     self.lines(over, files, end.as_ref()).iter().for_each(|line| document.push(line));
                 }
             }
-            Change::Extend => drop(after(self.provisional).map(|end| set_end(document, Some(end)))),
-            // One line without an end is enough, and two files are two writes.
-            Change::Promote if first_with(files, key, |end| end != LineEnd::Unusable) != Some(file) => {}
-            Change::Promote => set_end(document, None),
-            Change::Expire(_) => drop(after(self.grace).map(|end| set_end(document, Some(end)))),
+            // The lines whose end is the last are ours: an end that somebody gave others stays.
+            Change::Extend => {
+                let Some(end) = after(self.provisional) else { return };
+                let last = last_end(files, key);
+                set_end(document, Some(end), &|line| line == last);
+            }
+            Change::Promote => {
+                let last = last_end(files, key);
+                // One line without an end is enough, and two files are two writes.
+                if first_with(files, key, |end| end == last) == Some(file) {
+                    set_end(document, None, &|line| line == last);
+                }
+            }
+            Change::Expire(_) => {
+                let Some(end) = after(self.grace) else { return };
+                let at = end.instant(0);
+                let is_later = |line| line == LineEnd::Never || matches!(line, LineEnd::At(other) if other > at);
+                set_end(document, Some(end), &is_later);
+            }
             Change::Delete(_) => {
                 document.remove_where(key, |line| !is_grant(line));
             }
@@ -156,6 +173,15 @@ pub(crate) fn other_writer(files: &Files, key: &PublicKey, account: &Account) ->
         let writer: Account = comment.split_whitespace().find_map(|word| word.strip_prefix(ACCOUNT))?.parse().ok()?;
         (writer != *account).then_some(writer)
     })
+}
+
+/// The last end that a line of the key has.
+fn last_end(files: &Files, key: &PublicKey) -> LineEnd {
+    let ends = files.copies(key).filter_map(|entry| match line_end(&entry.key()?) {
+        LineEnd::At(end) => Some(end),
+        _ => None,
+    });
+    ends.max().map_or(LineEnd::Unclear, LineEnd::At)
 }
 
 /// The first file with a line of the key that is as wanted.

@@ -54,6 +54,11 @@ pub(crate) fn line_end(line: &KeyLine<'_>) -> LineEnd {
     if !line.openssh_reads_key() || options.has("cert-authority") {
         return LineEnd::Unusable;
     }
+    options_end(&options)
+}
+
+/// The end that these options give a line.
+pub(crate) fn options_end(options: &Options) -> LineEnd {
     if !options.has("expiry-time") {
         return LineEnd::Never;
     }

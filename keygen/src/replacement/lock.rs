@@ -78,7 +78,7 @@ impl Replacement {
             State::ReadContender => match answer!(event, Read) {
                 Ok(content) => {
                     lock_holder(&content).unwrap_or(UNKNOWN).clone_into(&mut self.contender);
-                    let ours = self.contender == self.plan.holder;
+                    let ours = self.contender == self.plan.holder || self.plan.predecessor.as_ref() == Some(&self.contender);
                     Ok(if ours { State::BreakLock } else { State::LookAtContender })
                 }
                 Err(FileError::NotFound { .. }) => self.lock_again(),

@@ -60,6 +60,7 @@ pub enum IfEmpty {
 pub struct Plan {
     pub(super) home: String,
     pub(super) holder: String,
+    pub(super) predecessor: Option<String>,
     pub(super) run: String,
     pub(super) fence: Option<u64>,
     pub(super) if_empty: IfEmpty,
@@ -84,7 +85,18 @@ impl Plan {
         check_holder(holder)?;
         let run = format!("{:016x}", rng.next_u64());
         let (home, holder) = (home.to_owned(), holder.to_owned());
-        Ok(Self { home, holder, run, fence: None, if_empty: IfEmpty::Keep, second_file: false })
+        Ok(Self { home, holder, predecessor: None, run, fence: None, if_empty: IfEmpty::Keep, second_file: false })
+    }
+
+    /// Takes over from `holder` as well, at once: nothing that it has not renamed by now may come about any more. For a piece
+    /// of work that has fenced off the one before it, whoever is at that and whether or not it is still alive.
+    ///
+    /// # Errors
+    /// [`HolderError`].
+    pub fn succeeds(mut self, holder: &str) -> Result<Self, HolderError> {
+        check_holder(holder)?;
+        self.predecessor = Some(holder.to_owned());
+        Ok(self)
     }
 
     /// Edits `authorized_keys2` as well, where there is one: a removal has to, since sshd reads both.

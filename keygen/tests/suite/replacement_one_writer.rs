@@ -90,6 +90,25 @@ fn one_writer_a_late_writer_whose_staged_file_was_swept_cannot_replace() {
 }
 
 #[test]
+fn one_writer_a_successor_takes_over_at_once_from_whom_it_has_fenced_off_and_from_nobody_else() {
+    for before in 0..steps() {
+        let world = host(Some(FOREIGN));
+        let mut first = Stepper::new(&world, plan("a", 1), add("a"));
+        first.steps(before);
+        let locked = file(&world, LOCK).is_some();
+        let another = plan("b", 2).succeeds("c").unwrap();
+        assert_eq!(locked, Stepper::new(&world, another, add("b")).finish().is_err(), "after {before} steps");
+        let second = Stepper::new(&world, plan("b", 3).succeeds("a").unwrap(), add("b")).finish();
+        assert!(second.is_ok(), "after {before} steps: {second:?}");
+        // Alive or not.
+        let first = first.finish();
+        check(&world, &[("a", &first), ("b", &second)], &format!("after {before} steps"));
+        assert_eq!(litter(&world), [""; 0], "after {before} steps");
+    }
+    assert!(plan("b", 2).succeeds("not/a/holder").is_err());
+}
+
+#[test]
 fn one_writer_three_take_over_from_a_dead_one_in_any_order() {
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     let names = ["a", "b", "c"];

@@ -319,7 +319,8 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             };
         }
         machine.logged_in(with, answer);
-        let holder = format!("rotation-{}-{}", errand.number, tag(account));
+        let holder_in = |number: u64| format!("rotation-{number}-{}", tag(account));
+        let holder = holder_in(errand.number);
         let home = member.host.home.as_deref().unwrap_or(".");
         if answer.is_some() {
             if member.litter {
@@ -329,7 +330,13 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             session.close().await;
             return Contact::Over;
         }
-        let plan = match errand.rng.draw(|rng| Plan::new(rng, home, &holder)) {
+        // Whoever heals the host under the rotation before is fenced off: its lock, if it died with it, is in nobody's way.
+        let fenced_off = errand.number.checked_sub(1).filter(|_| member.quiet || member.journal.is_taken_from_healers());
+        let plan = errand.rng.draw(|rng| Plan::new(rng, home, &holder)).and_then(|plan| match fenced_off {
+            Some(before) => plan.succeeds(&holder_in(before)),
+            None => Ok(plan),
+        });
+        let plan = match plan {
             Ok(plan) => plan.fence(member.journal.fence()),
             Err(error) => return Contact::Lasting(describe(&error)),
         };

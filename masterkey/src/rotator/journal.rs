@@ -127,6 +127,11 @@ impl HostJournal {
         Err(NoPass::Store(format!("{key} keeps changing")))
     }
 
+    /// Whether nobody who heals the host under the rotation before this one can pass a fence any more.
+    pub(super) fn is_taken_from_healers(&self) -> bool {
+        self.taken_from_healers
+    }
+
     /// Which other account has the same file, as far as was found out; it is written with whatever is written next.
     pub(super) fn same_file_as(&mut self, account: Option<Account>) {
         self.same_file_as = Some(account);

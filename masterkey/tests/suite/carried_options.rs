@@ -1,8 +1,8 @@
 //! What stands in front of our lines is carried over to the new key's, line by line.
 
 use crate::support::{FOREIGN, Lab, Watch, rng, taking_over, watched};
-use toehold_core::PublicKey;
 use toehold_core::testing::{CallKind, Moment};
+use toehold_core::{Clock as _, PublicKey};
 use toehold_masterkey::{End, NoObserver};
 
 /// The options and the operator's words of every line with the key, in the file's order.
@@ -53,4 +53,35 @@ fn r9_also_on_the_way_back_from_a_host_that_has_lost_the_old_lines() {
     assert_eq!(outcome.end, End::RolledBack, "{:?}", outcome.reason);
     assert_eq!(lines(&lab.file(&lab.accounts[0]), &lab.first), kept);
     lab.assert_settled_on(&lab.first, "back with several copies");
+}
+
+/// A line that somebody has put an end to stays ended: in the grace, after a rollback from it, and after one that comes when the
+/// grace is over.
+#[test]
+fn r9_an_earlier_end_of_the_old_keys_line_stays() {
+    for (ended, late) in [("20200101000000Z", 0), ("20200101000000Z", 3601), ("later", 0)] {
+        let mut lab = Lab::empty();
+        lab.pace.wait_for_grace = false;
+        let earlier = lab.world.clock().now().saturating_add(std::time::Duration::from_secs(600));
+        let ended = if ended == "later" { toehold_keygen::ExpiryTime::utc(earlier).to_string() } else { ended.to_owned() };
+        let text = format!("restrict {0} a\nexpiry-time=\"{ended}\" {0} b\n", lab.first);
+        let lab = lab.with_file("deploy@web1.example.net", &[FOREIGN, text.as_bytes()].concat());
+        let host = lab.accounts[0].clone();
+        let as_it_was = lines(&lab.file(&host), &lab.first);
+        let mut request = lab.request();
+        request.policy.grace = 3600;
+        let mut watch = Watch::new(&lab);
+        let rotator = lab.rotator();
+        let outcome = watched(&lab.world, &mut watch, rotator.rotate(request, &mut rng(1), &NoObserver)).unwrap().unwrap();
+        assert_eq!(outcome.end, End::Grace, "{:?}", outcome.reason);
+        let softened = lines(&lab.file(&host), &lab.first);
+        assert!(softened[0].0.starts_with("restrict,expiry-time="), "{softened:?}");
+        assert_eq!(softened[1], as_it_was[1], "in the grace");
+        lab.advance(late);
+        let next = lab.restart();
+        let rotator = next.rotator();
+        let back = watched(&next.world, &mut watch, rotator.roll_back(taking_over(), &mut rng(3), &NoObserver)).unwrap().unwrap();
+        assert_eq!(back.end, End::RolledBack, "{:?}", back.reason);
+        assert_eq!(lines(&lab.file(&host), &lab.first), as_it_was, "{ended}, rolled back {late} s later");
+    }
 }

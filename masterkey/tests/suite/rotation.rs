@@ -35,3 +35,22 @@ fn one_rotation_follows_another() {
     assert_eq!((outcome.end, outcome.rotation.number), (End::Done, 2));
     second.assert_settled_on(&outcome.rotation.new, "done twice");
 }
+
+/// O(1) writes a host, however many there are: each one's own progress and record, and nothing that grows with the fleet besides.
+#[test]
+fn the_writes_to_the_store_are_as_many_a_host_in_a_large_fleet_as_in_a_small_one() {
+    let of_fleet = |hosts: usize| {
+        let lab = Lab::new(hosts);
+        lab.rotate_well();
+        let log = lab.world.faults().log();
+        let puts: Vec<&str> =
+            log.iter().filter(|call| call.kind == CallKind::StorePut).map(|call| call.subject.as_str()).collect();
+        let of = |account: &str| puts.iter().filter(|subject| subject.ends_with(account)).count();
+        let each: Vec<usize> = lab.accounts.iter().map(|account| of(&format!("/{account}"))).collect();
+        assert!(each.iter().all(|count| *count == each[0]), "{each:?}");
+        (each[0], puts.len() - each.iter().sum::<usize>())
+    };
+    let (each, besides) = of_fleet(2);
+    assert!((1..=8).contains(&each), "{each} writes for each host");
+    assert_eq!(of_fleet(40), (each, besides));
+}
