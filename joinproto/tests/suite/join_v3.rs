@@ -381,9 +381,9 @@ fn j5_a_proof_under_an_unknown_token_costs_what_one_under_another_costs() {
     let verify = |key| assert_eq!(begin().0.verify(&proof, key).unwrap_err(), GatewayError::Proof);
     let times = shortest([&|| verify(Some(&other)), &|| verify(None)]);
     // Making the gateway's ephemeral key is a part of both.
-    let [begun] = shortest([&|| drop(begin())]);
-    let ratio = (times[1] - begun) / (times[0] - begun);
-    assert!((0.6..1.7).contains(&ratio), "{times:?} {begun}");
+    let [opening] = shortest([&|| drop(begin())]);
+    let ratio = (times[1] - opening) / (times[0] - opening);
+    assert!((0.6..1.7).contains(&ratio), "{times:?} {opening}");
 }
 
 /// Draws nothing, since nobody may ask it to.
