@@ -384,11 +384,10 @@ async fn bearers_that_are_not_exactly_right_are_refused_and_end_nothing() {
 async fn malformed_tokens_in_the_store_skip_only_themselves() {
     let toehold = Toehold::new();
     let gateway = Gateway::start(&toehold, &[]);
-    let (good, bad) = (line(&toehold, gateway.address, &["--opni"]), line(&toehold, gateway.address, &["--opni"]));
+    let [good, bad, pending] = [(); 3].map(|()| line(&toehold, gateway.address, &["--opni"]));
     let connection = Dial::to(gateway.address).connect().await.unwrap();
-    until_offered(&connection, &[good.token.id().to_string(), bad.token.id().to_string()]).await;
+    until_offered(&connection, &[&good, &bad, &pending].map(|line| line.token.id().to_string())).await;
     // Nor does the record of an agent that still may come back.
-    let pending = line(&toehold, gateway.address, &["--opni"]);
     join_v2(&connection, &pending, "cluster-2").await.unwrap();
     crate::support::store::change(&toehold, "agent/cluster-2", |agent| agent["state"] = "no state".into());
     crate::support::store::change(&toehold, &format!("token/{}", bad.token.id()), |token| {
