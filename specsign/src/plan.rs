@@ -256,10 +256,8 @@ pub fn plan(situation: &Situation<'_>, settings: &Settings) -> Plan {
     }
     // What cannot be told, or not even be planned for, may be what came to replace the one that would go.
     let doubt = plan.verdicts.values().any(|verdict| matches!(verdict, Verdict::Unknown(_) | Verdict::Error(_)));
-    let guard = guard(situation, settings, candidates.len(), stale).and_then(|()| match doubt {
-        true => Err(NOT_ALL_IN_PLACE.to_owned()),
-        false => Ok(()),
-    });
+    let guard = guard(situation, settings, candidates.len(), stale)
+        .and_then(|()| if doubt { Err(NOT_ALL_IN_PLACE.to_owned()) } else { Ok(()) });
     for (name, reason) in candidates {
         match &guard {
             Ok(()) => {
