@@ -689,13 +689,13 @@ where
             return self.settle(memory, name).await;
         }
         let sums = Some(placing.version.sums);
-        let arrived = self.list(Place::Live, name)? == sums
-            && match self.list(Place::Staged, name)? == sums {
-                false => true,
-                true if kept(memory, name, placing) == Place::Previous => self.is_live(memory, name, placing, Place::Staged)?,
-                // Both are the same version: the plan will mend the one in place if it is not whole.
-                true => false,
-            };
+        let (live, staged) = (self.list(Place::Live, name)? == sums, self.list(Place::Staged, name)? == sums);
+        let arrived = if live && staged {
+            // Where both are the same version, the plan will mend the one in place if it is not whole.
+            kept(memory, name, placing) == Place::Previous && self.is_live(memory, name, placing, Place::Staged)?
+        } else {
+            live
+        };
         if arrived {
             let slot = self.slot(placing.governor.as_deref()).await.map_err(Trouble::Machine)?;
             let settled = self.settle(memory, name).await;
