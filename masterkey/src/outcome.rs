@@ -113,6 +113,9 @@ pub struct HostStatus {
     pub settled: Option<Settled>,
     /// Whether it holds the current key alone, as far as is known.
     pub is_settled: bool,
+    /// Whether it was left behind: by a rotation that has ended, or so far by the open one. What the open one has still to lead
+    /// on is neither owed nor settled.
+    pub is_owed: bool,
     /// How far the open rotation, or the last one, has come with it.
     pub phase: Option<HostPhase>,
     /// Why no further, in words.

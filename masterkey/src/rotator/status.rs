@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use toehold_core::{
-    Account, AuditSink, Connector, HostProgress, HostRecord, Key, KeyRole, RetiredKey, RotationPhase, RotationRecord, Store,
-    Stored, Timer,
+    Account, AuditSink, Connector, HostPhase, HostProgress, HostRecord, Key, KeyRole, RetiredKey, RotationPhase, RotationRecord,
+    Settled, Store, Stored, Timer,
 };
 
 use super::Rotator;
@@ -35,12 +35,26 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
             let host = host?.body;
             let account = host.route.account.clone();
             let known = progress.remove(&account);
+            let phase = known.as_ref().map(|progress| progress.phase);
+            let is_untouched = phase.is_none_or(|phase| phase == HostPhase::Untouched);
+            let of_before = is_settled(&host, fingerprint, generation);
+            let (at_rest, is_owed) = match rotation.as_ref().map(|open| &open.body) {
+                None => (of_before, !of_before),
+                Some(open) => {
+                    let led = Settled { generation: open.number, fingerprint };
+                    let at_rest = host.settled == Some(led) || is_untouched && of_before;
+                    // The others are the open rotation's to lead on.
+                    let left_behind = is_untouched && !is_settled(&host, open.old.fingerprint(), generation);
+                    (at_rest, !at_rest && (left_behind || phase == Some(HostPhase::Quarantined)))
+                }
+            };
             hosts.push(HostStatus {
                 label: host.label.clone(),
                 key: host.keys.iter().find(|line| line.role == KeyRole::Master).map(|line| line.public_key.clone()),
                 settled: host.settled,
-                is_settled: rotation.is_none() && is_settled(&host, fingerprint, generation),
-                phase: known.as_ref().map(|progress| progress.phase),
+                is_settled: at_rest,
+                is_owed,
+                phase: phase.or(rotation.as_ref().map(|_| HostPhase::Untouched)),
                 reason: known.and_then(|progress| progress.reason),
                 account,
             });

@@ -1,6 +1,9 @@
 //! `toehold grant`: somebody's key on a host for a limited time, ended by the host's own sshd.
 
 use std::future::Future;
+use std::io::Write as _;
+use std::pin::pin;
+use std::time::Duration;
 
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
@@ -257,14 +260,22 @@ fn state(record: &GrantRecord, now: Timestamp) -> &'static str {
     }
 }
 
+/// How long a change to a host that is under way when a signal comes may still take.
+const LAST_STEPS: Duration = Duration::from_secs(5);
+
+/// Does the work, unless a signal comes and it does not come to an end soon after. Dropped in the middle of a change it would
+/// leave its lock on the host, in everybody's way.
 async fn unless_interrupted<T>(context: &Context, work: impl Future<Output = T>) -> Result<T, Failure> {
     let mut signals = context.signals.clone();
+    let mut work = pin!(work);
     tokio::select! {
-        output = work => Ok(output),
-        () = signals.wait() => Err(Failure::new("interrupted; what was begun is on the list")
-            .hint("see how it stands: toehold grant ls")
-            .partly()),
+        output = &mut work => return Ok(output),
+        () = signals.wait() => {}
     }
+    drop(writeln!(anstream::stderr(), "Interrupted: finishing what is under way."));
+    tokio::time::timeout(LAST_STEPS, work).await.map_err(|_| {
+        Failure::new("interrupted; what was begun is on the list").hint("see how it stands: toehold grant ls").partly()
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]

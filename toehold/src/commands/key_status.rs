@@ -10,7 +10,7 @@ use toehold_masterkey::{FleetStatus, HostStatus, KeyVault, Pace, Rotator, Settle
 
 use super::rotate::{GO_ON, failure, rotator, well};
 use super::rotation_display::{Display, host_documents, named, tell_hosts};
-use super::ssh_agent_follower;
+use super::{recovery_copy, ssh_agent_follower};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, table};
@@ -64,7 +64,8 @@ pub(super) async fn settle(context: &Context, concurrency: u16, timeout: Duratio
 pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
     let status = fleet_status(context).await?;
     let age = SystemClock.now().saturating_since(status.created_at);
-    let owed = status.hosts.iter().filter(|host| !host.is_settled).count();
+    let owed = status.hosts.iter().filter(|host| host.is_owed).count();
+    let advice = recovery_copy::advice(context.store()).await?;
     let found = json!({
         "current": status.current.fingerprint(),
         "public_key": status.current,
@@ -75,6 +76,7 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
         "held": status.held.iter().map(PublicKey::fingerprint).collect::<Vec<_>>(),
         "owed": owed,
         "hosts": status.hosts.iter().map(host_document).collect::<Vec<_>>(),
+        "advice": advice,
     });
     let current = status.current.fingerprint();
     context.output.text(format_args!(
@@ -110,13 +112,18 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
             Some(key) => key.fingerprint().to_string(),
             None => "none on record".to_owned(),
         };
-        let state = if host.is_settled { "settled" } else { host.phase.map_or("owed", HostPhase::name) };
+        let state = match host.phase {
+            None | Some(HostPhase::Untouched) if host.is_owed => "owed",
+            Some(phase) if host.is_owed || status.rotation.is_some() => phase.name(),
+            _ => "settled",
+        };
         let label = host.label.clone().unwrap_or_default();
         rows.push(vec![host.account.to_string(), label, key, state.to_owned(), host.reason.clone().unwrap_or_default()]);
     }
     if rows.len() > 1 {
         context.output.text(table(&rows).trim_end());
     }
+    advice.iter().for_each(|advice| context.output.text(advice));
     if let Some(rotation) = &status.rotation {
         return Err(Failure::new(format!("rotation {} is open ({})", rotation.number, rotation.phase))
             .hint(GO_ON)
@@ -124,7 +131,7 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
             .with(found));
     }
     if owed > 0 {
-        let left = status.hosts.iter().filter(|host| !host.is_settled).map(|host| &host.account);
+        let left = status.hosts.iter().filter(|host| host.is_owed).map(|host| &host.account);
         return Err(Failure::new(format!("still to be settled: {}", named(left)))
             .hint("when they are back: toehold key settle")
             .partly()
@@ -166,6 +173,7 @@ fn host_document(host: &HostStatus) -> Value {
         "label": host.label,
         "key": host.key.as_ref().map(PublicKey::fingerprint),
         "settled": host.is_settled,
+        "owed": host.is_owed,
         "state": host.phase,
         "reason": host.reason,
     })

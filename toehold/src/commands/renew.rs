@@ -11,7 +11,7 @@ use toehold_masterkey::{End, Pace, RotationError, RotationRequest, TakeUp};
 
 use super::rotate::{RealRotator, operator, rotator};
 use super::rotation_display::Display;
-use super::ssh_agent_follower;
+use super::{recovery_copy, ssh_agent_follower};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args;
 use crate::cli::context::Context;
@@ -27,7 +27,8 @@ const SCHEDULE: &str = "master-key";
 pub(super) async fn renew(context: &Context, options: args::Renew) -> Result<Exit, Failure> {
     let pace = Pace { concurrency: usize::from(options.concurrency), timeout: options.timeout, ..Pace::default() };
     let rotator = rotator(context, pace).await?;
-    let mut fleet = FleetRenewal { context, rotator: &rotator, request: request(&options) };
+    let advice = Mutex::new(None);
+    let mut fleet = FleetRenewal { context, rotator: &rotator, request: request(&options), advice: &advice };
     let pace = RenewalPace { interval: options.every, jitter: options.jitter, ..RenewalPace::default() };
     let renewal = PeriodicalRenewal::new(context.store(), SystemClock, SCHEDULE, pace);
 
@@ -39,7 +40,8 @@ pub(super) async fn renew(context: &Context, options: args::Renew) -> Result<Exi
             RenewalEvent::Renewed { .. } => *failed = None,
             _ => {}
         }
-        tell(context, &event);
+        let advice = advice.lock().unwrap_or_else(PoisonError::into_inner);
+        tell(context, &event, advice.as_deref());
     };
     let (mut signals, termination) = (context.signals.clone(), renewal.termination());
     let mut rng = UnwrapErr(SysRng);
@@ -75,8 +77,9 @@ fn request(options: &args::Renew) -> RotationRequest {
     request
 }
 
-fn tell(context: &Context, event: &RenewalEvent) {
+fn tell(context: &Context, event: &RenewalEvent, advice: Option<&str>) {
     let output = context.output;
+    let say_advice = || advice.iter().for_each(|advice| output.text(advice));
     match event {
         RenewalEvent::Waiting { until } => {
             output.document(&json!({ "event": "waiting", "until": until }));
@@ -91,12 +94,14 @@ fn tell(context: &Context, event: &RenewalEvent) {
             output.text("Renewing the master key.");
         }
         RenewalEvent::Renewed { key, due_at } => {
-            output.document(&json!({ "event": "renewed", "key": key, "due_at": due_at }));
+            output.document(&json!({ "event": "renewed", "key": key, "due_at": due_at, "advice": advice }));
             output.text(format_args!("The master key is {key}."));
+            say_advice();
         }
         RenewalEvent::Failed { reason, retry_at } => {
-            output.document(&json!({ "event": "failed", "reason": reason, "retry_at": retry_at }));
+            output.document(&json!({ "event": "failed", "reason": reason, "retry_at": retry_at, "advice": advice }));
             output.text(format_args!("The renewal failed: {reason}. It is tried again at {retry_at}."));
+            say_advice();
         }
         RenewalEvent::StoreFailed(error) => {
             let reason = chain(error);
@@ -112,6 +117,8 @@ struct FleetRenewal<'c> {
     context: &'c Context,
     rotator: &'c RealRotator<'c>,
     request: RotationRequest,
+    /// What is to be said of the current key's recovery copy: a renewal leaves the one that there was without the key.
+    advice: &'c Mutex<Option<String>>,
 }
 
 /// Why a rotation was not a renewal.
@@ -119,6 +126,8 @@ struct FleetRenewal<'c> {
 enum NotRenewed {
     #[error(transparent)]
     Rotation(#[from] RotationError),
+    #[error("interrupted before it was begun")]
+    Interrupted,
     #[error("the rotation {how}{}", because(.reason.as_deref()))]
     Ended { how: &'static str, reason: Option<String> },
 }
@@ -141,16 +150,23 @@ impl Renew for FleetRenewal<'_> {
         let is_open = self.state().await?.open;
         let work = async {
             if is_open {
-                return self.rotator.resume(TakeUp::new(operator()), &mut rng, &display).await;
+                return Ok(self.rotator.resume(TakeUp::new(operator()), &mut rng, &display).await?);
             }
             // What an earlier rotation owes may be to be had by now; what is still owed then is no obstacle.
             drop(self.rotator.settle(&mut rng, &display).await);
-            self.rotator.rotate(self.request.clone(), &mut rng, &display).await
+            if self.context.signals.came() {
+                return Err(NotRenewed::Interrupted);
+            }
+            Ok(self.rotator.rotate(self.request.clone(), &mut rng, &display).await?)
         };
         let result = ssh_agent_follower::follow(self.context, &display.phases, work).await;
         display.finish();
         if let Err(failure) = ssh_agent_follower::settle(self.context).await {
             display.note(&ssh_agent_follower::behind(&failure));
+        }
+        match recovery_copy::advice(self.context.store()).await {
+            Ok(advice) => *self.advice.lock().unwrap_or_else(PoisonError::into_inner) = advice,
+            Err(failure) => display.note(&failure.message),
         }
         let outcome = result?;
         let how = match outcome.end {

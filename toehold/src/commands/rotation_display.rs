@@ -1,6 +1,6 @@
 //! What a rotation shows while it runs: a bar with counts per phase and the slowest hosts, or one JSON event a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ struct State {
     reached: BTreeMap<Account, HostPhase>,
     /// How many have come how far. Kept as they come: to count a large fleet at every event would take longer than the rotation.
     counts: BTreeMap<HostPhase, usize>,
-    failed: usize,
+    /// Who is done with what is under way: whoever comes by twice is counted once, so the bar never passes its length.
+    done: BTreeSet<Account>,
     /// Since when each host is worked on.
     under_way: BTreeMap<Account, Instant>,
     told_to_leave: bool,
@@ -80,13 +81,17 @@ impl Display {
     }
 
     fn draw(&self, state: &State) {
-        self.bar.set_length(state.hosts as u64);
+        self.bar.set_length(state.hosts.max(state.done.len()) as u64);
+        self.bar.set_position(state.done.len() as u64);
         self.bar.set_message(state.message(Instant::now()));
     }
 }
 
 impl State {
+    /// One host is done, for better or worse.
     fn reached(&mut self, account: Account, phase: HostPhase) {
+        self.under_way.remove(&account);
+        self.done.insert(account.clone());
         *self.counts.entry(phase).or_default() += 1;
         if let Some(before) = self.reached.insert(account, phase)
             && let Some(count) = self.counts.get_mut(&before)
@@ -120,7 +125,7 @@ impl Observer for Display {
                 tracing::info!(%phase, hosts, "the rotation goes on");
                 state.phase = Some(phase);
                 state.hosts = hosts;
-                self.bar.set_position(0);
+                state.done.clear();
                 self.phases.notify_one();
             }
             Progress::HostBegun(account) => {
@@ -137,20 +142,18 @@ impl Observer for Display {
             }
             Progress::HostDone { account, phase, took } => {
                 self.event("host_done", json!({ "account": account, "phase": phase, "milliseconds": milliseconds(took) }));
-                state.under_way.remove(&account);
                 state.reached(account, phase);
-                self.bar.inc(1);
             }
             Progress::HostFailed { account, reason, took } => {
                 let details = json!({ "account": account, "reason": reason, "milliseconds": milliseconds(took) });
                 self.event("host_failed", details);
                 self.note(&format!("{account}: {reason}"));
-                state.under_way.remove(&account);
-                state.failed += 1;
-                self.bar.inc(1);
+                state.reached(account, HostPhase::Quarantined);
             }
             Progress::Grace(until) => {
                 self.event("grace", json!({ "until": until }));
+                // Once it is over, every host is visited again, in the same phase of the fleet.
+                state.done.clear();
                 self.note(&format!("The old key logs in until {until}, then sshd ends it; interrupting now is safe."));
             }
             Progress::Warning(text) => {
@@ -194,7 +197,14 @@ pub(super) fn named<'a>(accounts: impl Iterator<Item = &'a Account>) -> String {
 fn host_table(hosts: &[HostOutcome], wanted: HostPhase) -> String {
     let all = hosts.len() <= FULL_TABLE;
     let mut rows = vec![["ACCOUNT", "LABEL", "STATE", "TOOK", "WHY"].map(str::to_owned).to_vec()];
-    for host in hosts.iter().filter(|host| all || host.phase != wanted) {
+    let mut untouched = 0;
+    for host in hosts {
+        if !all && is_where_it_was(host.phase, host.reason.as_deref()) {
+            untouched += 1;
+        }
+        if !all && !is_named(host.phase, host.reason.as_deref(), wanted) {
+            continue;
+        }
         rows.push(vec![
             host.account.to_string(),
             host.label.clone().unwrap_or_default(),
@@ -204,6 +214,9 @@ fn host_table(hosts: &[HostOutcome], wanted: HostPhase) -> String {
         ]);
     }
     let mut text = if rows.len() > 1 { table(&rows) } else { String::new() };
+    if untouched > 0 {
+        text.push_str(&format!("not touched: {untouched} hosts\n"));
+    }
     if !all {
         let mut slowest: Vec<&HostOutcome> = hosts.iter().collect();
         slowest.sort_by_key(|host| std::cmp::Reverse(host.took));
@@ -212,6 +225,15 @@ fn host_table(hosts: &[HostOutcome], wanted: HostPhase) -> String {
         text.push_str(&format!("slowest: {}\n", named.join(", ")));
     }
     text
+}
+
+/// Whether a host has a row in the table of a large fleet: not where it should be, and not as it was before all this either.
+fn is_named(phase: HostPhase, reason: Option<&str>, wanted: HostPhase) -> bool {
+    phase != wanted && !is_where_it_was(phase, reason)
+}
+
+fn is_where_it_was(phase: HostPhase, reason: Option<&str>) -> bool {
+    phase == HostPhase::Untouched && reason.is_none()
 }
 
 /// The hosts as JSON.

@@ -87,6 +87,11 @@ fn a_renewal_that_was_missed_takes_place_once_and_the_next_is_an_interval_away()
     assert_eq!(renewer.stops(), Some(0));
     let new = fleet.current();
     assert_eq!(took_place["key"], new.public_key().fingerprint().to_string());
+    // Nobody is there to be asked: that a copy does not have this key stands where it is told, and where it can be asked for.
+    let advice = took_place["advice"].as_str().unwrap_or_default();
+    assert!(advice.contains("no recovery copy"), "{took_place}");
+    assert_eq!(fleet.toehold.run(["--json", "key", "status"]).ends(0).json()["advice"], advice);
+    assert!(fleet.toehold.run(["key", "status"]).ends(0).stdout.contains(advice));
     fleet.is_settled(&fleet.all(), &[&old], "after the renewal");
 
     // Started again, there is nothing to be done.
@@ -119,6 +124,28 @@ fn a_renewal_that_fails_is_told_and_the_renewer_lives_on() {
     renewer.says("renewed");
     assert_eq!(renewer.stops(), Some(0));
     fleet.is_settled(&fleet.all(), &[&old], "after the second try");
+}
+
+#[test]
+fn a_signal_while_owed_hosts_are_still_being_settled_begins_no_rotation() {
+    let mut fleet = Fleet::new(2);
+    fleet.hosts[1].go_away();
+    fleet.rotate(&["--grace", "0s", "--on-unreachable", "defer"]).ends(3);
+    fleet.hosts[1].come_back();
+    fleet.hosts[1].suspend();
+    let current = fleet.current();
+    is_due(&fleet);
+    let mut renewer = Renewer::start(&fleet, &[]);
+    assert_eq!(renewer.says("host_begun")["account"], fleet.hosts[1].account().to_string());
+    kill_process(Pid::from_child(&renewer.child), Signal::TERM).unwrap();
+    fleet.hosts[1].resume();
+    let failed = renewer.says("failed");
+    assert!(failed["reason"].as_str().unwrap().contains("interrupted before it was begun"), "{failed}");
+    renewer.lines.by_ref().for_each(drop);
+    assert_eq!(renewer.child.wait().unwrap().code(), Some(3));
+    let status = fleet.toehold.run(["--json", "key", "status"]).ends(0).json();
+    assert_eq!((&status["rotation"], &status["generation"]), (&Value::Null, &1.into()), "{status}");
+    assert_eq!(fleet.current().public_key(), current.public_key());
 }
 
 /// Lets the times pass for which another process leaves alone what a dead one had taken.

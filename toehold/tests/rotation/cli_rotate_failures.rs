@@ -1,13 +1,13 @@
 //! What goes wrong while the master key of a real fleet is renewed, and that it ends well every time.
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::fleet::lines_of;
 use crate::support::running::{QUICK, Running, arguments, publics};
 use crate::support::server::write_private;
 use crate::support::{Done, Fleet, RealSshd};
-use rustix::process::Signal;
 use toehold_core::{Identity, PublicKey};
 
 fn rotate(fleet: &Fleet, more: &[&str]) -> Done {
@@ -179,7 +179,10 @@ fn a_host_that_hangs_with_both_keys_on_it_is_owed_by_name_and_healed() {
         text.lines().filter(|line| line.contains("toehold-master")).count()
     };
     let running = Running::start(&fleet.toehold, &arguments(&["--grace", "0s", "--concurrency", "1"]));
+    // The moment is short: nothing sleeps in between.
+    let begun = Instant::now();
     while ours() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "the new line does not come");
         std::thread::yield_now();
     }
     host.suspend();
@@ -287,14 +290,16 @@ fn a_host_whose_sshd_has_the_new_key_revoked() {
     let line = format!("RevokedKeys {}", list.display());
     let fleet = Fleet::with(3, |number, host| if number == 1 { host.config(&line) } else { host });
     let old = fleet.current();
-    let mut running = Running::start(&fleet.toehold, &arguments(&["--grace", "0s", "--concurrency", "1"]));
+    // That host does not speak before its sshd knows which key is revoked, however long that takes.
+    fleet.hosts[1].suspend();
+    let limits = ["--connect-timeout", "300s", "--login-timeout", "300s", "--request-timeout", "300s", "--timeout", "300s"];
+    let rotating = [&["--json", "key", "rotate", "--grace", "0s", "--concurrency", "1"][..], &limits].concat();
+    let mut running = Running::start(&fleet.toehold, &rotating);
     running.until(|event| event["event"] == "phase").unwrap();
-    running.stop(&fleet.toehold);
-    // The rotation is on record with its new key; that host is told of it before it is asked for it.
     let status = fleet.toehold.run(["--json", "key", "status"]).json();
     let new: PublicKey = status["rotation"]["new"].as_str().expect("an open rotation").parse().unwrap();
     write_private(&list, format!("{new}\n"));
-    running.signal(Signal::CONT);
+    fleet.hosts[1].resume();
     let (code, said) = running.ends();
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("refuses the key"), "{said}");

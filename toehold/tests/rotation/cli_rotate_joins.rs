@@ -3,10 +3,10 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
+use crate::support;
 use crate::support::fleet::{lets_in, lines_of};
 use crate::support::running::{Running, publics};
 use crate::support::{Fleet, RealSshd, Toehold};
-use rustix::process::Signal;
 use serde_json::Value;
 
 /// A rotation that gives up no host while the test lasts, one host after the other.
@@ -43,32 +43,39 @@ fn r11_a_host_that_comes_in_has_exactly_the_keys_of_the_phase_and_in_the_end_exa
             fleet.hosts[hangs].suspend();
         }
         let grace = if wanted == "retiring" { "30s" } else { "0s" };
-        let mut running = Running::start(&fleet.toehold, &patient(grace));
-        match wanted {
-            "installing" => drop(running.until(|event| event["event"] == "host_begun").unwrap()),
-            // The barrier is one write: the leader stands still before it.
-            "switching" => {
-                running.until(|event| Running::is_phase(event, "switching")).unwrap();
-                running.stop(&fleet.toehold);
+        let barrier = support::store::open(&fleet.toehold);
+        if wanted == "switching" {
+            // The barrier is one write: the store refuses it, and the leader stands still before it.
+            barrier
+                .execute_batch(
+                    "CREATE TRIGGER barrier BEFORE UPDATE ON entry WHEN old.key = 'masterkey/current'
+                     BEGIN SELECT RAISE(ABORT, 'not now'); END",
+                )
+                .unwrap();
+        }
+        let mut running = Some(Running::start(&fleet.toehold, &patient(grace)));
+        match (wanted, &mut running) {
+            ("installing", Some(running)) => drop(running.until(|event| event["event"] == "host_begun").unwrap()),
+            ("retiring", Some(running)) => drop(running.until(|event| event["event"] == "grace").unwrap()),
+            (_, running) => {
+                let (code, said) = running.take().unwrap().ends();
+                assert_eq!(code, 3, "{said}");
+                barrier.execute_batch("DROP TRIGGER barrier").unwrap();
             }
-            _ => drop(running.until(|event| event["event"] == "grace").unwrap()),
         }
         let (current, in_phase) = (fleet.current(), phase(&fleet));
-        if wanted != "switching" {
-            assert_eq!(in_phase, wanted);
-            assert_eq!(current.public_key() == old.public_key(), wanted == "installing");
-        }
+        assert_eq!(in_phase, wanted);
+        assert_eq!(current.public_key() == old.public_key(), wanted != "retiring");
         let (account, home) = (late.account().to_string(), late.home());
         fleet.toehold.run(["host", "add", &account, "--home", home.to_str().unwrap(), "--via", "sh"]).ends(0);
         let held = fleet.held();
         assert_eq!(held.len(), 2, "{in_phase}");
         has_exactly_the_current_key(&fleet, &late, &held.iter().collect::<Vec<_>>());
-        match wanted {
-            "installing" => fleet.hosts[hangs].resume(),
-            "switching" => running.signal(Signal::CONT),
-            _ => {}
+        if wanted == "installing" {
+            fleet.hosts[hangs].resume();
         }
-        let (code, said) = running.ends();
+        let resume = ["--json", "key", "rotate", "--resume", "--take-over"];
+        let (code, said) = running.unwrap_or_else(|| Running::start(&fleet.toehold, &resume)).ends();
         assert_eq!(code, 0, "{wanted}: {said}");
         assert_ne!(fleet.current().public_key(), old.public_key());
         has_exactly_the_current_key(&fleet, &late, &held.iter().collect::<Vec<_>>());

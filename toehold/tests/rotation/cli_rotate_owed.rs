@@ -22,8 +22,11 @@ fn proven_current_a_fleet_without_hosts_is_not_rotated_and_that_is_said_in_words
     assert_eq!(settled.stdout, "No host is managed, so none is owed.\n");
     assert_eq!(toehold.run(["--json", "key", "settle"]).ends(0).json()["managed"], 0);
     let status = toehold.run(["key", "status"]).ends(0).stdout;
-    assert_eq!(status.lines().count(), 2, "{status}");
-    assert!(status.starts_with("Master key SHA256:") && status.ends_with("\nNo host is managed.\n"), "{status}");
+    assert_eq!(status.lines().count(), 3, "{status}");
+    assert!(
+        status.starts_with("Master key SHA256:") && status.contains("\nNo host is managed.\nThere is no recovery copy"),
+        "{status}"
+    );
     let back = toehold.run(["key", "rotate", "--rollback"]).ends(1);
     assert!(back.stderr.contains("no rotation is open"), "{}", back.stderr);
 }
