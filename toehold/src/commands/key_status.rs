@@ -123,7 +123,9 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
     if rows.len() > 1 {
         context.output.text(table(&rows).trim_end());
     }
-    advice.iter().for_each(|advice| context.output.text(advice));
+    for advice in &advice {
+        context.output.text(advice);
+    }
     if let Some(rotation) = &status.rotation {
         return Err(Failure::new(format!("rotation {} is open ({})", rotation.number, rotation.phase))
             .hint(GO_ON)
