@@ -123,7 +123,7 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
     if rows.len() > 1 {
         context.output.text(table(&rows).trim_end());
     }
-    for advice in &advice {
+    if let Some(advice) = &advice {
         context.output.text(advice);
     }
     if let Some(rotation) = &status.rotation {
