@@ -181,3 +181,34 @@ fn r7_a_host_of_which_nothing_is_known_is_looked_at_before_a_key_goes() {
     assert_eq!(outcome.hosts.iter().map(|host| &host.account).collect::<Vec<_>>(), [&lab.accounts[1]]);
     assert!(lab.world.fleet().logins(&lab.accounts[1]).len() > before, "it was called settled unseen");
 }
+
+#[test]
+fn while_a_rotation_is_open_only_the_hosts_that_were_left_behind_are_owed() {
+    let mut lab = Lab::new(3);
+    (lab.pace.attempts, lab.pace.concurrency) = (1, 1);
+    let away = lab.accounts[2].clone();
+    lab.world.fleet().switch_off(&away);
+    let mut request = lab.request();
+    request.policy.on_unreachable = OnUnreachable::Defer;
+    assert_eq!(lab.rotate(request).unwrap().owed().count(), 1);
+    lab.world.fleet().switch_on(&away);
+    let of = |lab: &Lab| -> Vec<_> {
+        let status = block_on(lab.restart().rotator().status()).unwrap();
+        status.hosts.iter().map(|host| (host.is_owed, host.is_settled, host.phase)).collect()
+    };
+    let settled = (false, true, Some(HostPhase::Settled));
+    assert_eq!(of(&lab), [settled, settled, (true, false, Some(HostPhase::Quarantined))]);
+    let mut seen = Vec::new();
+    let next = lab.restart();
+    let (rotator, mut one) = (next.rotator(), rng(5));
+    let outcome = stepped(&next.world, rotator.rotate(lab.request(), &mut one, &NoObserver), |_| {
+        if lab.rotation().is_some_and(|rotation| !rotation.phase.is_closed() && rotation.number == 2) {
+            seen.push(of(&lab));
+        }
+    });
+    assert_eq!(outcome.unwrap().unwrap().end, End::Done);
+    let (untouched, left_behind) = ((false, true, Some(HostPhase::Untouched)), (true, false, Some(HostPhase::Untouched)));
+    assert_eq!(seen[0], [untouched, untouched, left_behind]);
+    assert!(seen.contains(&vec![(false, false, Some(HostPhase::Touched)), untouched, left_behind]), "{seen:?}");
+    assert!(seen.iter().all(|hosts| !hosts[0].0 && !hosts[1].0), "{seen:?}");
+}
