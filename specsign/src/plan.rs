@@ -291,9 +291,13 @@ fn belongs(situation: &Situation<'_>, settings: &Settings, wanted: &Wanted, stal
     }
     if let Some(failed) = situation.state.failed.get(&wanted.name)
         && failed.archive == wanted.version.archive
-        && situation.now < failed.at.saturating_add(settings.retry_failed)
+        && let again = failed.at.saturating_add(settings.retry_failed)
+        && situation.now < again
     {
-        return Verdict::Error(format!("this version failed its health command at {}", failed.at));
+        return Verdict::Error(format!(
+            "this version failed its health command at {}; it is tried again after {again}",
+            failed.at
+        ));
     }
     Verdict::Deploy(reason)
 }
@@ -326,9 +330,9 @@ fn guard(situation: &Situation<'_>, settings: &Settings, removals: usize, stale:
     }
     let before = recent(&situation.state.removals, situation.now, settings.window).count();
     let (all, gone) = (situation.state.placed.len() + before, removals + before);
-    // Rounded down: 30 % of 9 are 2.
+    // Rounded down: 30 % of 9 are 2; but one, where any may go.
     let share = all.saturating_mul(usize::from(settings.guard_percent)) / 100;
-    if gone <= share.max(1) && gone < all {
+    if gone <= share.max(usize::from(settings.guard_percent > 0)) && gone < all {
         return Ok(());
     }
     Err(format!("that would be {gone} of {all}, over the guard of {} %", settings.guard_percent))

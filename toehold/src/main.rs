@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use toehold::cli::args::Cli;
-use toehold::cli::{Exit, Failure, Output, Signals, usage};
+use toehold::cli::{Failure, Output, Signals, usage};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -43,5 +43,5 @@ fn main() -> ExitCode {
             failure.exit
         }
     };
-    ExitCode::from(Exit::code(exit))
+    ExitCode::from(output.end(exit).code())
 }

@@ -276,6 +276,13 @@ fn s4_the_guard_counts_over_a_window_and_holds_unless_it_is_meant() {
     node.settings.guard_percent = 89;
     node.apply(9, &all[..2]);
     assert_eq!(left(&node), 2);
+    // One may go however few there are, but where none may.
+    node.advance(2 * 86_400);
+    for (percent, stays) in [(0, 2), (1, 1), (100, 1)] {
+        node.settings.guard_percent = percent;
+        node.apply(10, &all[..1]);
+        assert_eq!(left(&node), stays, "{percent}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toehold_specsign::{Health, MachineName};
 use tokio::process::Command;
 
+use super::node_facts::is_command;
 use crate::child::{ProcessGroup, last_words, read, rest_of};
 use crate::cli::printable;
 
@@ -30,14 +31,21 @@ impl HealthCommand {
         Self { words: Vec::new(), root: PathBuf::new(), patience: Duration::ZERO }
     }
 
-    /// Splits a command line, for machines in this root, each of which may be asked about for so long.
+    /// Splits a command line, for machines in this root, each of which may be asked about for so long. Its program has to be there: one that
+    /// cannot be started says nothing about a machine.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(line: &str, root: PathBuf, patience: Duration) -> Result<Self, String> {
         match shell_words::split(line) {
             Ok(words) if words.is_empty() => Err("the health command is empty".to_owned()),
-            Ok(words) => Ok(Self { words, root, patience }),
+            Ok(words) => {
+                match words.first().filter(|program| !program.contains(PLACE)).map_or(Ok(true), |program| is_command(program)) {
+                    Ok(true) => Ok(Self { words, root, patience }),
+                    Ok(false) => Err(format!("the health command cannot be started: there is no such program in it: {line}")),
+                    Err(error) => Err(format!("the health command cannot be started: {error}")),
+                }
+            }
             Err(error) => Err(format!("the health command cannot be read: {error}")),
         }
     }

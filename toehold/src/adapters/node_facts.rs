@@ -126,6 +126,17 @@ fn kind(path: &Path) -> Result<Option<std::fs::FileType>, String> {
     }
 }
 
+/// Whether this can be started as a program: a path, or a name that is looked for in `PATH`.
+///
+/// # Errors
+/// Why that cannot be told.
+pub(super) fn is_command(name: &str) -> Result<bool, String> {
+    if name.contains('/') {
+        return is_program(&std::path::absolute(name).map_err(|error| error.to_string())?);
+    }
+    on_path(name, std::env::var_os("PATH"))
+}
+
 fn is_program(path: &Path) -> Result<bool, String> {
     match kind(path)? {
         Some(kind) if kind.is_dir() || kind.is_fifo() || kind.is_socket() => Ok(false),

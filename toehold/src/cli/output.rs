@@ -2,7 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -117,6 +118,9 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Why something could not be printed, the first time.
+static LOST: OnceLock<String> = OnceLock::new();
+
 /// Where a command's results go: text for people, or JSON, on standard output.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -144,10 +148,20 @@ impl Output {
         }
     }
 
-    /// Prints `text` as it is. A reader that has gone away does not matter.
+    /// Prints `text` as it is. A reader that has gone away does not matter; any other trouble is told at the end ([`Output::end`]).
     pub fn raw(self, text: &str) {
         let mut stdout = anstream::stdout().lock();
-        drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => drop(LOST.set(error.to_string())),
+            _ => {}
+        }
+    }
+
+    /// How a command ends that would end like this: in part, where its result could not be printed, which may be all that there is of it.
+    pub fn end(self, exit: Exit) -> Exit {
+        let Some(reason) = LOST.get() else { return exit };
+        self.aside(&format!("not everything could be written to standard output: {reason}"));
+        if exit == Exit::Done { Exit::Partly } else { exit }
     }
 
     /// Says something that people should know beside the result, on standard error.

@@ -164,7 +164,16 @@ async fn revoke(context: &Context, id: GrantId) -> Result<Exit, Failure> {
     let grants = grants(context).await?;
     let masters = context.login_keys().await?;
     let masters: Vec<&Identity> = masters.iter().collect();
-    let ended = unless_interrupted(context, grants.revoke(id, &masters, &mut UnwrapErr(SysRng))).await?.map_err(failure)?;
+    let ended = unless_interrupted(context, grants.revoke(id, &masters, &mut UnwrapErr(SysRng))).await?.map_err(|error| {
+        let is_noted = matches!(error, GrantError::Connect { .. } | GrantError::Replace { .. });
+        let failure = failure(error);
+        if !is_noted {
+            return failure;
+        }
+        failure.partly().hint(
+            "the revocation is noted; take its line away when the host is back: toehold grant sweep; if it is gone for good: toehold grant revoke --forget ID",
+        )
+    })?;
     let owed = tidy(&grants, ended.record.account(), &masters).await?;
     tell_ended(context, &ended, "seen_gone");
     if owed.is_empty() { Ok(Exit::Done) } else { Err(owed_failure(&owed)) }

@@ -76,7 +76,8 @@ impl Place {
 
 fn directory(global: &Global) -> Result<PathBuf, Failure> {
     match &global.state_dir {
-        Some(directory) => Ok(directory.clone()),
+        // Its processes are started in other directories.
+        Some(directory) => Ok(std::path::absolute(directory)?),
         None => Ok(throw_away::default_directory()?),
     }
 }

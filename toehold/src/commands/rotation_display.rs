@@ -258,26 +258,59 @@ fn milliseconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    fn account(text: &str) -> Account {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn the_message_counts_hosts_by_phase_and_names_the_slowest() {
         let begun = Instant::now();
-        let account = |text: &str| text.parse::<Account>().unwrap();
         let mut state = State {
             phase: Some(RotationPhase::Installing),
             under_way: [(account("a@four"), begun), (account("a@five"), begun + Duration::from_secs(3))].into(),
             ..State::default()
         };
         // A host counts where it was last seen.
-        for (name, phase) in [
-            ("a@one", HostPhase::Proven),
-            ("a@two", HostPhase::Touched),
-            ("a@two", HostPhase::Proven),
-            ("a@three", HostPhase::Quarantined),
-        ] {
+        for (name, phase) in [("a@one", HostPhase::Proven), ("a@two", HostPhase::Touched), ("a@two", HostPhase::Proven)] {
             state.reached(account(name), phase);
         }
         let message = state.message(begun + Duration::from_secs(7));
-        assert_eq!(message, "installing · proven 2 · quarantined 1 · slowest a@four 7 s");
+        assert_eq!(message, "installing · proven 2 · slowest a@four 7 s");
         assert!(!state.message(begun + Duration::from_secs(1)).contains("slowest"));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_fails_counts_as_that_and_the_bar_never_passes_its_length() {
+        let display = Display::new(Output { json: false }, Signals::listen().unwrap());
+        let took = Duration::ZERO;
+        let done = |name: &str, phase| display.progress(Progress::HostDone { account: account(name), phase, took });
+        let stands_at = || (display.bar.position(), display.bar.length());
+        display.progress(Progress::Phase { phase: RotationPhase::Installing, hosts: 3 });
+        done("a@one", HostPhase::Proven);
+        done("a@two", HostPhase::Proven);
+        display.progress(Progress::HostFailed { account: account("a@three"), reason: "gone".to_owned(), took });
+        assert_eq!(stands_at(), (3, Some(3)));
+        assert_eq!(display.state().message(Instant::now()), "installing · proven 2 · quarantined 1");
+        // The soft revoke and the removal are one phase of the fleet.
+        display.progress(Progress::Phase { phase: RotationPhase::Retiring, hosts: 2 });
+        assert_eq!(stands_at(), (0, Some(2)));
+        done("a@one", HostPhase::Softened);
+        done("a@two", HostPhase::Softened);
+        display.progress(Progress::Grace(toehold_core::Timestamp::from_unix_seconds(1_900_000_000)));
+        assert_eq!(stands_at(), (0, Some(2)));
+        done("a@one", HostPhase::Settled);
+        display.progress(Progress::HostFailed { account: account("a@two"), reason: "gone".to_owned(), took });
+        done("a@two", HostPhase::Settled);
+        assert_eq!(stands_at(), (2, Some(2)));
+        assert_eq!(display.state().message(Instant::now()), "retiring · settled 2 · quarantined 1");
+        display.finish();
+    }
+
+    #[test]
+    fn of_a_large_fleet_that_was_taken_back_the_untouched_are_counted_and_those_that_failed_are_named() {
+        let named = |phase, reason| is_named(phase, reason, HostPhase::Settled);
+        assert!(!named(HostPhase::Settled, None) && !named(HostPhase::Untouched, None));
+        assert!(named(HostPhase::Quarantined, Some("gone")) && named(HostPhase::Proven, None));
+        assert!(named(HostPhase::Untouched, Some("not begun: interrupted")));
     }
 }

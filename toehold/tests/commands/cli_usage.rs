@@ -16,6 +16,17 @@ fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
+fn a_result_that_cannot_be_written_is_no_success() {
+    let toehold = Toehold::new();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [&["completions", "bash"][..], &["--json", "host", "ls"], &["key", "show"]] {
+        let child = toehold.command(arguments.iter().copied()).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+        let done = Toehold::wait(child).ends(3);
+        assert!(done.stderr.contains("not everything could be written to standard output: No space left"), "{}", done.stderr);
+    }
+}
+
+#[test]
 fn every_failure_has_one_form() {
     let toehold = Toehold::new();
     let missing = toehold.state().join("missing");

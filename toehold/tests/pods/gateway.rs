@@ -44,7 +44,11 @@ impl Pods {
         let mut arguments = vec!["--json", "pods", "serve", "--backend", "local", "--listen", "127.0.0.1:0"];
         arguments.extend(["--authorized-keys", keys.to_str().unwrap()]);
         arguments.extend(more);
-        let mut child = toehold.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        // Its state directory by a relative path, as people type it: what runs in pods is started in other directories.
+        let state = toehold.state();
+        let mut command = toehold.command(arguments);
+        command.current_dir(state.parent().unwrap()).env("TOEHOLD_STATE_DIR", state.file_name().unwrap());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();

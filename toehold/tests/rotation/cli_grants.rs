@@ -142,8 +142,9 @@ fn seen_gone_a_host_that_is_away_keeps_its_grant_on_the_list() {
     let mut lab = Lab::new();
     let id = lab.grant("1h", &[])["id"].as_str().unwrap().to_owned();
     lab.fleet.hosts[0].go_away();
-    let failed = lab.run(&["--json", "grant", "revoke", &id]).ends(1).json();
+    let failed = lab.run(&["--json", "grant", "revoke", &id]).ends(3).json();
     assert!(failed["error"].as_str().unwrap().contains("cannot be reached"), "{failed}");
+    assert!(failed["hint"].as_str().unwrap().contains("noted"), "{failed}");
     let listed = lab.listed();
     assert_eq!((&listed[0]["status"], &listed[0]["owed"]), (&"ending".into(), &true.into()), "{listed:?}");
     lab.run(&["grant", "revoke", "--forget", &id]).ends(1);

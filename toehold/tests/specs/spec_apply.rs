@@ -62,10 +62,16 @@ fn a_version_that_does_not_work_makes_room_for_the_one_before() {
     assert!(document["machines"]["facts"]["why"].as_str().unwrap().contains("it is broken"), "{document}");
     assert_eq!(node.live("facts"), Some(version("facts", 1).tree), "the version before is back");
     assert_eq!(node.live("logs"), Some(version("logs", 1).tree), "the other machine is none the worse");
-    // Not tried again at once.
+    // Not tried again at once, and said when.
     node.web.seen();
-    node.apply(&with(&[])).ends(3);
+    let again = node.apply(&with(&["--json"])).ends(3).json();
+    assert!(again["machines"]["facts"]["why"].as_str().unwrap().contains("it is tried again after 2"), "{again}");
     assert!(node.web.seen().is_empty());
+    // A mistake of the operator's is no verdict on a machine.
+    let done = node.apply_versions(3, &[version("facts", 3)], &["--health-command", "no-such-program {name}"]).ends(2);
+    assert!(done.stderr.contains("there is no such program"), "{}", done.stderr);
+    node.apply(&[]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 3).tree));
 }
 
 #[test]

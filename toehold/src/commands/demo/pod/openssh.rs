@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -71,8 +71,8 @@ fn lines_of(stdout: ChildStdout) -> mpsc::Receiver<String> {
     lines
 }
 
-fn waits_for(lines: &mpsc::Receiver<String>, wanted: &str) -> bool {
-    let end = Instant::now() + PATIENCE;
+fn waits_for(lines: &mpsc::Receiver<String>, wanted: &str, patience: Duration) -> bool {
+    let end = Instant::now() + patience;
     while let Ok(line) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
         // A shell may tell the terminal something before it.
         if line.ends_with(wanted) {
@@ -115,7 +115,7 @@ pub(super) fn play(ssh: &Path, way: &Way, steps: Steps) -> Result<Act, Failure> 
     let mut session = Session(session.spawn()?);
     let lines = session.0.stdout.take().map(lines_of).ok_or_else(|| Failure::new("ssh has no output"))?;
     terminal.write_all(FIRST.as_bytes())?;
-    act.shell = waits_for(&lines, FIRST_ANSWER);
+    act.shell = waits_for(&lines, FIRST_ANSWER, PATIENCE);
     if !act.shell {
         return Ok(act);
     }
@@ -143,8 +143,11 @@ pub(super) fn play(ssh: &Path, way: &Way, steps: Steps) -> Result<Act, Failure> 
     let since = Instant::now();
     set_size(&terminal, SIZE)?;
     kill_process(Pid::from_child(&session.0), Signal::WINCH)?;
-    terminal.write_all(b"stty size\n")?;
-    act.resized = waits_for(&lines, SIZE_ANSWER);
+    // ssh may send what is typed before it sees the signal.
+    while !act.resized && since.elapsed() < PATIENCE {
+        terminal.write_all(b"stty size\n")?;
+        act.resized = waits_for(&lines, SIZE_ANSWER, Duration::from_secs(1));
+    }
     if act.resized {
         steps.done("made the window larger, and the shell saw it", since);
     }
