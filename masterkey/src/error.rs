@@ -58,6 +58,9 @@ pub enum RotationError {
     /// The new key could not be made.
     #[error("the new key could not be made")]
     KeyGeneration(#[from] KeyGenerationError),
+    /// The random source has brought forth the current key once more, as that of a virtual machine that was copied may.
+    #[error("the new key is the current one, {0}: the random source repeats itself")]
+    RepeatedKey(Fingerprint),
     /// The new key could not be written as a file.
     #[error("the new key could not be written")]
     PrivateKey(#[from] PrivateKeyError),

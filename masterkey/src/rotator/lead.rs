@@ -86,6 +86,9 @@ impl<S: Store, C: Connector, T: Timer, A: AuditSink, V: KeyVault> Rotator<S, C, 
         }
         let number = current.body.generation.saturating_add(1);
         let new = self.make_key(&request, number, rng)?;
+        if new.public_key == old.public_key {
+            return Err(RotationError::RepeatedKey(old.public_key.fingerprint()));
+        }
         let now = self.timer.now();
         let record = RotationRecord {
             number,

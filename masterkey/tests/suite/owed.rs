@@ -212,3 +212,23 @@ fn while_a_rotation_is_open_only_the_hosts_that_were_left_behind_are_owed() {
     assert!(seen.contains(&vec![(false, false, Some(HostPhase::Touched)), untouched, left_behind]), "{seen:?}");
     assert!(seen.iter().all(|hosts| !hosts[0].0 && !hosts[1].0), "{seen:?}");
 }
+
+#[test]
+fn a_host_that_stays_away_ends_each_rotation_that_may_not_leave_it_behind() {
+    let mut lab = Lab::new(4);
+    (lab.pace.attempts, lab.pace.concurrency) = (1, 1);
+    lab.world.fleet().switch_off(&lab.accounts[3]);
+    let mut request = lab.request();
+    request.policy.on_unreachable = OnUnreachable::Defer;
+    assert_eq!(lab.rotate(request).unwrap().owed().count(), 1);
+    let (current, lab) = (lab.current(), lab.restart());
+    // The tests' own random source begins anew.
+    assert!(matches!(lab.rotate(lab.request()), Err(RotationError::RepeatedKey(key)) if key == current.fingerprint()));
+    for seed in 2..4 {
+        let next = lab.restart();
+        let (rotator, mut random) = (next.rotator(), rng(seed));
+        let rotation = rotator.rotate(next.request(), &mut random, &NoObserver);
+        let outcome = next.world.run(rotation).unwrap().unwrap();
+        assert_eq!((outcome.end, next.current()), (End::RolledBack, current.clone()), "{:?}", outcome.reason);
+    }
+}
