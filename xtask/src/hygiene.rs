@@ -49,7 +49,7 @@ fn own_paths() -> Vec<String> {
     let tools = ["HOME", "CARGO_HOME", "RUSTUP_HOME"].map(|name| std::env::var_os(name).map(PathBuf::from));
     let paths = [Some(root().to_path_buf()), around].into_iter().chain(tools).flatten();
     // `/`, `/root` and their like stand in texts about any machine.
-    let common = ["/", "/root", "/home", "/tmp", "/src", "/usr/src", "/build"];
+    let common = ["/", "/root", "/home", "/tmp", "/opt", "/srv", "/src", "/usr/src", "/build"];
     paths
         .filter_map(|path| path.to_str().map(str::to_owned))
         .filter(|path| !common.contains(&path.as_str()))
