@@ -342,10 +342,12 @@ fn grants_found(record: &HostRecord, known: &Known, inspection: &Inspection, now
             match known.grants.iter().find(|grant| Some(grant.id.to_string().as_str()) == id) {
                 None => findings.push(format!("a grant that is not on record is on {place}: {}", id.unwrap_or("without a name"))),
                 Some(grant) if grant.is_owed(now) => {
-                    findings.push(format!(
-                        "grant {} has ended and is still on {place} (toehold grant sweep takes it away)",
-                        grant.id
-                    ));
+                    let how = if grant.has_ended(now) {
+                        format!("has ended and is still on {place}")
+                    } else {
+                        format!("was revoked and lets its key in until {}, by {place}", grant.expires_at)
+                    };
+                    findings.push(format!("grant {} {how} (toehold grant sweep takes it away)", grant.id));
                 }
                 Some(grant) => seen.push(grant.id),
             }

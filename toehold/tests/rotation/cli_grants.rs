@@ -150,6 +150,8 @@ fn seen_gone_a_host_that_is_away_keeps_its_grant_on_the_list() {
     lab.run(&["grant", "revoke", "--forget", &id]).ends(1);
     lab.run(&["grant", "sweep"]).ends(3);
     lab.fleet.hosts[0].come_back();
+    let found = lab.run(&["--json", "host", "check"]).ends(3).json();
+    assert!(found["hosts"][0]["findings"][0].as_str().unwrap().contains("was revoked and lets its key in until"), "{found}");
     lab.run(&["grant", "sweep"]).ends(0);
     assert!(!lab.bob_gets_in() && lab.listed().is_empty());
 }
