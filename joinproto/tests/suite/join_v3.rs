@@ -361,7 +361,7 @@ fn j5_looking_for_a_token_or_an_agent_costs_the_same_whether_there_is_one() {
     let agents = shortest([&|| authenticate(&known), &|| authenticate(&nobody), &|| authenticate(&gone)]);
     for times in [tokens, agents] {
         for time in times {
-            assert!((0.3..3.0).contains(&(time / times[0])), "{times:?}");
+            assert!((0.6..1.7).contains(&(time / times[0])), "{times:?}");
         }
     }
 }
