@@ -1,6 +1,8 @@
 //! The pass over a root: take the document, look, plan, do. Every step is journaled before it, and each is one that a crash
 //! leaves done or not done.
 
+mod placing;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
 use std::io;
@@ -23,10 +25,10 @@ use crate::plan::{
     Action, Belongs, NOT_ALL_IN_PLACE, NOT_PLACED_HERE, Plan, Presence, PurgeReason, Settings, Situation, Verdict, Wanted, plan,
     recent,
 };
-use crate::root::{Executables, ListDigest, MachineRoot, Place, TreeCheck};
+use crate::root::{Executables, MachineRoot, Place, TreeCheck};
 use crate::selector::Selector;
 use crate::source::SourcePolicy;
-use crate::state::{Failed, Phase, Placed, Placing, RootState, StateError};
+use crate::state::{Phase, Placed, Placing, RootState, StateError};
 
 /// How often the highest time is written down when nothing else is. A time that ends a document is written down at once.
 const TIME_STEP: Duration = Duration::from_secs(3600);
@@ -564,151 +566,6 @@ where
         self.root.seal(name, stage.sink).map_err(in_root)?;
         Ok(stage.executables.digest())
     }
-
-    /// The new version is in place: keep the one before, ask whether the new one works, and remember it or go back.
-    async fn settle(&mut self, memory: &mut Memory, name: &MachineName) -> Result<(), Trouble> {
-        let Some(placing) = memory.state.placing.get(name).cloned() else { return Ok(()) };
-        let keeping = || machine("keeping the version before");
-        // What drifted is no version before: the one that is kept stays, and what drifted waits for the answer.
-        let kept = kept(memory, name, &placing);
-        if kept == Place::Previous && self.root.exists(Place::Staged, name).map_err(keeping())? {
-            self.root.discard(name, Place::Previous).map_err(keeping())?;
-            self.root.rename(name, Place::Staged, Place::Previous).map_err(keeping())?;
-        }
-        let trouble = match placing.phase {
-            Phase::Arriving => self.health.check(name).await.err(),
-            _ => Some("an earlier run asked".to_owned()),
-        };
-        let Some(trouble) = trouble else {
-            if kept == Place::Staged {
-                self.root.discard(name, kept).map_err(machine("clearing up"))?;
-            }
-            let state = &mut memory.state;
-            state.placing.remove(name);
-            state.failed.remove(name);
-            match placing.executables {
-                Some(executables) => _ = state.executables.insert(name.clone(), executables),
-                None => _ = state.executables.remove(name),
-            }
-            state.placed.insert(name.clone(), placing.version);
-            return Ok(memory.note(&mut self.root, name, None)?);
-        };
-        self.go_back(memory, name, &placing, kept)?;
-        memory.state.placing.remove(name);
-        memory.state.failed.insert(name.clone(), Failed { archive: placing.version.archive, at: self.clock.now() });
-        memory.note(&mut self.root, name, None)?;
-        Err(Trouble::error(format!("its health command failed: {trouble}")))
-    }
-
-    /// Brings back what was there before, which is kept at a place.
-    fn go_back(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing, kept: Place) -> Result<(), Trouble> {
-        let going_back = || machine("bringing the version before back");
-        if placing.phase == Phase::Arriving {
-            self.set_phase(memory, name, Phase::Failed)?;
-        }
-        if placing.phase != Phase::Restored {
-            if !self.root.exists(kept, name).map_err(going_back())? {
-                // There was none before.
-                return self.root.discard(name, Place::Live).map_err(going_back());
-            }
-            // An exchange leaves no other trace than what is where; a crash may have come right behind it.
-            if !self.is_back(memory, name, placing, kept)? {
-                self.root.exchange(name, Place::Live, kept).map_err(going_back())?;
-            }
-            self.set_phase(memory, name, Phase::Restored)?;
-        }
-        self.root.discard(name, kept).map_err(going_back())
-    }
-
-    /// Whether the version on its way in has made room again for the one that was kept.
-    fn is_back(&mut self, memory: &Memory, name: &MachineName, placing: &Placing, kept: Place) -> Result<bool, Trouble> {
-        let version = || TreeCheck::placed(placing.version.sums, placing.executables);
-        if kept == Place::Staged {
-            return Ok(self.is_whole(kept, name, version())? && !self.is_whole(Place::Live, name, version())?);
-        }
-        // Its list tells it from another version also where it has drifted.
-        let sums = Some(placing.version.sums);
-        let (aside, live) = (self.list(kept, name)? == sums, self.list(Place::Live, name)? == sums);
-        Ok(aside && (!live || !self.is_live(memory, name, placing, kept)?))
-    }
-
-    /// Which of two versions with the same list is in place, the one on its way in or the one before, which is at the other place
-    /// then: they differ in which files are executable, or in nothing that was placed.
-    fn is_live(&mut self, memory: &Memory, name: &MachineName, placing: &Placing, other: Place) -> Result<bool, Trouble> {
-        let version = || TreeCheck::placed(placing.version.sums, placing.executables);
-        let (live, aside) = (self.is_whole(Place::Live, name, version())?, self.is_whole(other, name, version())?);
-        if live || aside {
-            return Ok(live);
-        }
-        // It has drifted since; the one before may not have.
-        let Some(before) = memory.state.placed.get(name) else { return Ok(true) };
-        let before = TreeCheck::placed(before.sums, memory.state.executables.get(name).copied());
-        Ok(!self.is_whole(Place::Live, name, before)?)
-    }
-
-    fn is_whole(&mut self, place: Place, name: &MachineName, check: TreeCheck) -> Result<bool, Trouble> {
-        match self.compare(place, name, check) {
-            Presence::Intact => Ok(true),
-            Presence::Absent | Presence::Drifted(_) => Ok(false),
-            Presence::Unreadable(error) => Err(Trouble::error(format!("it cannot be read: {error}"))),
-        }
-    }
-
-    fn set_phase(&mut self, memory: &mut Memory, name: &MachineName, phase: Phase) -> Result<(), PassError> {
-        if let Some(placing) = memory.state.placing.get_mut(name) {
-            placing.phase = phase;
-        }
-        memory.note(&mut self.root, name, None)
-    }
-
-    /// Which version lies at a place.
-    fn list(&mut self, place: Place, name: &MachineName) -> Result<Option<Sha256Digest>, Trouble> {
-        let mut list = ListDigest::default();
-        self.root.inspect(place, name, &mut list).map_err(machine("looking at it"))?;
-        Ok(list.0)
-    }
-
-    /// Goes on where an earlier pass ended. What could not be settled, and why: nothing else is done with it in this pass.
-    async fn recover(&mut self, memory: &mut Memory) -> Result<BTreeMap<MachineName, Verdict>, PassError> {
-        let names: Vec<(MachineName, Placing)> =
-            memory.state.placing.iter().map(|(name, placing)| (name.clone(), placing.clone())).collect();
-        let mut unsettled = BTreeMap::new();
-        for (name, placing) in names {
-            // The trouble of a version that was settled is remembered with it.
-            if let Err(verdict) = Trouble::apart(self.recover_one(memory, &name, &placing).await)?
-                && memory.state.placing.contains_key(&name)
-            {
-                unsettled.insert(name, verdict);
-            }
-        }
-        Ok(unsettled)
-    }
-
-    async fn recover_one(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing) -> Result<(), Trouble> {
-        if placing.phase != Phase::Arriving {
-            return self.settle(memory, name).await;
-        }
-        let sums = Some(placing.version.sums);
-        let (live, staged) = (self.list(Place::Live, name)? == sums, self.list(Place::Staged, name)? == sums);
-        let arrived = if live && staged {
-            // Where both are the same version, the plan will mend the one in place if it is not whole.
-            kept(memory, name, placing) == Place::Previous && self.is_live(memory, name, placing, Place::Staged)?
-        } else {
-            live
-        };
-        if arrived {
-            let slot = self.slot(placing.governor.as_deref()).await.map_err(Trouble::Machine)?;
-            let settled = self.settle(memory, name).await;
-            self.give_back(slot).await;
-            return settled;
-        }
-        self.give_up(memory, name)
-    }
-}
-
-/// Where what was there before is kept while a version on its way in is asked whether it works.
-fn kept(memory: &Memory, name: &MachineName, placing: &Placing) -> Place {
-    if memory.state.placed.get(name) == Some(&placing.version) { Place::Staged } else { Place::Previous }
 }
 
 /// Whether a time is to be written down: the last one that was is long ago, or a document has ended since.

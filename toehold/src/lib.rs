@@ -1,10 +1,12 @@
 //! Toehold's adapters and commands: what its binary is made of.
 
+mod accepting;
 pub mod adapters;
 pub mod agent;
 mod child;
 pub mod cli;
 pub mod commands;
+mod counters;
 pub mod gateway;
 pub mod master_key;
 pub mod pods;

@@ -1,5 +1,5 @@
 //! The rules of the threat model for rotations, one test each at least; the guard is attacked by itself.
-#![allow(clippy::cloned_ref_to_slice_refs, reason = "test code: a broken assumption is a failed test")]
+#![allow(clippy::cloned_ref_to_slice_refs, reason = "lists of held keys: one of a single key reads like the others")]
 
 use crate::support::{FOREIGN, Lab, Standing, Watch, account, rng, stepped, taking_over, watched};
 use toehold_core::testing::{Call, CallKind, ExpiryTime, Moment, block_on, sample_public_key};

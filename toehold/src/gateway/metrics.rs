@@ -1,20 +1,9 @@
 //! What a gateway counts, and how it is told to Prometheus.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::limits::Count;
-
-macro_rules! counters {
-    ($($variant:ident $name:literal $labels:literal $help:literal,)*) => {
-        /// What is counted.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "each has its help text")]
-        pub enum Counter { $($variant,)* }
-
-        const COUNTERS: &[(&str, &str, &str)] = &[$(($name, $labels, $help),)*];
-    };
-}
+use crate::counters::{Counters, counters};
 
 counters! {
     AcceptFailed "toehold_gateway_accept_failures_total" "" "Connections that the system did not hand over.",
@@ -42,13 +31,11 @@ counters! {
 
 /// Counts.
 #[derive(Debug)]
-pub struct Metrics {
-    values: Vec<AtomicU64>,
-}
+pub struct Metrics(Counters);
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { values: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect() }
+        Self(Counters::new(COUNTERS))
     }
 }
 
@@ -60,30 +47,18 @@ impl Metrics {
 
     /// Several more.
     pub fn add(&self, counter: Counter, many: u64) {
-        if let Some(value) = self.values.get(counter as usize) {
-            value.fetch_add(many, Ordering::Relaxed);
-        }
+        self.0.add(counter as usize, many);
     }
 
     /// How many so far.
     pub fn value(&self, counter: Counter) -> u64 {
-        self.values.get(counter as usize).map_or(0, |value| value.load(Ordering::Relaxed))
+        self.0.value(counter as usize)
     }
 
     /// Prometheus' text format.
     pub fn text(&self, count: Count, is_ready: bool) -> String {
-        let mut text = String::new();
-        let mut last = "";
-        for ((name, labels, help), value) in COUNTERS.iter().zip(&self.values) {
-            if *name != last {
-                // Writing to a text does not fail.
-                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-                last = name;
-            }
-            let value = value.load(Ordering::Relaxed);
-            let _ =
-                if labels.is_empty() { writeln!(text, "{name} {value}") } else { writeln!(text, "{name}{{{labels}}} {value}") };
-        }
+        let mut text = self.0.text();
+        // Writing to a text does not fail.
         let _ = writeln!(
             text,
             "# HELP toehold_gateway_open_connections Connections that are open.\n# TYPE toehold_gateway_open_connections gauge\n\

@@ -1,9 +1,8 @@
 //! The accept loop: awaits connections, and no client.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::admission::Desk;
@@ -21,12 +20,10 @@ use super::serving::Serving;
 use super::specs::Specs;
 use super::vault::GatewayVault;
 use super::{GatewayError, ServeOptions, system_rng, upkeep};
+use crate::accepting::{PAUSE, is_of_one_connection};
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::Signals;
-
-/// How long to wait where the system has no connection to hand over (no file descriptors left, say).
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is said once a gateway listens.
 #[derive(Clone, Debug)]
@@ -139,9 +136,4 @@ pub async fn serve(
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {
     TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address: address.to_string(), source })
-}
-
-/// The peer went before it was accepted: no reason to wait.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }

@@ -1,20 +1,9 @@
 //! What a gateway of pods counts, and how it is told to Prometheus.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::counters::{Counters, counters};
 use crate::gateway::limits::Count;
-
-macro_rules! counters {
-    ($($variant:ident $name:literal $labels:literal $help:literal,)*) => {
-        /// What is counted.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[expect(missing_docs, reason = "each has its help text")]
-        pub enum Counter { $($variant,)* }
-
-        const COUNTERS: &[(&str, &str, &str)] = &[$(($name, $labels, $help),)*];
-    };
-}
 
 counters! {
     AcceptFailed "toehold_pods_accept_failures_total" "" "Connections that the system did not hand over.",
@@ -37,13 +26,11 @@ counters! {
 
 /// Counts.
 #[derive(Debug)]
-pub struct Metrics {
-    values: Vec<AtomicU64>,
-}
+pub struct Metrics(Counters);
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { values: COUNTERS.iter().map(|_| AtomicU64::new(0)).collect() }
+        Self(Counters::new(COUNTERS))
     }
 }
 
@@ -55,31 +42,19 @@ impl Metrics {
 
     /// Several more.
     pub fn add(&self, counter: Counter, many: u64) {
-        if let Some(value) = self.values.get(counter as usize) {
-            value.fetch_add(many, Ordering::Relaxed);
-        }
+        self.0.add(counter as usize, many);
     }
 
     /// Prometheus' text format.
     pub fn text(&self, count: Count, pods: usize, is_ready: bool) -> String {
-        let mut text = String::new();
-        let mut last = "";
-        for ((name, labels, help), value) in COUNTERS.iter().zip(&self.values) {
-            if *name != last {
-                // Writing to a text does not fail.
-                let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-                last = name;
-            }
-            let value = value.load(Ordering::Relaxed);
-            let _ =
-                if labels.is_empty() { writeln!(text, "{name} {value}") } else { writeln!(text, "{name}{{{labels}}} {value}") };
-        }
+        let mut text = self.0.text();
         for (name, help, value) in [
             ("toehold_pods_open_connections", "Connections on which somebody has logged in.", count.agents),
             ("toehold_pods_open_strangers", "Connections on which nobody has logged in yet.", count.strangers),
             ("toehold_pods_pods", "Pods that are there or on their way.", pods),
             ("toehold_pods_ready", "Whether connections are taken and the backend answers.", usize::from(is_ready)),
         ] {
+            // Writing to a text does not fail.
             let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
         }
         text

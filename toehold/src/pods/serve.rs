@@ -1,6 +1,5 @@
 //! The accept loop: awaits connections, and no client.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,14 +21,13 @@ use super::hub::{Hub, LAST_PODS, SharedBackend, Stopping};
 use super::metrics::{Counter, Metrics};
 use super::stream::WINDOW;
 use super::{PodsError, ServeOptions, connection, host_key, upkeep};
+use crate::accepting::{PAUSE, is_of_one_connection};
 use crate::adapters::sqlite::SqliteStore;
 use crate::cli::Signals;
 use crate::gateway::limits::Limits;
 use crate::gateway::system_rng;
 use crate::telling;
 
-/// How long to wait where the system has no connection to hand over (no file descriptors left, say).
-const PAUSE: Duration = Duration::from_millis(100);
 /// How often sources are forgotten that need not be remembered.
 const TIDY: Duration = Duration::from_secs(300);
 /// Events that may wait to be written to the audit log.
@@ -193,11 +191,6 @@ fn ssh(key: russh::keys::PrivateKey, options: &ServeOptions) -> server::Config {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, PodsError> {
     TcpListener::bind(address).await.map_err(|source| PodsError::Listen { address, source })
-}
-
-/// The peer went before it was accepted: no reason to wait.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
 fn told<B: SharedBackend, A>(hub: &Hub<B, A>, method: &Method, path: &str) -> (StatusCode, String) {

@@ -28,6 +28,7 @@ use tokio::task::{JoinHandle, JoinSet};
 #[cfg(test)]
 pub(crate) use connection::serve_files;
 pub use fault::Fault;
+pub(in crate::adapters) use tree::status;
 
 use fault::Faults;
 

@@ -222,7 +222,7 @@ fn set(file: &fs::File, attributes: &FileAttributes) -> Answer<()> {
 
 /// The status that OpenSSH's server gives for an error (`errno_to_portable`).
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn status(error: io::Error) -> StatusCode {
+pub(in crate::adapters) fn status(error: io::Error) -> StatusCode {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StatusCode::NoSuchFile,
         io::ErrorKind::PermissionDenied => StatusCode::PermissionDenied,

@@ -16,6 +16,8 @@ use russh_sftp::protocol::{Attrs, Data, File, FileAttributes, Handle, Name, Open
 use russh_sftp::server::{Handler, StatusReply};
 use tokio::sync::oneshot;
 
+use crate::adapters::local_host::status as status_code;
+
 const EXTENSIONS: [(&str, &str); 3] =
     [("fsync@openssh.com", "1"), ("hardlink@openssh.com", "1"), ("posix-rename@openssh.com", "1")];
 
@@ -59,17 +61,8 @@ fn refused<T>(code: StatusCode) -> Answer<T> {
     Err(code.into())
 }
 
-/// The status that OpenSSH's server gives for an error (`errno_to_portable`).
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn status(error: io::Error) -> StatusReply {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StatusCode::NoSuchFile,
-        io::ErrorKind::PermissionDenied => StatusCode::PermissionDenied,
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => StatusCode::BadMessage,
-        io::ErrorKind::Unsupported => StatusCode::OpUnsupported,
-        _ => StatusCode::Failure,
-    }
-    .into()
+    status_code(error).into()
 }
 
 fn done(id: u32) -> Status {
