@@ -20,4 +20,5 @@ pub mod russh_files;
 pub mod sqlite;
 pub mod ssh_agent;
 pub mod system_clock;
+mod system_roots;
 pub mod vault_sealer;

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Inner, NatsAddress, NatsError, NatsStore};
+use crate::adapters::system_roots;
 use crate::cli::chain;
 use crate::private;
 
@@ -78,21 +79,14 @@ fn private_text(path: &std::path::Path) -> Result<zeroize::Zeroizing<String>, Na
 }
 
 fn tls(options: &NatsOptions) -> Result<rustls::ClientConfig, NatsError> {
+    let Some(path) = &options.ca else { return system_roots::client_config().map_err(|error| NatsError::engine(&error)) };
+    let unreadable = || NatsError::File { path: path.display().to_string(), wanted: "list of certificates (PEM)" };
     let mut roots = rustls::RootCertStore::empty();
-    match &options.ca {
-        Some(path) => {
-            let unreadable = || NatsError::File { path: path.display().to_string(), wanted: "list of certificates (PEM)" };
-            let certificates = CertificateDer::pem_file_iter(path).map_err(|_| unreadable())?;
-            for certificate in certificates {
-                roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
-            }
-            if roots.is_empty() {
-                return Err(unreadable());
-            }
-        }
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|_| unreadable())? {
+        roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
+    }
+    if roots.is_empty() {
+        return Err(unreadable());
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
