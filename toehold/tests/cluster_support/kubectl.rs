@@ -32,7 +32,7 @@ impl Kubectl {
     /// Runs it to the end, whatever that is.
     pub fn output(mut self) -> Output {
         self.command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", self.command.get_program()));
+        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.command.get_program().display()));
         // What it reads is shorter than a pipe is deep; one that does not read it says why at the end.
         let _ = child.stdin.take().unwrap().write_all(&self.input);
         child.wait_with_output().unwrap()

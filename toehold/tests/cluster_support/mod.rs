@@ -5,6 +5,7 @@
 //! Nothing here looks at a `KUBECONFIG` that merely happens to be set: without one of the two, a test fails.
 #![allow(
     dead_code,
+    unused_imports,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -31,14 +31,16 @@ async fn an_image_has_the_tools_that_are_used_over_ssh() {
         mkdir /tmp/copy
         rsync --archive --rsh 'sh -c' /tmp/again/file /tmp/copy/
         cat /tmp/copy/file
-        printf '\0\0\0\5\1\0\0\0\3' | /usr/lib/openssh/sftp-server | head -c 9 | od -An -tx1
+        # Where its input ends it may end before it answers.
+        coproc /usr/lib/openssh/sftp-server
+        printf '\0\0\0\5\1\0\0\0\3' >&${COPROC[1]}
+        head -c 9 <&${COPROC[0]} | tail -c 5 | od -An -tx1
         busybox | head -n 1 | cut -c 1-7
     ";
     let printed = namespace.run("one", &cluster.images.tools, &["bash", "-c", script]).unwrap();
     let lines: Vec<&str> = printed.lines().map(str::trim).collect();
-    // The length of the answer depends on the extensions that the server knows; SSH_FXP_VERSION 3 stands behind it.
-    assert_eq!((lines[0], lines[1], &lines[2][12..]), ("one", "one", "02 00 00 00 03"), "{printed}");
-    assert_eq!(lines[3], "BusyBox", "{printed}");
+    // SSH_FXP_VERSION 3
+    assert_eq!(lines, ["one", "one", "02 00 00 00 03", "BusyBox"]);
 }
 
 #[tokio::test]

@@ -27,7 +27,8 @@ pub(super) fn up() -> Result<()> {
     let place = place()?;
     if UnixStream::connect(place.join("control")).is_ok() {
         println!("it is up already");
-        return say(&place.join("kubeconfig"), &place, &program);
+        say(&place.join("kubeconfig"), &place, &program);
+        return Ok(());
     }
     if is_locked()? {
         return Err("another cluster is up on this machine, such as that of a running `cargo xtask test`".into());
@@ -44,14 +45,14 @@ pub(super) fn up() -> Result<()> {
         let said = fs::read_to_string(&log_file).unwrap_or_default();
         format!("{error}; its logs are in {}\n{}", place.display(), said.trim_end())
     })?;
-    say(&kubeconfig, &place, &program)
+    say(&kubeconfig, &place, &program);
+    Ok(())
 }
 
-fn say(kubeconfig: &Path, place: &Path, program: &Path) -> Result<()> {
+fn say(kubeconfig: &Path, place: &Path, program: &Path) {
     println!("Kubernetes is up; `cargo xtask kubernetes down` ends it. For programs, and for `cargo xtask test-cluster`:");
     println!("    export {KUBECONFIG}={} {CLUSTER}={}", kubeconfig.display(), place.display());
     println!("    export {KUBECTL}={}", program.with_file_name("kubectl").display());
-    Ok(())
 }
 
 pub(super) fn down() -> Result<()> {
