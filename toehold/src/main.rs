@@ -27,7 +27,12 @@ fn main() -> ExitCode {
     let filter = "russh::keys::agent=info".parse().map_or_else(|_| EnvFilter::new("warn"), |quiet| filter.add_directive(quiet));
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
-    let result = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if !cli.works_on_many() {
+        // Each thread has memory of its own.
+        runtime.worker_threads(1);
+    }
+    let result = runtime.enable_all().build().map_err(Failure::from).and_then(|runtime| {
         let result = runtime.block_on(async {
             let signals = Signals::listen()?;
             toehold::commands::run(cli, output, signals).await

@@ -108,6 +108,13 @@ pub enum Command {
     Demo(Demo),
 }
 
+impl Cli {
+    /// Whether it has many at once to talk to, so that more than one thread of theirs is of use.
+    pub fn works_on_many(&self) -> bool {
+        !matches!(self.command, Command::Agent(_) | Command::Spec(_))
+    }
+}
+
 /// `toehold init`.
 #[derive(Debug, Args)]
 pub struct Init {
