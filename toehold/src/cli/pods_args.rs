@@ -34,6 +34,8 @@ pub enum Pods {
 /// What runs the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PodsBackend {
+    /// A Kubernetes cluster: the one of the configuration's `connection`, of a kubeconfig, or the one that this runs in
+    Kube,
     /// Processes of this machine under the gateway's own user, for trying it out: isolates nothing
     Local,
 }
@@ -42,8 +44,14 @@ pub enum PodsBackend {
 #[derive(Clone, Debug, Args)]
 pub struct PodsAt {
     /// What runs the pods
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "WHAT", default_value = "kube")]
     pub backend: PodsBackend,
+    /// The kubeconfig that leads to the cluster [default: as kubectl has it, then the cluster that this runs in]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
     /// The gateway's configuration, YAML or JSON with the field names of `ContainerSSH`'s `kuberun`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

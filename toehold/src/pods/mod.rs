@@ -24,6 +24,7 @@ use toehold_core::StoreError;
 use toehold_podrun::backend::BackendError;
 
 pub use authentication::{Admission, Applicant, Authenticator, AuthorizedKeysFiles};
+pub use hub::SharedBackend;
 pub use serve::{Announcement, serve};
 
 use crate::gateway::LimitOptions;
