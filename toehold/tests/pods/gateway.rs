@@ -1,4 +1,5 @@
-//! A gateway of local pods as a process of its own, and the OpenSSH client against it.
+//! A gateway of pods as a process of its own, and the OpenSSH client against it. Which pods those are, the program says that this is
+//! a part of: its `ground` is what they stand on.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -9,16 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::ground::Ground;
 use crate::support::keys::ssh_keygen;
 use crate::support::server::write_private;
 use crate::support::{Done, Toehold, eventually};
 
-/// `pods serve --backend local`; killed when it is dropped.
+/// `pods serve`; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pods {
     pub(crate) toehold: Toehold,
+    pub(crate) ground: Ground,
+    /// The options that say which pods are meant.
+    which: Vec<String>,
     child: Option<Child>,
     stdout: BufReader<ChildStdout>,
     pub(crate) address: SocketAddr,
@@ -32,17 +37,42 @@ impl Pods {
 
     /// With further options.
     pub(crate) fn with(more: &[&str]) -> Self {
-        let toehold = Toehold::bare();
-        let key = ssh_keygen(&file_of(&toehold, "key"), &["-t", "ed25519"]);
-        write_private(&file_of(&toehold, "authorized_keys"), format!("{key} alice@example.org\n"));
-        Self::at(toehold, more)
+        Self::configured(&json!({}), more)
+    }
+
+    /// With a configuration, which is laid over that of the ground.
+    pub(crate) fn configured(config: &Value, more: &[&str]) -> Self {
+        Self::on(with_a_key(), Ground::new(), config, more)
     }
 
     /// Whose state directory, key and `authorized_keys` are there.
     pub(crate) fn at(toehold: Toehold, more: &[&str]) -> Self {
+        Self::on(toehold, Ground::new(), &json!({}), more)
+    }
+
+    /// Killed, and started again with another configuration: the same ground and state.
+    pub(crate) fn again(mut self, config: &Value, more: &[&str]) -> Self {
+        self.end();
+        let ground = self.ground.clone();
+        Self::on(self.kill(), ground, config, more)
+    }
+
+    /// Another gateway on the same ground, with a state directory of its own.
+    pub(crate) fn beside(&self, config: &Value, more: &[&str]) -> Self {
+        Self::on(with_a_key(), self.ground.clone(), config, more)
+    }
+
+    /// On a ground that is there.
+    pub(crate) fn on_ground(ground: Ground, config: &Value, more: &[&str]) -> Self {
+        Self::on(with_a_key(), ground, config, more)
+    }
+
+    fn on(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
         let keys = file_of(&toehold, "authorized_keys");
-        let mut arguments = vec!["--json", "pods", "serve", "--backend", "local", "--listen", "127.0.0.1:0"];
+        let which = ground.options(&toehold, config);
+        let mut arguments = vec!["--json", "pods", "serve", "--listen", "127.0.0.1:0"];
         arguments.extend(["--authorized-keys", keys.to_str().unwrap()]);
+        arguments.extend(which.iter().map(String::as_str));
         arguments.extend(more);
         // Its state directory by a relative path, as people type it: what runs in pods is started in other directories.
         let state = toehold.state();
@@ -58,7 +88,7 @@ impl Pods {
         let host_key = announced["host_key"].as_str().unwrap();
         let known = format!("[{}]:{} {host_key}\n", address.ip(), address.port());
         write_private(&file_of(&toehold, "known_hosts"), known);
-        Self { toehold, child: Some(child), stdout, address, announced }
+        Self { toehold, ground, which, child: Some(child), stdout, address, announced }
     }
 
     /// A file of the test's own.
@@ -117,19 +147,20 @@ impl Pods {
         fed(self.ssh(line), input)
     }
 
+    /// `pods …` about the same pods.
+    pub(crate) fn about<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Done {
+        let which = self.which.iter().map(String::as_str);
+        self.toehold.run(["--json", "pods"].into_iter().chain(arguments).chain(which))
+    }
+
     /// The pods that are there.
     pub(crate) fn list(&self) -> Vec<Value> {
-        let done = self.toehold.run(["--json", "pods", "ls", "--backend", "local"]).ends(0);
-        done.json()["pods"].as_array().unwrap().clone()
+        self.about(["ls"]).ends(0).json()["pods"].as_array().unwrap().clone()
     }
 
-    /// Waits until nothing is left: no pod, no directory of one, no record.
+    /// Waits until nothing is left: no pod, nothing of one, no record.
     pub(crate) fn waits_until_empty(&self) {
-        eventually("the end of all pods", || self.directories() == 0 && self.list().is_empty());
-    }
-
-    pub(crate) fn directories(&self) -> usize {
-        fs::read_dir(self.toehold.state().join("pods")).unwrap().count()
+        eventually("the end of all pods", || self.ground.is_empty(&self.toehold) && self.list().is_empty());
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -193,6 +224,14 @@ impl Drop for Pods {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// One whose key may log in.
+fn with_a_key() -> Toehold {
+    let toehold = Toehold::bare();
+    let key = ssh_keygen(&file_of(&toehold, "key"), &["-t", "ed25519"]);
+    write_private(&file_of(&toehold, "authorized_keys"), format!("{key} alice@example.org\n"));
+    toehold
 }
 
 pub(crate) fn file_of(toehold: &Toehold, name: &str) -> PathBuf {

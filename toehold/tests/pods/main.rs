@@ -18,8 +18,11 @@ mod cli;
 mod commands;
 mod ends;
 mod files;
+#[allow(dead_code, reason = "tests on a cluster use the rest")]
 mod gateway;
+mod ground;
 mod hostile;
+mod local;
 mod multiplexed;
 mod panics;
 mod raw;

@@ -45,6 +45,12 @@ impl KubePods {
         Ok(Self { api: Api::new(client, access) })
     }
 
+    /// A watch that begins at this version of the cluster, which may be one that it no longer has.
+    #[doc(hidden)]
+    pub fn watch_from_for_test(&self, namespace: &str, name: &str, version: &str) -> KubeWatch {
+        KubeWatch::from(self.api.clone(), namespace, name, Some(version.to_owned()))
+    }
+
     /// All objects of a list, page by page.
     async fn all(&self, doing: &str, path: &str, selector: &str) -> Result<Vec<Value>, BackendError> {
         let first = format!("{path}?labelSelector={}&limit={PAGE}", encoded(selector));

@@ -70,17 +70,22 @@ impl Stream {
 impl KubeWatch {
     /// Lists, and watches from there.
     pub(super) async fn open(api: Api, namespace: &str, name: &str) -> Result<Self, BackendError> {
-        let mut watch = Self {
+        let mut watch = Self::from(api, namespace, name, None);
+        watch.list().await?;
+        Ok(watch)
+    }
+
+    /// What has changed since this version; `None` lists first.
+    pub(super) fn from(api: Api, namespace: &str, name: &str, version: Option<String>) -> Self {
+        Self {
             api,
             namespace: namespace.to_owned(),
             selector: encoded(&format!("metadata.name={name}")),
             listed: None,
-            from: None,
+            from: version,
             stream: None,
             not_before: Instant::now(),
-        };
-        watch.list().await?;
-        Ok(watch)
+        }
     }
 
     async fn list(&mut self) -> Result<(), BackendError> {
