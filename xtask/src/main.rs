@@ -10,6 +10,7 @@ mod fuzz;
 mod home_guard;
 mod hygiene;
 mod invariants;
+mod kubernetes;
 mod msrv;
 mod package;
 mod prerequisites;
@@ -18,6 +19,7 @@ mod readme;
 mod report;
 mod target;
 mod test;
+mod test_cluster;
 mod test_programs;
 mod test_targets;
 mod workspace;
@@ -34,10 +36,19 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 const USAGE: &str = "\
 cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
-    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, openssh, python, root,
+    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, kubernetes, openssh, python, root,
     shells, strace.
     --only runs the named steps alone (a step's name as the table at the end prints it).
     --fuzz-seconds is for each fuzz target (default 3).
+
+cargo xtask test-cluster
+    The tests that need a Kubernetes cluster, on that of KUBECONFIG, which may be any: they make namespaces and pods of their own
+    there. `test` runs them on a cluster that it starts. Those that stop and kill the cluster's own processes need
+    TOEHOLD_TEST_CLUSTER too. Images, where not our own: TOEHOLD_TEST_IMAGE (busybox), TOEHOLD_TEST_IMAGE_TOOLS (bash, sftp-server,
+    rsync, git), TOEHOLD_TEST_IMAGE_NOSHELL (sleep, cat and no shell).
+
+cargo xtask kubernetes up|down|kubectl ARGS...
+    A real Kubernetes on this machine, in the background until `down`; kubectl for it. Wants root, and Go to build it the first time.
 
 cargo xtask bench [NAME]...
     The measured bars: temporary-key, authorized-keys, gateway, host-add, join, key-rotate, key-rotate-far,
@@ -63,6 +74,8 @@ fn main() -> ExitCode {
     };
     let outcome = match task {
         "test" => test::Options::parse(rest).map(|options| test::run(&options)),
+        "test-cluster" if rest.is_empty() => Ok(test_cluster::run()),
+        "kubernetes" => kubernetes::Options::parse(rest).map(|options| kubernetes::run(&options)),
         "bench" => bench::Options::parse(rest).map(|options| bench::run(&options)),
         "chaos" => chaos::Options::parse(rest).map(|options| chaos::run(&options)),
         "codegen" if rest.is_empty() => Ok(codegen::run()),

@@ -4,7 +4,8 @@ use std::fmt;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
-use crate::{Result, fuzz, process, target};
+use crate::workspace::root;
+use crate::{Result, fuzz, kubernetes, process, target};
 
 /// The version that is installed where cargo-fuzz is missing.
 const CARGO_FUZZ: &str = "0.13.2";
@@ -39,6 +40,8 @@ pub(crate) enum Part {
     Dropbear,
     /// The fuzz targets.
     Fuzz,
+    /// Tests on a real Kubernetes cluster.
+    Kubernetes,
     /// Tests against real OpenSSH.
     Openssh,
     /// Archives as Python reads and writes them.
@@ -51,8 +54,17 @@ pub(crate) enum Part {
     Strace,
 }
 
-const PARTS: [Part; 8] =
-    [Part::Acl, Part::Dropbear, Part::Fuzz, Part::Openssh, Part::Python, Part::Root, Part::Shells, Part::Strace];
+const PARTS: [Part; 9] = [
+    Part::Acl,
+    Part::Dropbear,
+    Part::Fuzz,
+    Part::Kubernetes,
+    Part::Openssh,
+    Part::Python,
+    Part::Root,
+    Part::Shells,
+    Part::Strace,
+];
 
 /// A program that must be there.
 struct Tool {
@@ -69,15 +81,19 @@ enum Origin {
     Apt(&'static str),
     /// A component of the Rust toolchain that runs this task.
     Component(&'static str),
+    /// The Debian package busybox-static: the other one, which cannot be installed beside it, does not run in an image of its own.
+    Busybox,
     /// cargo-fuzz, from its registry.
     CargoFuzz,
+    /// Go, in a version that builds Kubernetes; not needed where that is built.
+    Go,
     /// The toolchain that sanitizers need.
     Nightly,
     /// Whoever started this task.
     Root,
 }
 
-const TOOLS: [Tool; 28] = [
+const TOOLS: [Tool; 39] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -95,7 +111,7 @@ const TOOLS: [Tool; 28] = [
     Tool { program: "unshare", from: Origin::Apt("util-linux"), part: Some(Part::Root) },
     Tool { program: "mounting", from: Origin::Root, part: Some(Part::Root) },
     Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Shells) },
-    Tool { program: "busybox", from: Origin::Apt("busybox"), part: Some(Part::Shells) },
+    Tool { program: "busybox", from: Origin::Busybox, part: Some(Part::Shells) },
     Tool { program: "dash", from: Origin::Apt("dash"), part: Some(Part::Shells) },
     Tool { program: "fish", from: Origin::Apt("fish"), part: Some(Part::Shells) },
     Tool { program: "mksh", from: Origin::Apt("mksh"), part: Some(Part::Shells) },
@@ -105,6 +121,18 @@ const TOOLS: [Tool; 28] = [
     // One of the three programs that the script may find for its tags.
     Tool { program: "openssl", from: Origin::Apt("openssl"), part: Some(Part::Shells) },
     Tool { program: "strace", from: Origin::Apt("strace"), part: Some(Part::Strace) },
+    // The machinery of a node, and what is put into the images of its pods.
+    Tool { program: "containerd", from: Origin::Apt("containerd"), part: Some(Part::Kubernetes) },
+    Tool { program: "runc", from: Origin::Apt("runc"), part: Some(Part::Kubernetes) },
+    Tool { program: "ip", from: Origin::Apt("iproute2"), part: Some(Part::Kubernetes) },
+    Tool { program: "nsenter", from: Origin::Apt("util-linux"), part: Some(Part::Kubernetes) },
+    Tool { program: "flock", from: Origin::Apt("util-linux"), part: Some(Part::Kubernetes) },
+    Tool { program: "busybox", from: Origin::Busybox, part: Some(Part::Kubernetes) },
+    Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Kubernetes) },
+    Tool { program: "rsync", from: Origin::Apt("rsync"), part: Some(Part::Kubernetes) },
+    Tool { program: "sftp-server", from: Origin::Apt("openssh-sftp-server"), part: Some(Part::Kubernetes) },
+    Tool { program: "mounting", from: Origin::Root, part: Some(Part::Kubernetes) },
+    Tool { program: "go", from: Origin::Go, part: Some(Part::Kubernetes) },
     // libFuzzer is compiled from C++.
     Tool { program: "c++", from: Origin::Apt("g++"), part: Some(Part::Fuzz) },
     Tool { program: "nightly Rust", from: Origin::Nightly, part: Some(Part::Fuzz) },
@@ -118,6 +146,7 @@ impl Part {
             Self::Acl => "acl",
             Self::Dropbear => "dropbear",
             Self::Fuzz => "fuzz",
+            Self::Kubernetes => "kubernetes",
             Self::Openssh => "openssh",
             Self::Python => "python",
             Self::Root => "root",
@@ -132,6 +161,7 @@ impl Part {
             Self::Acl => "files with access control lists or extended attributes",
             Self::Dropbear => "hosts that run dropbear",
             Self::Fuzz => "the fuzz targets",
+            Self::Kubernetes => "pods on a real cluster",
             Self::Openssh => "everything against a real OpenSSH server",
             Self::Python => "whether Python reads archives as we do",
             Self::Root => "full disks, other users' files and hosts with an /etc of their own",
@@ -167,6 +197,11 @@ pub(crate) fn ensure(without: &[Part]) -> Result<()> {
 /// Makes sure that OpenSSH is there.
 pub(crate) fn ensure_openssh() -> Result<()> {
     ensure_where(|part| part.is_none_or(|part| part == Part::Openssh))
+}
+
+/// Makes sure that a cluster can be started.
+pub(crate) fn ensure_kubernetes() -> Result<()> {
+    ensure_where(|part| part == Some(Part::Kubernetes))
 }
 
 fn ensure_where(wanted: impl Fn(Option<Part>) -> bool) -> Result<()> {
@@ -209,7 +244,7 @@ fn install(missing: &[&Tool]) -> Result<()> {
     // In the table's order: cargo-fuzz needs no nightly to be installed, but is of no use without.
     for tool in missing {
         match tool.from {
-            Origin::Apt(_) | Origin::Root => {}
+            Origin::Apt(_) | Origin::Busybox | Origin::Go | Origin::Root => {}
             Origin::Component(component) => {
                 process::run(Command::new("rustup").args(["component", "add", component]))?;
             }
@@ -229,6 +264,8 @@ fn explain(missing: &[&Tool]) -> String {
     let line = |tool: &&Tool| {
         let how = match tool.from {
             Origin::Apt(package) => format!("Debian package {package}"),
+            Origin::Busybox => "Debian package busybox-static".to_owned(),
+            Origin::Go => format!("Go {}.{} or later, once, to build it: https://go.dev/dl/", kubernetes::GO.0, kubernetes::GO.1),
             Origin::Component(component) => format!("rustup component add {component}"),
             Origin::Nightly => format!("rustup toolchain install {} --profile minimal", fuzz::TOOLCHAIN),
             Origin::CargoFuzz => format!("cargo install cargo-fuzz --locked --version {CARGO_FUZZ}"),
@@ -240,7 +277,7 @@ fn explain(missing: &[&Tool]) -> String {
     };
     let lines: Vec<String> = missing.iter().map(line).collect();
     format!(
-        "these programs are missing; no test was run:\n{}\nroot on a machine with apt-get has them installed by this very command",
+        "these programs are missing; no test was run:\n{}\nroot on a machine with apt-get has all but Go installed by this very command",
         lines.join("\n")
     )
 }
@@ -253,7 +290,9 @@ impl Tool {
             // rustup leaves a file for each component on `PATH`, installed or not: only running it tells.
             Origin::Component(_) => works(process::cargo().args([self.program.trim_start_matches("cargo-"), "--version"])),
             Origin::Nightly => works(Command::new("rustup").args(["run", fuzz::TOOLCHAIN, "rustc", "--version"])),
+            Origin::Busybox => process::find("busybox").is_some_and(|program| is_static(&program)),
             Origin::CargoFuzz => works(process::cargo().args(["fuzz", "--version"])),
+            Origin::Go => kubernetes::is_built() || has_go(),
             Origin::Root => is_root().unwrap_or(false) && works(Command::new("unshare").args(["--mount", "true"])),
         }
     }
@@ -262,7 +301,8 @@ impl Tool {
     fn packages(&self) -> impl Iterator<Item = &'static str> {
         let names = match self.from {
             Origin::Apt(names) => names,
-            Origin::Component(_) | Origin::CargoFuzz | Origin::Nightly | Origin::Root => "",
+            Origin::Busybox => "busybox-static",
+            Origin::Component(_) | Origin::CargoFuzz | Origin::Go | Origin::Nightly | Origin::Root => "",
         };
         names.split_whitespace()
     }
@@ -271,6 +311,28 @@ impl Tool {
 /// Whether we may install for everybody.
 fn is_root() -> Result<bool> {
     Ok(process::user_id()? == 0)
+}
+
+/// Whether a program is linked to nothing, so that it runs in an image of its own.
+fn is_static(program: &std::path::Path) -> bool {
+    // It says so on either stream, by libc, and with either status.
+    Command::new("ldd").arg(program).env("LC_ALL", "C").stdin(Stdio::null()).output().is_ok_and(|output| {
+        let said = [output.stdout, output.stderr].concat();
+        ["not a dynamic executable", "statically linked"].iter().any(|words| String::from_utf8_lossy(&said).contains(words))
+    })
+}
+
+/// Whether there is a Go that builds Kubernetes, or one that fetches such a one by itself.
+fn has_go() -> bool {
+    let mut go = Command::new("go");
+    go.arg("version").current_dir(root().join("xtask/kubernetes"));
+    process::text(&mut go).ok().and_then(|printed| go_version(&printed)).is_some_and(|version| version >= kubernetes::GO)
+}
+
+/// `go version go1.26.8 linux/amd64`
+fn go_version(printed: &str) -> Option<(u32, u32)> {
+    let mut numbers = printed.split_whitespace().nth(2)?.strip_prefix("go")?.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -284,6 +346,19 @@ mod tests {
             assert!(TOOLS.iter().any(|tool| tool.part == Some(part)), "{part}");
         }
         assert!("everything".parse::<Part>().unwrap_err().contains("dropbear"));
+    }
+
+    #[test]
+    fn the_version_of_go_is_read() {
+        assert_eq!(go_version("go version go1.26.8 linux/amd64\n"), Some((1, 26)));
+        assert_eq!(go_version("go version go1.27rc1 linux/amd64\n"), Some((1, 27)));
+        assert!(go_version("go version go1.9.2 linux/amd64\n") < Some(kubernetes::GO));
+        assert_eq!(go_version("go: no toolchain\n"), None);
+    }
+
+    #[test]
+    fn a_program_that_is_linked_to_a_library_is_not_static() {
+        assert!(!is_static(&std::env::current_exe().unwrap()));
     }
 
     #[test]

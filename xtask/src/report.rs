@@ -26,9 +26,14 @@ impl Report {
         Self { only, ..Self::default() }
     }
 
+    /// Whether a step of this name is to run.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|wanted| wanted == name)
+    }
+
     /// Runs a step, unless only others are wanted.
     pub(crate) fn step(&mut self, name: &'static str, step: impl FnOnce(&mut Self) -> Result<()>) {
-        if !self.only.is_empty() && !self.only.iter().any(|wanted| wanted == name) {
+        if !self.wants(name) {
             return;
         }
         println!("\n== {name}");

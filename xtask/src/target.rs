@@ -39,6 +39,11 @@ fn shared_cache(user: u32) -> Result<PathBuf> {
     if user == 0 {
         return Ok(PathBuf::from("/var/cache"));
     }
+    own_cache()
+}
+
+/// The user's own cache directory.
+pub(crate) fn own_cache() -> Result<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     Ok(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home).ok_or("HOME is not set")?)
 }

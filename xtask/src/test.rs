@@ -4,8 +4,8 @@ use crate::prerequisites::Part;
 use crate::report::Report;
 use crate::workspace::Metadata;
 use crate::{
-    Result, architecture, cli_document, codegen, features, fuzz, home_guard, hygiene, invariants, msrv, package, prerequisites,
-    process, readme, test_targets,
+    Result, architecture, cli_document, codegen, features, fuzz, home_guard, hygiene, invariants, kubernetes, msrv, package,
+    prerequisites, process, readme, test_cluster, test_targets,
 };
 
 /// The command line of the task.
@@ -46,6 +46,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         report.leave_out(format!("{part}: {}", part.loses()));
     }
 
+    // It takes minutes the first time, and is needed near the end.
+    let with_kubernetes = !options.without.contains(&Part::Kubernetes) && report.wants("kubernetes");
+    let building = with_kubernetes.then(kubernetes::Building::begin);
+
     // What takes a second comes first.
     report.step("format", |_| {
         process::run(process::cargo().args(["fmt", "--all", "--check"]))?;
@@ -80,6 +84,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     report.step("msrv", |_| msrv::check(&metadata));
     report.step("package", |_| package::check(&metadata));
+    if let Some(building) = building {
+        report.step("kubernetes", |_| home_guard::untouched(|| test_cluster::on_our_own(building, &metadata, &options.without)));
+    }
     if !options.without.contains(&Part::Fuzz) {
         report.step("fuzz", |_| fuzz::run(options.fuzz_seconds));
     }

@@ -4,6 +4,7 @@
 //! ones that took longest the last time begin first, and what a program prints is shown as a whole once it has ended.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -89,13 +90,25 @@ struct Ended {
     error: Option<String>,
 }
 
-/// Runs all of them, each with `arguments`; an error names those that failed.
-pub(crate) fn run(mut programs: Vec<TestProgram>, arguments: &[String], metadata: &Metadata) -> Result<()> {
+/// How test programs are run.
+#[derive(Debug)]
+pub(crate) struct Way<'a> {
+    /// What each is given.
+    pub(crate) arguments: &'a [String],
+    /// What each finds in its environment beside our own.
+    pub(crate) environment: &'a [(&'static str, OsString)],
+    /// How many run at a time, where not as many as the machine bears.
+    pub(crate) at_once: Option<usize>,
+}
+
+/// Runs all of them; an error names those that failed.
+pub(crate) fn run(mut programs: Vec<TestProgram>, way: &Way<'_>, metadata: &Metadata) -> Result<()> {
     let times_file = metadata.target_directory.join("test-times.json");
     let mut times = Times::load(&times_file);
     // The last one is taken first.
     programs.sort_by_key(|program| times.expected(program));
-    let at_once = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, MOST_AT_ONCE);
+    let fitting = || std::thread::available_parallelism().map_or(1, usize::from).clamp(2, MOST_AT_ONCE);
+    let at_once = way.at_once.unwrap_or_else(fitting);
     println!("{} test programs, {at_once} at a time", programs.len());
     let waiting = Mutex::new(programs);
     let ended = Mutex::new(Vec::new());
@@ -103,7 +116,7 @@ pub(crate) fn run(mut programs: Vec<TestProgram>, arguments: &[String], metadata
         for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(program) = take(&waiting) {
-                    let one = run_one(&program, arguments);
+                    let one = run_one(&program, way);
                     lock(&ended).push(one);
                 }
             });
@@ -128,9 +141,9 @@ fn take(waiting: &Mutex<Vec<TestProgram>>) -> Option<TestProgram> {
     lock(waiting).pop()
 }
 
-fn run_one(program: &TestProgram, arguments: &[String]) -> Ended {
+fn run_one(program: &TestProgram, way: &Way<'_>) -> Ended {
     let start = Instant::now();
-    let (printed, error) = match print_of(program, arguments) {
+    let (printed, error) = match print_of(program, way) {
         Ok((printed, status)) => (printed, (!status.success()).then(|| format!("ended with {status}"))),
         Err(error) => (Vec::new(), Some(format!("could not be run: {error}"))),
     };
@@ -144,12 +157,13 @@ fn run_one(program: &TestProgram, arguments: &[String]) -> Ended {
 }
 
 /// All that a program printed, stdout and stderr in their order, and how it ended.
-fn print_of(program: &TestProgram, arguments: &[String]) -> std::io::Result<(Vec<u8>, std::process::ExitStatus)> {
+fn print_of(program: &TestProgram, way: &Way<'_>) -> std::io::Result<(Vec<u8>, std::process::ExitStatus)> {
     let (mut reader, writer) = std::io::pipe()?;
     let mut command = Command::new(&program.executable);
-    command.args(arguments).current_dir(&program.directory).stdin(Stdio::null());
+    command.args(way.arguments).current_dir(&program.directory).stdin(Stdio::null());
     // As cargo sets it for the tests that it runs.
     command.env("CARGO_MANIFEST_DIR", &program.directory);
+    command.envs(way.environment.iter().cloned());
     command.stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn()?;
     // The command holds both ends for writing; only when they are closed does the pipe end.
@@ -234,8 +248,9 @@ mod tests {
             executable: PathBuf::from("/bin/sh"),
             directory: PathBuf::from("/"),
         };
-        let script = ["-c".to_owned(), "echo one; echo two >&2; exit 3".to_owned()];
-        let (printed, status) = print_of(&shell, &script).unwrap();
+        let script = ["-c".to_owned(), "echo $ONE; echo two >&2; exit 3".to_owned()];
+        let way = Way { arguments: &script, environment: &[("ONE", "one".into())], at_once: None };
+        let (printed, status) = print_of(&shell, &way).unwrap();
         assert_eq!((String::from_utf8(printed).unwrap().as_str(), status.code()), ("one\ntwo\n", Some(3)));
     }
 }

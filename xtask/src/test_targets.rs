@@ -3,32 +3,65 @@
 //! A test program says in its first lines which parts all of its tests need: `//! Needs: openssh, root.` A single test says so by
 //! having the part's name in its own.
 
+use std::ffi::OsString;
+
 use crate::prerequisites::Part;
 use crate::report::Report;
+use crate::test_programs::Way;
 use crate::workspace::Metadata;
 use crate::{Result, process, test_programs};
 
-/// Runs all tests, documentation included; what is left out is put into the report.
+/// Runs all tests but those on a cluster, documentation included; what is left out is put into the report.
 pub(crate) fn run(metadata: &Metadata, without: &[Part], report: &mut Report) -> Result<()> {
-    let mut left_out = Vec::new();
+    let mut not_here = Vec::new();
     for (name, needs) in programs(metadata)? {
         if needs.iter().any(|part| without.contains(part)) {
             report.leave_out(format!("test program {name}, which needs {}", names(&needs)));
-            left_out.push(name);
+            not_here.push(name);
+        } else if needs.contains(&Part::Kubernetes) {
+            not_here.push(name);
         }
     }
-    let mut arguments = Vec::new();
-    for part in without {
-        arguments.extend(["--skip".to_owned(), part.name().to_owned()]);
-    }
-    if !without.is_empty() {
-        report.leave_out(format!("single tests with {} in their name", names(without)));
+    let single = named_by_single_tests(without);
+    if !single.is_empty() {
+        report.leave_out(format!("single tests with {} in their name", names(&single)));
     }
     let mut built = test_programs::build(&mut cargo_test())?;
-    built.retain(|program| program.kind != "test" || !left_out.contains(&program.name.as_str()));
-    let tests = test_programs::run(built, &arguments, metadata);
+    built.retain(|program| program.kind != "test" || !not_here.contains(&program.name.as_str()));
+    let way = Way { arguments: &skips(without), environment: &[], at_once: None };
+    let tests = test_programs::run(built, &way, metadata);
     let documentation = process::run(cargo_test().arg("--doc"));
     tests.and(documentation)
+}
+
+/// The names of the test programs that run on a cluster.
+pub(crate) fn on_a_cluster<'a>(metadata: &'a Metadata, without: &[Part]) -> Result<Vec<&'a str>> {
+    let mut programs = programs(metadata)?;
+    programs.retain(|(_, needs)| needs.contains(&Part::Kubernetes) && !needs.iter().any(|part| without.contains(part)));
+    Ok(programs.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Runs these test programs, one after the other: a test that stops the API server stops it for all.
+pub(crate) fn run_on_a_cluster(
+    names: &[&str],
+    metadata: &Metadata,
+    arguments: &[String],
+    environment: &[(&'static str, OsString)],
+) -> Result<()> {
+    // All are built, as in the other step, so that nothing is built twice.
+    let mut built = test_programs::build(&mut cargo_test())?;
+    built.retain(|program| program.kind == "test" && names.contains(&program.name.as_str()));
+    test_programs::run(built, &Way { arguments, environment, at_once: Some(1) }, metadata)
+}
+
+/// What leaves out the single tests that need one of these parts.
+pub(crate) fn skips(without: &[Part]) -> Vec<String> {
+    named_by_single_tests(without).iter().flat_map(|part| ["--skip".to_owned(), part.name().to_owned()]).collect()
+}
+
+/// Kubernetes is needed by whole programs only, and its name stands in those of tests that need none.
+fn named_by_single_tests(parts: &[Part]) -> Vec<Part> {
+    parts.iter().copied().filter(|part| *part != Part::Kubernetes).collect()
 }
 
 fn cargo_test() -> std::process::Command {

@@ -1,0 +1,47 @@
+//! A namespace for one test.
+
+use std::time::{Duration, Instant};
+
+use super::Cluster;
+use super::kubectl::{Kubectl, kubectl};
+
+/// A namespace with a name of its own, in which pods can be made; deleted, with all that is in it, when it is dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    cluster: Cluster,
+    name: String,
+}
+
+impl Namespace {
+    pub fn create(cluster: &Cluster) -> Self {
+        let name = format!("toehold-test-{:016x}", getrandom::u64().unwrap());
+        kubectl(cluster, ["create", "namespace", &name]).text();
+        let namespace = Self { cluster: cluster.clone(), name };
+        // Until the controllers have made it, every pod is refused.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !namespace.kubectl(["get", "serviceaccount", "default"]).output().status.success() {
+            assert!(Instant::now() < deadline, "{} got no service account", namespace.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        namespace
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `kubectl` with these arguments, in this namespace.
+    pub fn kubectl<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Kubectl {
+        kubectl(&self.cluster, ["--namespace", self.name.as_str()].into_iter().chain(arguments))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // The cluster does the rest, and where it is gone, so is the namespace.
+        let deleted = kubectl(&self.cluster, ["delete", "namespace", &self.name, "--wait=false"]).output();
+        if !deleted.status.success() {
+            eprintln!("{} was not deleted: {}", self.name, String::from_utf8_lossy(&deleted.stderr));
+        }
+    }
+}

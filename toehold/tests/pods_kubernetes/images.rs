@@ -1,0 +1,57 @@
+//! The images that the other tests run hold what they say.
+
+use crate::cluster_support::{Namespace, whole};
+
+/// Runs a command in a pod of its own to its end; what it printed, if it ended with 0.
+fn run(namespace: &Namespace, image: &str, command: &[&str]) -> Result<String, String> {
+    let arguments = ["run", "one", "--image", image, "--restart=Never", "--rm", "--quiet", "--attach", "--command", "--"];
+    let output = namespace.kubectl(arguments.into_iter().chain(command.iter().copied())).output();
+    let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+}
+
+#[tokio::test]
+async fn an_image_runs_to_completion() {
+    let cluster = whole().await;
+    let namespace = Namespace::create(&cluster);
+    assert_eq!(run(&namespace, &cluster.images.busybox, &["sh", "-c", "echo done"]).unwrap(), "done\n");
+}
+
+#[tokio::test]
+async fn an_image_has_the_tools_that_are_used_over_ssh() {
+    let cluster = whole().await;
+    let namespace = Namespace::create(&cluster);
+    // Each of them is run; git takes what is pushed and gives it away again; rsync and sftp-server say what they speak.
+    let script = r"
+        set -e
+        [[ $BASH_VERSION ]]
+        cd /tmp
+        git init --quiet --bare there.git
+        git init --quiet here
+        cd here
+        echo one >file
+        git add file
+        git -c user.name=a -c user.email=a@example.org commit --quiet --message one
+        git push --quiet /tmp/there.git HEAD:refs/heads/main
+        git clone --quiet --branch main /tmp/there.git /tmp/again
+        cat /tmp/again/file
+        mkdir /tmp/copy
+        rsync --archive --rsh 'sh -c' /tmp/again/file /tmp/copy/
+        cat /tmp/copy/file
+        printf '\0\0\0\5\1\0\0\0\3' | /usr/lib/openssh/sftp-server | head -c 9 | od -An -tx1
+        find / --help 2>&1 | head -n 1 | cut -c 1-7
+    ";
+    let printed = run(&namespace, &cluster.images.tools, &["bash", "-c", script]).unwrap();
+    let lines: Vec<&str> = printed.lines().map(str::trim).collect();
+    // The length of the answer depends on the extensions that the server knows; SSH_FXP_VERSION 3 stands behind it.
+    assert_eq!((lines[0], lines[1], &lines[2][12..]), ("one", "one", "02 00 00 00 03"), "{printed}");
+    assert_eq!(lines[3], "BusyBox", "{printed}");
+}
+
+#[tokio::test]
+async fn an_image_without_a_shell_has_none() {
+    let cluster = whole().await;
+    let namespace = Namespace::create(&cluster);
+    assert_eq!(run(&namespace, &cluster.images.no_shell, &["/bin/echo", "done"]).unwrap(), "done\n");
+    run(&namespace, &cluster.images.no_shell, &["/bin/sh", "-c", "echo done"]).unwrap_err();
+}
