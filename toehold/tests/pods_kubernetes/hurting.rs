@@ -1,5 +1,7 @@
 //! What is stopped or killed comes back.
 
+mod api_server;
+
 use crate::cluster_support::{alone, hurt, kubectl};
 
 #[tokio::test]
