@@ -23,6 +23,7 @@ use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
 use crate::pods::{self, Announcement, AuthorizedKeysFiles, ServeOptions, SharedBackend};
+use crate::private;
 
 /// How long the end of a pod is waited for.
 const END: Duration = Duration::from_secs(30);
@@ -101,6 +102,7 @@ impl Place<KubePods> {
         })?;
         let pods = KubePods::connect(&settings.cluster).await?;
         let directory = directory(global, default_directory)?;
+        private::create_directory(&directory)?;
         let store = SqliteStore::create(&directory)?;
         let looks = u32::try_from(STALE_AFTER.as_secs().div_ceil(INTERVAL.as_secs())).unwrap_or(u32::MAX).saturating_add(2);
         Ok(Self { directory, settings, pods, store, looks })

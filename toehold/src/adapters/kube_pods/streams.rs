@@ -78,7 +78,7 @@ struct Life {
 /// How far it was asked.
 enum Asked {
     Nothing,
-    /// A ping is to be sent, or on its way: what is written before it may be in its way.
+    /// A ping is to be sent, or on its way.
     Ping { is_sent: bool },
     /// A call beside the stream; whether the pod is there.
     Beside(BoxFuture<'static, bool>),
@@ -163,19 +163,21 @@ impl Life {
 
     /// Nothing came in time; `false`: there is nobody.
     fn silent(&mut self, shared: &Shared) -> bool {
+        // A ping stands behind the input, which the process may not be taking: no answer to it would be no sign of anything.
+        let is_behind_input = shared.sent.load(Ordering::Relaxed) != self.sent_before;
         match self.asked {
-            Asked::Nothing => {
+            Asked::Nothing if !is_behind_input => {
                 self.asked = Asked::Ping { is_sent: false };
                 self.at = Instant::now() + self.patience;
                 true
             }
-            // The ping stands behind input that the process may not be taking: that is no sign of anything.
-            Asked::Ping { is_sent } if !is_sent || shared.sent.load(Ordering::Relaxed) != self.sent_before => {
+            Asked::Ping { is_sent } if is_sent && !is_behind_input => false,
+            Asked::Nothing | Asked::Ping { .. } => {
                 let (backend, request) = (self.backend.clone(), self.request.clone());
                 self.asked = Asked::Beside(async move { backend.is_there(&request).await }.boxed());
                 true
             }
-            Asked::Ping { .. } | Asked::Beside(_) => false,
+            Asked::Beside(_) => false,
         }
     }
 }
