@@ -8,6 +8,9 @@ use crate::support::Toehold;
 /// Expands to the pod's name in a shell in it.
 pub(crate) const POD_NAME: &str = "$TOEHOLD_POD";
 
+/// How much may be on its way between a client and a process, in bytes.
+pub(crate) const ON_ITS_WAY: usize = 20_000_000;
+
 /// This machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Ground;

@@ -11,6 +11,10 @@ use crate::support::Toehold;
 /// Expands to the pod's name in a shell in it.
 pub(crate) const POD_NAME: &str = "$HOSTNAME";
 
+/// How much may be on its way through everything between a client and a process, in bytes: three connections with the kernel's
+/// buffers, each way.
+pub(crate) const ON_ITS_WAY: usize = 75_000_000;
+
 /// The gateway's service account.
 pub(crate) const ACCOUNT: &str = "gateway";
 
@@ -69,7 +73,7 @@ impl Ground {
     fn account(cluster: &Cluster, namespace: &Namespace) -> Value {
         namespace.kubectl(["create", "serviceaccount", ACCOUNT]).text();
         let token = namespace.kubectl(["create", "token", ACCOUNT, "--duration", "10h"]).text();
-        let mut config = kubectl(cluster, ["config", "view", "--raw", "--minify"]).json();
+        let mut config = kubectl(cluster, ["config", "view", "--raw", "--minify", "--flatten"]).json();
         config["users"][0]["user"] = json!({ "token": token.trim() });
         config
     }
