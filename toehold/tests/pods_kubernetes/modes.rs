@@ -38,7 +38,7 @@ fn exit_codes_and_environment_arrive_over_one_connection() {
         let pods = Pods::configured(&config, &["--max-channels", "20"]);
         let socket = format!("ControlPath={}", pods.file("mux").display());
         let mut master = Session::start({
-            let mut command = pods.ssh_with(&["-M", "-o", &socket], "echo begun; cat");
+            let mut command = pods.ssh_with(&["-M", "-o", &socket, "-o", "SendEnv=WORD"], "echo begun; cat");
             command.stdin(Stdio::piped());
             command
         });
