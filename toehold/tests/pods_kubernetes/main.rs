@@ -37,5 +37,6 @@ mod files;
 mod ground;
 mod hurting;
 mod images;
+mod many;
 mod modes;
 mod refusals;
