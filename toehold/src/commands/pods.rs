@@ -18,7 +18,7 @@ use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
-use crate::pods::{self, Announcement, AuthorizedKeysFiles, ServeOptions};
+use crate::pods::{self, Announcement, ServeOptions};
 
 /// How long the end of a pod is waited for.
 const END: Duration = Duration::from_secs(30);
@@ -36,6 +36,7 @@ pub(super) async fn run(global: &Global, command: Pods, output: Output, signals:
         Pods::Ls(at) => list(&Place::open(global, &at)?, output).await,
         Pods::Rm { name, at } => remove(&Place::open(global, &at)?, &name, output).await,
         Pods::Gc(at) => collect(&Place::open(global, &at)?, output).await,
+        Pods::Key(command) => super::pods_key::run(global, command, output).await,
         Pods::Role(options) => super::pods_role::print(&options, output),
     }
 }
@@ -74,7 +75,7 @@ impl Place {
     }
 }
 
-fn directory(global: &Global) -> Result<PathBuf, Failure> {
+pub(super) fn directory(global: &Global) -> Result<PathBuf, Failure> {
     match &global.state_dir {
         // Its processes are started in other directories.
         Some(directory) => Ok(std::path::absolute(directory)?),
@@ -109,12 +110,8 @@ async fn serve(global: &Global, options: PodsServe, output: Output, signals: Sig
         .map_err(|error| Failure::from(error).hint("run it as a user who has no store, such as one made for it"))?;
     throw_away::open(&directory)?;
     super::gateway::raise_file_limit();
-    let keys = AuthorizedKeysFiles::new(options.authorized_keys.clone());
-    let looked = keys.look()?;
-    for (line, reason) in &looked.refused {
-        output.aside(&format!("line {line} of the authorized keys lets nobody in: {reason}"));
-    }
     let mut place = Place::make(directory, &options.at)?;
+    let keys = super::pods_key::sources(&options, place.store.clone(), output)?;
     if place.settings.subsystems.get("sftp").is_none_or(|program| program == DEFAULT_SFTP) {
         let ours = place.pods.sftp_server()?;
         place.settings.subsystems.insert("sftp".to_owned(), ours);

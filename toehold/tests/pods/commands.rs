@@ -51,8 +51,8 @@ fn the_environment_reaches_the_command_and_nothing_of_the_gateways_does() {
     let set = format!("SetEnv=GREETING=\"{}\"", greeting.replace('\\', "\\\\").replace('"', "\\\""));
     let done =
         Done::of(pods.ssh_with(&["-o", &set], "printf %s \"$GREETING\"; env | grep -c TOEHOLD_").output().unwrap()).ends(0);
-    // One is the pod's own name.
-    assert_eq!(done.stdout, format!("{greeting}1\n"));
+    // They are the pod's own name and UID.
+    assert_eq!(done.stdout, format!("{greeting}2\n"));
 }
 
 #[test]
@@ -100,4 +100,22 @@ fn each_channel_may_have_a_pod_of_its_own_and_a_pod_may_stay() {
     let done = pods.toehold.run(["pods", "rm", "--backend", "local", &name]).ends(0);
     assert!(done.stdout.contains("is gone"), "{done:?}");
     pods.waits_until_empty();
+}
+
+#[test]
+fn p5_pods_of_one_name_in_two_places_are_two() {
+    let persistent = |toehold: crate::support::Toehold| {
+        let config = crate::gateway::file_of(&toehold, "config.yaml");
+        std::fs::write(&config, "pod: {mode: persistent, createMissingPods: true}\n").unwrap();
+        Pods::at(toehold, &["--config", config.to_str().unwrap()])
+    };
+    let (one, other) = (persistent(Pods::prepared()), persistent(Pods::prepared()));
+    let mut session = crate::gateway::Session::start(one.ssh("echo $$; exec sleep 600"));
+    let number = session.number();
+    other.run("true").ends(0);
+    let name = other.list()[0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(one.list()[0]["name"], name.as_str());
+    other.toehold.run(["pods", "rm", "--backend", "local", &name]).ends(0);
+    assert!(crate::gateway::is_alive(number));
+    drop(session);
 }

@@ -32,22 +32,47 @@ impl Pods {
 
     /// With further options.
     pub(crate) fn with(more: &[&str]) -> Self {
+        Self::at(Self::prepared(), more)
+    }
+
+    /// A key and `authorized_keys` beside a state directory that is not there yet.
+    pub(crate) fn prepared() -> Toehold {
         let toehold = Toehold::bare();
         let key = ssh_keygen(&file_of(&toehold, "key"), &["-t", "ed25519"]);
         write_private(&file_of(&toehold, "authorized_keys"), format!("{key} alice@example.org\n"));
-        Self::at(toehold, more)
+        toehold
     }
 
     /// Whose state directory, key and `authorized_keys` are there.
     pub(crate) fn at(toehold: Toehold, more: &[&str]) -> Self {
-        let keys = file_of(&toehold, "authorized_keys");
+        let keys = path(&file_of(&toehold, "authorized_keys"));
+        Self::by(toehold, &[&["--authorized-keys", keys.as_str()], more].concat())
+    }
+
+    /// With whatever says who may log in.
+    pub(crate) fn by(toehold: Toehold, more: &[&str]) -> Self {
         let mut arguments = vec!["--json", "pods", "serve", "--backend", "local", "--listen", "127.0.0.1:0"];
-        arguments.extend(["--authorized-keys", keys.to_str().unwrap()]);
         arguments.extend(more);
         // Its state directory by a relative path, as people type it: what runs in pods is started in other directories.
         let state = toehold.state();
         let mut command = toehold.command(arguments);
         command.current_dir(state.parent().unwrap()).env("TOEHOLD_STATE_DIR", state.file_name().unwrap());
+        Self::started(toehold, command)
+    }
+
+    /// Another gateway that has the same state directory and lets the same people in, by files alone; it is to be dropped before the first.
+    pub(crate) fn beside(first: &Self, more: &[&str]) -> Self {
+        let keys = path(&first.file("authorized_keys"));
+        let mut arguments = vec!["--json", "pods", "serve", "--backend", "local", "--listen", "127.0.0.1:0"];
+        arguments.extend(["--authorized-keys", &keys]);
+        arguments.extend(more);
+        let toehold = Toehold::bare();
+        let mut command = toehold.command(arguments);
+        command.env("TOEHOLD_STATE_DIR", first.toehold.state());
+        Self::started(toehold, command)
+    }
+
+    fn started(toehold: Toehold, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -66,8 +91,8 @@ impl Pods {
         file_of(&self.toehold, name)
     }
 
-    fn options(&self) -> Vec<String> {
-        let mut options = vec!["-F".to_owned(), "none".to_owned(), "-i".to_owned(), path(&self.file("key"))];
+    fn options(&self, key: &Path) -> Vec<String> {
+        let mut options = vec!["-F".to_owned(), "none".to_owned(), "-i".to_owned(), path(key)];
         for option in [
             format!("UserKnownHostsFile={}", path(&self.file("known_hosts"))),
             format!("Port={}", self.address.port()),
@@ -83,9 +108,14 @@ impl Pods {
 
     /// One of OpenSSH's clients; nothing of the tester's own is used. The host is `anybody@127.0.0.1`.
     pub(crate) fn client(&self, program: &str) -> Command {
+        self.client_with_key(program, &self.file("key"))
+    }
+
+    /// The same with another key.
+    pub(crate) fn client_with_key(&self, program: &str, key: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .args(self.options())
+            .args(self.options(key))
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -110,6 +140,12 @@ impl Pods {
     /// Runs a command line to its end.
     pub(crate) fn run(&self, line: &str) -> Done {
         Done::of(self.ssh(line).output().unwrap())
+    }
+
+    /// Runs a command line over this `ssh`, as a shell's word.
+    pub(crate) fn run_on(&self, ssh: &str, line: &str) -> Done {
+        let line = format!("{ssh} anybody@127.0.0.1 '{line}'");
+        Done::of(Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap()).ends(0)
     }
 
     /// Runs one that is given this on its standard input.
