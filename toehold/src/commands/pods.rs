@@ -15,14 +15,14 @@ use toehold_podrun::owner::{INTERVAL, STALE_AFTER};
 use toehold_podrun::pod::{PodRecord, pods_of_owner};
 
 use crate::adapters::kube_pods::{KubePods, discover};
-use crate::adapters::local_pods::throw_away::ThrowAwayError;
 use crate::adapters::local_pods::{LocalPods, throw_away};
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
-use crate::pods::{self, Announcement, AuthorizedKeysFiles, ServeOptions, SharedBackend};
+use crate::pods::{self, Announcement, ServeOptions, SharedBackend};
+use crate::pods::authentication::Sources;
 use crate::private;
 
 /// How long the end of a pod is waited for.
@@ -56,6 +56,7 @@ pub(super) async fn run(global: &Global, command: Pods, output: Output, signals:
             PodsBackend::Kube => collect(&Place::in_cluster(global, &at).await?, output).await,
             PodsBackend::Local => collect(&Place::open(global, &at)?, output).await,
         },
+        Pods::Key(command) => super::pods_key::run(global, command, output).await,
         Pods::Role(options) => super::pods_role::print(&options, output),
     }
 }
@@ -73,7 +74,7 @@ struct Place<B> {
 impl Place<LocalPods> {
     /// Where a gateway has run before.
     fn open(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
-        let directory = directory(global, throw_away::default_directory)?;
+        let directory = directory(global, PodsBackend::Local)?;
         if !throw_away::is_marked(&directory) {
             return Err(Failure::new(format!("no gateway with local pods has run in {}", directory.display()))
                 .hint("name its directory with --state-dir, or start one: toehold pods serve --backend local"));
@@ -101,7 +102,7 @@ impl Place<KubePods> {
             Failure::from(error).hint("name one with --kubeconfig, or in the configuration's connection")
         })?;
         let pods = KubePods::connect(&settings.cluster).await?;
-        let directory = directory(global, default_directory)?;
+        let directory = directory(global, PodsBackend::Kube)?;
         private::create_directory(&directory)?;
         let store = SqliteStore::create(&directory)?;
         let looks = u32::try_from(STALE_AFTER.as_secs().div_ceil(INTERVAL.as_secs())).unwrap_or(u32::MAX).saturating_add(2);
@@ -116,20 +117,18 @@ impl<B: PodBackend> Place<B> {
     }
 }
 
-fn directory<E>(global: &Global, usual: impl FnOnce() -> Result<PathBuf, E>) -> Result<PathBuf, Failure>
-where
-    Failure: From<E>,
-{
-    match &global.state_dir {
+/// Where the state of a gateway is: named, or in the user's state directory `toehold/pods` for a cluster's pods and `toehold/local-pods`
+/// for those of this machine.
+pub(super) fn directory(global: &Global, backend: PodsBackend) -> Result<PathBuf, Failure> {
+    if let Some(directory) = &global.state_dir {
         // Its processes are started in other directories.
-        Some(directory) => Ok(std::path::absolute(directory)?),
-        None => Ok(usual()?),
+        return Ok(std::path::absolute(directory)?);
     }
-}
-
-/// Where a gateway of a cluster's pods keeps its host key and its records: `toehold/pods` in the user's state directory.
-fn default_directory() -> Result<PathBuf, ThrowAwayError> {
-    Ok(throw_away::default_directory()?.with_file_name("pods"))
+    let local = throw_away::default_directory()?;
+    Ok(match backend {
+        PodsBackend::Kube => local.with_file_name("pods"),
+        PodsBackend::Local => local,
+    })
 }
 
 fn settings(file: Option<&Path>) -> Result<Settings, Failure> {
@@ -149,26 +148,17 @@ fn settings(file: Option<&Path>) -> Result<Settings, Failure> {
     })
 }
 
-/// The files of keys, and what is wrong with them, for the operator.
-fn keys(options: &PodsServe, output: Output) -> Result<AuthorizedKeysFiles, Failure> {
-    let keys = AuthorizedKeysFiles::new(options.authorized_keys.clone());
-    for (line, reason) in &keys.look()?.refused {
-        output.aside(&format!("line {line} of the authorized keys lets nobody in: {reason}"));
-    }
-    Ok(keys)
-}
-
 async fn serve_local(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
     if !options.listen.ip().is_loopback() {
         return Err(Failure::usage(format!("local pods are for this machine alone, and {} is not on loopback", options.listen))
             .hint("whoever logs in may do what this user may do; listen on 127.0.0.1 or [::1]"));
     }
-    let directory = directory(global, throw_away::default_directory)?;
+    let directory = directory(global, PodsBackend::Local)?;
     throw_away::refuse_stores_in_reach(None)
         .map_err(|error| Failure::from(error).hint("run it as a user who has no store, such as one made for it"))?;
     throw_away::open(&directory)?;
-    let keys = keys(&options, output)?;
     let mut place = Place::local(directory, &options.at)?;
+    let keys = super::pods_key::sources(&options, place.store.clone(), output)?;
     if place.settings.subsystems.get("sftp").is_none_or(|program| program == DEFAULT_SFTP) {
         let ours = place.pods.sftp_server()?;
         place.settings.subsystems.insert("sftp".to_owned(), ours);
@@ -178,8 +168,8 @@ async fn serve_local(global: &Global, options: PodsServe, output: Output, signal
 }
 
 async fn serve_kube(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
-    let keys = keys(&options, output)?;
     let place = Place::in_cluster(global, &options.at).await?;
+    let keys = super::pods_key::sources(&options, place.store.clone(), output)?;
     for warning in &place.settings.warnings {
         output.aside(warning);
     }
@@ -195,7 +185,7 @@ async fn serve_kube(global: &Global, options: PodsServe, output: Output, signals
 async fn serve<B: SharedBackend>(
     place: Place<B>,
     options: &PodsServe,
-    keys: AuthorizedKeysFiles,
+    keys: Sources<SqliteStore>,
     isolates: bool,
     output: Output,
     signals: Signals,

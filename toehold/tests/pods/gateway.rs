@@ -42,7 +42,20 @@ impl Pods {
 
     /// With a configuration, which is laid over that of the ground.
     pub(crate) fn configured(config: &Value, more: &[&str]) -> Self {
-        Self::on(with_a_key(), Ground::new(), config, more)
+        Self::on_ground(Ground::new(), config, more)
+    }
+
+    /// On a ground that is there.
+    pub(crate) fn on_ground(ground: Ground, config: &Value, more: &[&str]) -> Self {
+        Self::on(Self::prepared(), ground, config, more)
+    }
+
+    /// A key and `authorized_keys` beside a state directory that is not there yet.
+    pub(crate) fn prepared() -> Toehold {
+        let toehold = Toehold::bare();
+        let key = ssh_keygen(&file_of(&toehold, "key"), &["-t", "ed25519"]);
+        write_private(&file_of(&toehold, "authorized_keys"), format!("{key} alice@example.org\n"));
+        toehold
     }
 
     /// Whose state directory, key and `authorized_keys` are there.
@@ -58,26 +71,45 @@ impl Pods {
     }
 
     /// Another gateway on the same ground, with a state directory of its own.
-    pub(crate) fn beside(&self, config: &Value, more: &[&str]) -> Self {
-        Self::on(with_a_key(), self.ground.clone(), config, more)
-    }
-
-    /// On a ground that is there.
-    pub(crate) fn on_ground(ground: Ground, config: &Value, more: &[&str]) -> Self {
-        Self::on(with_a_key(), ground, config, more)
+    pub(crate) fn another(&self, config: &Value, more: &[&str]) -> Self {
+        Self::on_ground(self.ground.clone(), config, more)
     }
 
     fn on(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
-        let keys = file_of(&toehold, "authorized_keys");
+        let keys = path(&file_of(&toehold, "authorized_keys"));
+        Self::with_keys_by(toehold, ground, config, &[&["--authorized-keys", keys.as_str()], more].concat())
+    }
+
+    /// With whatever says who may log in.
+    pub(crate) fn by(toehold: Toehold, more: &[&str]) -> Self {
+        Self::with_keys_by(toehold, Ground::new(), &json!({}), more)
+    }
+
+    fn with_keys_by(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
         let which = ground.options(&toehold, config);
         let mut arguments = vec!["--json", "pods", "serve", "--listen", "127.0.0.1:0"];
-        arguments.extend(["--authorized-keys", keys.to_str().unwrap()]);
         arguments.extend(which.iter().map(String::as_str));
         arguments.extend(more);
         // Its state directory by a relative path, as people type it: what runs in pods is started in other directories.
         let state = toehold.state();
         let mut command = toehold.command(arguments);
         command.current_dir(state.parent().unwrap()).env("TOEHOLD_STATE_DIR", state.file_name().unwrap());
+        Self::started(toehold, ground, which, command)
+    }
+
+    /// Another gateway that has the same state directory and lets the same people in, by files alone; it is to be dropped before the first.
+    pub(crate) fn beside(first: &Self, more: &[&str]) -> Self {
+        let keys = path(&first.file("authorized_keys"));
+        let mut arguments = vec!["--json", "pods", "serve", "--listen", "127.0.0.1:0", "--authorized-keys", &keys];
+        arguments.extend(first.which.iter().map(String::as_str));
+        arguments.extend(more);
+        let toehold = Toehold::bare();
+        let mut command = toehold.command(arguments);
+        command.env("TOEHOLD_STATE_DIR", first.toehold.state());
+        Self::started(toehold, first.ground.clone(), first.which.clone(), command)
+    }
+
+    fn started(toehold: Toehold, ground: Ground, which: Vec<String>, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -96,8 +128,8 @@ impl Pods {
         file_of(&self.toehold, name)
     }
 
-    fn options(&self) -> Vec<String> {
-        let mut options = vec!["-F".to_owned(), "none".to_owned(), "-i".to_owned(), path(&self.file("key"))];
+    fn options(&self, key: &Path) -> Vec<String> {
+        let mut options = vec!["-F".to_owned(), "none".to_owned(), "-i".to_owned(), path(key)];
         for option in [
             format!("UserKnownHostsFile={}", path(&self.file("known_hosts"))),
             format!("Port={}", self.address.port()),
@@ -113,9 +145,14 @@ impl Pods {
 
     /// One of OpenSSH's clients; nothing of the tester's own is used. The host is `anybody@127.0.0.1`.
     pub(crate) fn client(&self, program: &str) -> Command {
+        self.client_with_key(program, &self.file("key"))
+    }
+
+    /// The same with another key.
+    pub(crate) fn client_with_key(&self, program: &str, key: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .args(self.options())
+            .args(self.options(key))
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -140,6 +177,12 @@ impl Pods {
     /// Runs a command line to its end.
     pub(crate) fn run(&self, line: &str) -> Done {
         Done::of(self.ssh(line).output().unwrap())
+    }
+
+    /// Runs a command line over this `ssh`, as a shell's word.
+    pub(crate) fn run_on(&self, ssh: &str, line: &str) -> Done {
+        let line = format!("{ssh} anybody@127.0.0.1 '{line}'");
+        Done::of(Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap()).ends(0)
     }
 
     /// Runs one that is given this on its standard input.
@@ -224,14 +267,6 @@ impl Drop for Pods {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// One whose key may log in.
-fn with_a_key() -> Toehold {
-    let toehold = Toehold::bare();
-    let key = ssh_keygen(&file_of(&toehold, "key"), &["-t", "ed25519"]);
-    write_private(&file_of(&toehold, "authorized_keys"), format!("{key} alice@example.org\n"));
-    toehold
 }
 
 pub(crate) fn file_of(toehold: &Toehold, name: &str) -> PathBuf {

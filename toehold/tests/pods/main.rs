@@ -16,6 +16,7 @@ mod support;
 mod bytes;
 mod cli;
 mod commands;
+mod crowd;
 mod ends;
 mod files;
 #[allow(dead_code, reason = "tests on a cluster use the rest")]
@@ -26,4 +27,7 @@ mod local;
 mod multiplexed;
 mod panics;
 mod raw;
+mod reasons;
 mod terminal;
+mod transfers;
+mod who;

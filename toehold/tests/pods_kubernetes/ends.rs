@@ -64,7 +64,7 @@ fn a_pod_that_somebody_deletes_ends_the_connection_with_words() {
 fn p2_another_gateway_collects_the_pods_of_one_that_was_killed() {
     let pods = Pods::start();
     let sessions: Vec<_> = (0..10).map(|_| begun(&pods)).collect();
-    let other = pods.beside(&json!({}), &[]);
+    let other = pods.another(&json!({}), &[]);
     let mut living = begun(&other);
     assert_eq!((pods.ground.pods().len(), owners(&pods)), (11, 2));
     let toehold = pods.kill();
@@ -83,7 +83,7 @@ fn p1_with_no_gateway_alive_the_cluster_collects_them_scheduled_or_not() {
     let sessions: Vec<_> = (0..2).map(|_| begun(&pods)).collect();
     let mut nowhere = json!({ "timeout": "10m" });
     nowhere["pod"]["podSpec"]["nodeSelector"] = json!({ "no-such-label": "here" });
-    let other = pods.beside(&nowhere, &[]);
+    let other = pods.another(&nowhere, &[]);
     let mut pending = other.ssh("true").spawn().unwrap();
     eventually("three pods", || pods.ground.pods().len() == 3);
     let ground = pods.ground.clone();
@@ -105,7 +105,7 @@ fn p1_with_no_gateway_alive_the_cluster_collects_them_scheduled_or_not() {
 fn p1_gc_collects_what_a_gateway_has_left_and_nothing_of_one_that_lives() {
     let pods = Pods::start();
     let living = begun(&pods);
-    let dead = pods.beside(&json!({}), &[]);
+    let dead = pods.another(&json!({}), &[]);
     let left = begun(&dead);
     assert_eq!(pods.ground.pods().len(), 2);
     let which = dead.ground.clone();

@@ -99,7 +99,7 @@ fn fifty_megabytes_go_both_ways_byte_for_byte() {
     assert!(pods.run_with("cat", &noise) == noise);
     // A session beside it, with bash where the image has it.
     let ground = Ground::clone(&pods.ground);
-    let bash = pods.beside(&ground.tools(), &[]);
+    let bash = pods.another(&ground.tools(), &[]);
     let mut session = Session::start(bash.ssh("echo ${BASH_VERSION:+bash}; exit 3"));
     assert_eq!(session.line(), "bash");
     session.ends().ends(3);
