@@ -278,10 +278,11 @@ impl TreeCheck {
             return self.drift;
         }
         let list = self.list.take().unwrap_or_default();
-        let result = check_listed(&list, self.sums, &mut self.files).and_then(|()| match self.files.keys().next() {
-            Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
-            None => Ok(()),
-        });
+        let result =
+            check_listed(&list, self.sums, |path| self.files.remove(path)).and_then(|()| match self.files.keys().next() {
+                Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
+                None => Ok(()),
+            });
         if let Err(error) = result {
             return Some(error.to_string());
         }

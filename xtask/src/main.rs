@@ -36,7 +36,7 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 const USAGE: &str = "\
 cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
-    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, kubernetes, openssh, python, root,
+    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, kubernetes, nats, openssh, python, root,
     shells, strace.
     --only runs the named steps alone (a step's name as the table at the end prints it).
     --fuzz-seconds is for each fuzz target (default 3).

@@ -42,6 +42,8 @@ pub(crate) enum Part {
     Fuzz,
     /// Tests on a real Kubernetes cluster.
     Kubernetes,
+    /// The shared store on real NATS servers.
+    Nats,
     /// Tests against real OpenSSH.
     Openssh,
     /// Archives as Python reads and writes them.
@@ -54,11 +56,12 @@ pub(crate) enum Part {
     Strace,
 }
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     Part::Acl,
     Part::Dropbear,
     Part::Fuzz,
     Part::Kubernetes,
+    Part::Nats,
     Part::Openssh,
     Part::Python,
     Part::Root,
@@ -120,6 +123,7 @@ const TOOLS: [Tool; 40] = [
     Tool { program: "zsh", from: Origin::Apt("zsh"), part: Some(Part::Shells) },
     Tool { program: "setfacl", from: Origin::Apt("acl"), part: Some(Part::Acl) },
     Tool { program: "setfattr", from: Origin::Apt("attr"), part: Some(Part::Acl) },
+    Tool { program: "nats-server", from: Origin::Apt("nats-server"), part: Some(Part::Nats) },
     // One of the three programs that the script may find for its tags.
     Tool { program: "openssl", from: Origin::Apt("openssl"), part: Some(Part::Shells) },
     Tool { program: "strace", from: Origin::Apt("strace"), part: Some(Part::Strace) },
@@ -149,6 +153,7 @@ impl Part {
             Self::Dropbear => "dropbear",
             Self::Fuzz => "fuzz",
             Self::Kubernetes => "kubernetes",
+            Self::Nats => "nats",
             Self::Openssh => "openssh",
             Self::Python => "python",
             Self::Root => "root",
@@ -164,6 +169,7 @@ impl Part {
             Self::Dropbear => "hosts that run dropbear",
             Self::Fuzz => "the fuzz targets",
             Self::Kubernetes => "pods on a real cluster",
+            Self::Nats => "the shared store",
             Self::Openssh => "everything against a real OpenSSH server",
             Self::Python => "whether Python reads archives as we do",
             Self::Root => "full disks, other users' files and hosts with an /etc of their own",

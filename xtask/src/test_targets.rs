@@ -48,9 +48,13 @@ pub(crate) fn run_on_a_cluster(
     arguments: &[String],
     environment: &[(&'static str, OsString)],
 ) -> Result<()> {
-    // All are built, as in the other step, so that nothing is built twice.
-    let mut built = test_programs::build(&mut cargo_test())?;
-    built.retain(|program| program.kind == "test" && names.contains(&program.name.as_str()));
+    let mut cargo = cargo_test();
+    for name in names {
+        cargo.args(["--test", name]);
+    }
+    // cargo builds the packages' own programs with them.
+    let mut built = test_programs::build(&mut cargo)?;
+    built.retain(|program| program.kind == "test");
     test_programs::run(built, &Way { arguments, environment, at_once: Some(1) }, metadata)
 }
 

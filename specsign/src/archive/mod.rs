@@ -331,14 +331,13 @@ impl Contents {
 
     fn finish(mut self) -> Result<Unpacked, ArchiveError> {
         let list = self.sums.take().ok_or(ArchiveError::NoSums)?;
-        let mut files: BTreeMap<TreePath, Sha256Digest> = BTreeMap::new();
-        for (path, entry) in self.entries {
-            if let Entry::File(digest) = entry {
-                files.insert(path, digest);
-            }
-        }
-        files.remove(FILE_NAME);
-        check_listed(&list, self.expected_sums, &mut files)?;
+        // In place: a second map of as many files would be the most of what an archive costs in memory.
+        let mut files = self.entries;
+        files.retain(|path, entry| matches!(entry, Entry::File(_)) && path.as_str() != FILE_NAME);
+        check_listed(&list, self.expected_sums, |path| match files.remove(path) {
+            Some(Entry::File(digest)) => Some(digest),
+            _ => None,
+        })?;
         match files.keys().next() {
             Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
             None => Ok(self.unpacked),
@@ -346,12 +345,12 @@ impl Contents {
     }
 }
 
-/// Holds files to their list, which is the one with the sum `expected`. Each that is as listed is taken out; what is left is
-/// not listed.
+/// Holds files to their list, which is the one with the sum `expected`. `take` takes a file out of those that are there and says its
+/// sum; what is left afterwards is not listed.
 pub(crate) fn check_listed(
     list: &[u8],
     expected: Sha256Digest,
-    files: &mut BTreeMap<TreePath, Sha256Digest>,
+    mut take: impl FnMut(&TreePath) -> Option<Sha256Digest>,
 ) -> Result<(), ArchiveError> {
     let got = Sha256Digest::of(list);
     if got != expected {
@@ -362,7 +361,7 @@ pub(crate) fn check_listed(
         if path.as_str() == FILE_NAME {
             return Err(SumsError::Twice { line }.into());
         }
-        let reason = match files.remove(&path) {
+        let reason = match take(&path) {
             Some(found) if found == digest => continue,
             Some(_) => "is not what SHA256SUMS says",
             None => "is listed in SHA256SUMS and is no file here, or is listed twice",

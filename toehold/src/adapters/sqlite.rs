@@ -30,8 +30,9 @@ use reader::Read;
 pub use reader::SqliteWatch;
 use writer::Write;
 
-/// The largest value in bytes: that of a NATS server as it comes, so that what works here works there.
-pub const MAX_VALUE: usize = 1024 * 1024;
+/// The largest value in bytes: what a NATS server takes as it comes, whose limit of 1 MiB is for a message with its headers, so that
+/// what works here works there.
+pub const MAX_VALUE: usize = 1024 * 1024 - 4096;
 
 /// How patient a store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -280,7 +280,8 @@ impl AgentDirectory {
     /// # Errors
     /// As [`AgentDirectory::identity`].
     pub fn keyring(&self) -> Result<Option<Keyring>, AgentError> {
-        self.read_keyring(KEYRING)
+        // One without any is as good as lost: the same line brings new ones.
+        Ok(self.read_keyring(KEYRING)?.filter(|keyring| !keyring.shared_keys.is_empty()))
     }
 
     /// The keys of unfinished tries, the newest first.

@@ -213,6 +213,34 @@ impl AgentSession {
         read.ok_or_else(|| self.unexpected("sent specifications to begin with that are none"))
     }
 
+    /// Takes a slot of a governor for an update of one of this machine's directories, which `root` stands for; its number, or `None` where
+    /// all are taken. `lease` is how long the update may take.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn take_slot(&mut self, governor: &str, root: &str, lease: Duration) -> Result<Option<u32>, AgentError> {
+        let lease = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
+        let (governor, root) = (governor.to_owned(), root.to_owned());
+        self.send(Request::TakeSlot(agent_v1::TakeSlot { governor, root, lease })).await?;
+        match self.answer("to say whether this machine may be updated now").await? {
+            Answer::Slot(agent_v1::SlotAnswer { taken, number }) => Ok(taken.then_some(number)),
+            _ => Err(self.unexpected("sent something else than whether there is a slot")),
+        }
+    }
+
+    /// Gives a slot back.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn free_slot(&mut self, governor: &str, root: &str, number: u32) -> Result<(), AgentError> {
+        let (governor, root) = (governor.to_owned(), root.to_owned());
+        self.send(Request::FreeSlot(agent_v1::FreeSlot { governor, root, number })).await?;
+        match self.answer("to take a slot back").await? {
+            Answer::SlotFreed(_) => Ok(()),
+            _ => Err(self.unexpected("sent something else than that the slot is free")),
+        }
+    }
+
     /// The next answer to a request; pins that come unasked are kept for [`AgentSession::new_pins`].
     async fn answer(&mut self, doing: &'static str) -> Result<Answer, AgentError> {
         loop {

@@ -12,7 +12,7 @@ use toehold_joinproto::admission::Role;
 use toehold_joinproto::pin::Pin;
 use toehold_joinproto::token::TokenId;
 
-use super::args::{parse_duration, parse_limit, parse_tag};
+use super::args::{parse_duration, parse_governor, parse_limit, parse_tag};
 
 /// `toehold gateway …`.
 #[derive(Debug, Subcommand)]
@@ -59,6 +59,9 @@ pub struct Serve {
     /// Tell metrics (Prometheus) and health at this loopback address: /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS", value_parser = parse_loopback)]
     pub metrics: Option<SocketAddr>,
+    /// How many agents may be in an update of machines with this governor at once [default: 1]; may be given several times
+    #[arg(long = "governor", value_name = "NAME=N", value_parser = parse_governor)]
+    pub governors: Vec<(String, u32)>,
     /// How many agents may be connected
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_agents: u32,

@@ -96,6 +96,14 @@ pub(super) async fn spec(
     Ok((session.spec(name).await?, begin))
 }
 
+/// A session with the gateway that this machine has joined.
+///
+/// # Errors
+/// [`AgentError`].
+pub(super) async fn session(directory: &AgentDirectory, limits: GatewayLimits) -> Result<AgentSession, AgentError> {
+    Ok(authenticate(directory, limits).await?.session)
+}
+
 /// Says that a join went well.
 pub(super) fn tell_joined(directory: &AgentDirectory, outcome: &JoinOutcome, output: Output) {
     let JoinOutcome { membership, already, resumed, .. } = outcome;

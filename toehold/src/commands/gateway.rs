@@ -79,6 +79,7 @@ fn serve_options(options: Serve) -> ServeOptions {
         metrics: options.metrics,
         proxy_from: options.proxy_from,
         capabilities: options.capabilities,
+        governors: options.governors.into_iter().collect(),
         limits: LimitOptions {
             agents: many(options.max_agents),
             sessions_per_agent: many(options.max_sessions_per_agent),

@@ -19,6 +19,7 @@ use super::hub::{Hub, Peer};
 use super::keys::AgentPins;
 use super::limits::SessionPlace;
 use super::metrics::Counter;
+use super::slots::{self, SlotError};
 use super::system_rng;
 use crate::adapters::grpc::agent_v1::agent_server::Agent;
 use crate::adapters::grpc::agent_v1::{self as wire, Answer, Identity, Pins, PinsNoted, Pong, answer, request};
@@ -195,6 +196,15 @@ impl Session {
                 let trusted = self.hub.specs.trusted(&self.hub.desk.store).await;
                 answer::Answer::TrustedSpecs(trusted.map_err(|error| self.unreadable(&error))?)
             }
+            Some(request::Request::TakeSlot(wanted)) => {
+                let (desk, governors) = (&self.hub.desk, &self.hub.governors);
+                let taken = slots::take(&desk.store, &desk.clock, governors, &self.id, &wanted).await;
+                answer::Answer::Slot(taken.map_err(|error| self.no_slot(error))?)
+            }
+            Some(request::Request::FreeSlot(slot)) => {
+                let freed = slots::free(&self.hub.desk.store, &self.id, &slot).await;
+                answer::Answer::SlotFreed(freed.map_err(|error| self.no_slot(error))?)
+            }
             Some(request::Request::Response(_)) | None => {
                 return Err(Status::invalid_argument("nothing that could be answered was asked"));
             }
@@ -210,8 +220,19 @@ impl Session {
     }
 
     fn unreadable(&self, error: &SpecStoreError) -> Status {
+        self.store_failed("a specification", error)
+    }
+
+    fn no_slot(&self, error: SlotError) -> Status {
+        match error {
+            SlotError::Store(error) => self.store_failed("a slot", &error),
+            error => Status::invalid_argument(error.to_string()),
+        }
+    }
+
+    fn store_failed(&self, what: &str, error: &(dyn std::error::Error + 'static)) -> Status {
         self.hub.metrics.count(Counter::StoreFailed);
-        tracing::error!("a specification for the agent {} failed: {}", self.id, crate::cli::chain(error));
+        tracing::error!("{what} for the agent {} failed: {}", self.id, crate::cli::chain(error));
         Status::unavailable("the gateway's store does not answer; try again")
     }
 

@@ -1,6 +1,6 @@
 //! What all connections share, and what is known of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,8 @@ pub(super) struct Hub {
     pub(super) metrics: Metrics,
     /// Documents that agents are taking.
     pub(super) specs: Specs,
+    /// How many agents may be in an update at once, by governor.
+    pub(super) governors: BTreeMap<String, u32>,
     /// What could not be followed in the store when it was asked last; nothing, where it answers.
     pub(super) failing: watch::Sender<BTreeSet<&'static str>>,
 }

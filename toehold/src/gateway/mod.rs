@@ -16,10 +16,12 @@ mod opni_service;
 pub mod proxy_protocol;
 mod serve;
 mod serving;
+mod slots;
 mod specs;
 mod upkeep;
 pub mod vault;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -51,6 +53,8 @@ pub struct ServeOptions {
     pub proxy_from: Vec<IpNet>,
     /// What the first version of Opni's protocol may join for; empty: anything.
     pub capabilities: Vec<String>,
+    /// How many agents may be in an update at once, by governor; of others, one.
+    pub governors: BTreeMap<String, u32>,
     /// How much of everything.
     pub limits: LimitOptions,
     /// How long open calls may take to end when it is told to stop.

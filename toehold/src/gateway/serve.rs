@@ -72,6 +72,7 @@ pub async fn serve(
         limits: Limits::new(options.limits),
         metrics: Metrics::default(),
         specs: Specs::default(),
+        governors: options.governors.clone(),
         failing: watch::Sender::default(),
     });
     let mut tasks = JoinSet::new();

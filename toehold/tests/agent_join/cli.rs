@@ -317,6 +317,11 @@ fn a_keyring_that_is_a_link_somebody_elses_or_damaged_is_refused() {
         let done = machine.ping().ends(1);
         assert!(done.stderr.contains("is damaged") || done.stderr.contains("has not joined"), "{damaged}: {}", done.stderr);
     }
+    // A keyring without keys is one that was lost: the line brings new ones.
+    let machine = joined();
+    write_private(&machine.file("keyring.json"), "{}");
+    assert_eq!(machine.join(&line).ends(0).json()["already"], false);
+    machine.ping().ends(0);
     let machine = joined();
     fs::set_permissions(machine.directory(), fs::Permissions::from_mode(0o755)).unwrap();
     refused(&machine, "can be used by others");

@@ -1,12 +1,17 @@
 //! Specifications from the gateway, over the session that a joined machine opens.
 
 use std::fs;
+use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::join_support::gateway::{Gateway, line};
 use crate::spec_support::machines::{Node, Says, document, key, version};
+use crate::spec_support::web::Page;
+use crate::support;
 use crate::support::cli::{Done, Toehold};
+use crate::support::waiting::eventually;
 
 /// A list that goes over in several parts: what is on this node, and many machines that are not.
 fn fleet(node: &Node, number: u32, serial: u64) -> Vec<u8> {
@@ -27,6 +32,13 @@ fn apply(node: &Node, more: &[&str]) -> Done {
     node.toehold.run(arguments)
 }
 
+fn join(node: &Node, operator: &Toehold, gateway: &Gateway) {
+    let file = node.directory.path().join("line");
+    fs::write(&file, line(operator, gateway.address, &[]).expose().as_bytes()).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    node.toehold.run(["agent", "join", "--file", file.to_str().unwrap()]).ends(0);
+}
+
 #[test]
 fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
     let operator = Toehold::new();
@@ -43,10 +55,7 @@ fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
     let not_joined = apply(&node, &["--gateway"]).ends(1);
     assert!(not_joined.stderr.contains("agent join"), "{}", not_joined.stderr);
 
-    let file = node.directory.path().join("line");
-    fs::write(&file, line(&operator, gateway.address, &[]).expose().as_bytes()).unwrap();
-    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    node.toehold.run(["agent", "join", "--file", file.to_str().unwrap()]).ends(0);
+    join(&node, &operator, &gateway);
 
     // Nobody names a key here: it comes from the gateway that was joined, and with it the lowest serial.
     apply(&node, &["--gateway"]).ends(0);
@@ -77,4 +86,73 @@ fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
     fs::write(node.root().join("facts/extra"), "").unwrap();
     apply(&node, &["--gateway"]).ends(3);
     assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+}
+
+/// Two machines that share nothing but their gateway: the one that is in an update holds the other back.
+#[test]
+fn agents_share_the_slots_of_their_gateway() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &["--governor", "two=2"]);
+    let nodes = [Node::new(), Node::new()];
+    for node in &nodes {
+        join(node, &operator, &gateway);
+    }
+    let put = |serial: u64, governor: &str| {
+        let mut entries = nodes[0].entries(&[version("facts", u32::try_from(serial).unwrap())]);
+        entries[0]["governor"] = governor.into();
+        nodes[0].publish(&document(&entries, &Says { serial, ..Says::default() }));
+        let public = key(1).verifying_key().to_string();
+        operator.run(["spec", "put", "fleet", nodes[0].file().to_str().unwrap(), "--public-key", &public]).ends(0);
+        format!("/{}", entries[0]["source"].as_str().unwrap().rsplit_once('/').unwrap().1)
+    };
+    let slots = || support::store::keys(&operator).into_iter().filter(|key| key.starts_with("slot")).count();
+    let apply = |node: &Node| {
+        let root = node.root();
+        node.toehold.run([
+            "spec",
+            "apply",
+            "--allow-http",
+            "--gateway",
+            "--name",
+            "fleet",
+            "--json",
+            "--root",
+            root.to_str().unwrap(),
+        ])
+    };
+
+    let path = put(1, "one");
+    let archive = version("facts", 1).archive;
+    nodes[0].web.serve(&path, Page::Stalls(archive.clone(), 10));
+    let root = nodes[0].root();
+    let stalled = ["spec", "apply", "--allow-http", "--gateway", "--name", "fleet", "--request-timeout", "5m", "--root"];
+    let mut first = nodes[0].toehold.command(stalled).arg(&root).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the request", || !nodes[0].web.seen().is_empty());
+    assert_eq!(slots(), 1);
+    let done = apply(&nodes[1]).ends(3).json();
+    let why = done["machines"]["facts"]["why"].as_str().unwrap();
+    assert!(why.contains("all slots that the gateway has for the governor one are taken"), "{why}");
+    kill_process(Pid::from_child(&first), Signal::KILL).unwrap();
+    first.wait().unwrap();
+    // It died with its slot, and takes it over.
+    nodes[0].web.serve(&path, Page::Good(archive));
+    apply(&nodes[1]).ends(3);
+    apply(&nodes[0]).ends(0);
+    assert_eq!(slots(), 0, "given back");
+    apply(&nodes[1]).ends(0);
+    assert_eq!(nodes[1].live("facts"), Some(version("facts", 1).tree));
+
+    // Where the gateway has two, both may.
+    let path = put(2, "two");
+    let archive = version("facts", 2).archive;
+    nodes[0].web.serve(&path, Page::Stalls(archive.clone(), 10));
+    drop(nodes[0].web.seen());
+    let mut first = nodes[0].toehold.command(stalled).arg(&root).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the request", || !nodes[0].web.seen().is_empty());
+    nodes[0].web.serve(&path, Page::Good(archive));
+    apply(&nodes[1]).ends(0);
+    kill_process(Pid::from_child(&first), Signal::KILL).unwrap();
+    first.wait().unwrap();
+    apply(&nodes[0]).ends(0);
+    assert_eq!(slots(), 0);
 }

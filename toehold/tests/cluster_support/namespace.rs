@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::Cluster;
 use super::kubectl::{Kubectl, kubectl};
 
@@ -33,6 +35,26 @@ impl Namespace {
     /// `kubectl` with these arguments, in this namespace.
     pub fn kubectl<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Kubectl {
         kubectl(&self.cluster, ["--namespace", self.name.as_str()].into_iter().chain(arguments))
+    }
+
+    /// Runs a command in a pod of its own to its end: what it printed, or how it ended where that is not with 0 (the pod's
+    /// `terminated` state).
+    pub fn run(&self, pod: &str, image: &str, command: &[&str]) -> Result<String, Value> {
+        let arguments = ["run", pod, "--image", image, "--restart=Never", "--quiet", "--command", "--"];
+        self.kubectl(arguments.into_iter().chain(command.iter().copied())).text();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let status = &self.kubectl(["get", "pod", pod]).json()["status"];
+            let ended = &status["containerStatuses"][0]["state"]["terminated"];
+            if ended["exitCode"] == 0 {
+                return Ok(self.kubectl(["logs", pod]).text());
+            }
+            if !ended.is_null() {
+                return Err(ended.clone());
+            }
+            assert!(Instant::now() < deadline, "{pod} does not end: {status}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

@@ -219,7 +219,7 @@ async fn p5_a_gateway_that_is_killed_under_a_hundred_leaves_no_pod_where_another
     let mut channel = handle.channel_open_session().await.unwrap();
     channel.exec(true, "echo begun; cat; echo bye").await.unwrap();
     crate::raw::until_output(&mut channel, b"begun\n").await;
-    assert_eq!(pods.directories(), COUNT + 1);
+    assert_eq!(pods.ground.directories(&pods.toehold), COUNT + 1);
     let toehold = pods.kill();
     tokio::task::spawn_blocking(move || {
         eventually("the end of every process", || !processes.iter().any(|number| is_alive(*number)));

@@ -2,19 +2,12 @@
 
 use crate::cluster_support::{Namespace, whole};
 
-/// Runs a command in a pod of its own to its end; what it printed, if it ended with 0.
-fn run(namespace: &Namespace, image: &str, command: &[&str]) -> Result<String, String> {
-    let arguments = ["run", "one", "--image", image, "--restart=Never", "--rm", "--quiet", "--attach", "--command", "--"];
-    let output = namespace.kubectl(arguments.into_iter().chain(command.iter().copied())).output();
-    let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
-}
-
 #[tokio::test]
 async fn an_image_runs_to_completion() {
     let cluster = whole().await;
     let namespace = Namespace::create(&cluster);
-    assert_eq!(run(&namespace, &cluster.images.busybox, &["sh", "-c", "echo done"]).unwrap(), "done\n");
+    assert_eq!(namespace.run("one", &cluster.images.busybox, &["sh", "-c", "echo done"]).unwrap(), "done\n");
+    assert_eq!(namespace.run("two", &cluster.images.busybox, &["sh", "-c", "exit 3"]).unwrap_err()["exitCode"], 3);
 }
 
 #[tokio::test]
@@ -39,9 +32,9 @@ async fn an_image_has_the_tools_that_are_used_over_ssh() {
         rsync --archive --rsh 'sh -c' /tmp/again/file /tmp/copy/
         cat /tmp/copy/file
         printf '\0\0\0\5\1\0\0\0\3' | /usr/lib/openssh/sftp-server | head -c 9 | od -An -tx1
-        find / --help 2>&1 | head -n 1 | cut -c 1-7
+        busybox | head -n 1 | cut -c 1-7
     ";
-    let printed = run(&namespace, &cluster.images.tools, &["bash", "-c", script]).unwrap();
+    let printed = namespace.run("one", &cluster.images.tools, &["bash", "-c", script]).unwrap();
     let lines: Vec<&str> = printed.lines().map(str::trim).collect();
     // The length of the answer depends on the extensions that the server knows; SSH_FXP_VERSION 3 stands behind it.
     assert_eq!((lines[0], lines[1], &lines[2][12..]), ("one", "one", "02 00 00 00 03"), "{printed}");
@@ -52,6 +45,7 @@ async fn an_image_has_the_tools_that_are_used_over_ssh() {
 async fn an_image_without_a_shell_has_none() {
     let cluster = whole().await;
     let namespace = Namespace::create(&cluster);
-    assert_eq!(run(&namespace, &cluster.images.no_shell, &["/bin/echo", "done"]).unwrap(), "done\n");
-    run(&namespace, &cluster.images.no_shell, &["/bin/sh", "-c", "echo done"]).unwrap_err();
+    assert_eq!(namespace.run("one", &cluster.images.no_shell, &["/bin/echo", "done"]).unwrap(), "done\n");
+    let refused = namespace.run("two", &cluster.images.no_shell, &["/bin/sh", "-c", "echo done"]).unwrap_err();
+    assert!(refused["message"].as_str().unwrap().contains("/bin/sh"), "{refused}");
 }

@@ -1,7 +1,7 @@
 //! One request for an archive, redirects followed.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::FetchLimits;
 use super::body::Position;
+use crate::adapters::system_roots;
 use crate::cli::chain;
 
 /// How often a server may lead elsewhere.
@@ -201,17 +202,8 @@ fn range(text: &str) -> Option<(u64, Option<u64>)> {
 }
 
 fn build(connect: Duration) -> Result<Client, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    // Those that cannot be read trust nobody; a host without any can still fetch over plain http where that is allowed.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| chain(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(system_roots::client_config().map_err(|error| chain(&error))?)
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .referer(false)

@@ -86,8 +86,9 @@ pub struct ApplySpec {
     /// How long an archive may take to come
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_limit)]
     pub fetch_timeout: Duration,
-    /// How many nodes that share this store may be in an update of this governor at once [default: 1]; may be given several times
-    #[arg(long = "governor", value_name = "NAME=N", value_parser = parse_governor)]
+    /// How many roots that share this store may be in an update of this governor at once [default: 1]; may be given several times. With
+    /// --gateway the gateway says how many (`gateway serve --governor`)
+    #[arg(long = "governor", value_name = "NAME=N", value_parser = parse_governor, conflicts_with = "gateway")]
     pub governors: Vec<(String, u32)>,
     /// This node's name [default: the host's]
     #[arg(long, value_name = "NAME")]
@@ -103,7 +104,7 @@ pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
     number.ok_or_else(|| format!("\"{text}\" is not a share such as 30%"))
 }
 
-fn parse_governor(text: &str) -> Result<(String, u32), String> {
+pub(in crate::cli) fn parse_governor(text: &str) -> Result<(String, u32), String> {
     let parts = text.rsplit_once('=').filter(|(name, _)| !name.is_empty());
     let number = parts.and_then(|(name, number)| Some((name.to_owned(), number.parse::<u32>().ok()?)));
     number.filter(|(_, number)| (1..=10_000).contains(number)).ok_or_else(|| format!("\"{text}\" is not such as web=3"))

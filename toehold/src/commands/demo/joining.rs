@@ -1,5 +1,6 @@
 //! The demo's third act: a machine joins a gateway with one line, and somebody else who has that line does not.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -108,6 +109,7 @@ async fn start(context: &Context) -> Result<(JoinHandle<Result<(), GatewayError>
         metrics: None,
         proxy_from: Vec::new(),
         capabilities: Vec::new(),
+        governors: BTreeMap::new(),
         limits: LimitOptions::default(),
         drain: Duration::ZERO,
     };

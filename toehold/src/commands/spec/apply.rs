@@ -1,6 +1,7 @@
 //! `toehold spec apply`: brings a directory of machines to what a document says.
 
 mod document;
+mod governors;
 mod report;
 mod settings;
 
@@ -14,7 +15,6 @@ use crate::adapters::archive_fetcher::ArchiveFetcher;
 use crate::adapters::health_command::HealthCommand;
 use crate::adapters::machine_root::{DirectoryRoot, RootError};
 use crate::adapters::node_facts::NodeFacts;
-use crate::adapters::node_governors::NodeGovernors;
 use crate::adapters::node_memory::NodeMemory;
 use crate::adapters::notifications::Notifications;
 use crate::adapters::system_clock::SystemClock;
@@ -22,6 +22,7 @@ use crate::cli::args::{ApplySpec, Global};
 use crate::cli::{Exit, Failure, Output, Signals, chain};
 use crate::private::PrivateError;
 use document::DocumentSource;
+use governors::NodeGovernors;
 use report::Told;
 
 pub(super) use settings::{admission, sources};
@@ -48,7 +49,7 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
     let health = settings::health(options)?;
     let facts = NodeFacts::new(options.identity.clone());
     let state = settings::state(global)?;
-    let governors = settings::governors(options, state.as_ref(), &facts)?;
+    let governors = settings::governors(global, options, state.as_ref(), &facts)?;
     let source = DocumentSource::new(global, options, state.as_ref())?;
     let root = DirectoryRoot::open(&options.root, Some(signals.clone())).map_err(|error| unusable(options, &error))?;
     let memory = settings::memory(global)?;

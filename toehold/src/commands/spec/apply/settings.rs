@@ -14,13 +14,16 @@ use toehold_specsign::{
 use crate::adapters::archive_fetcher::FetchLimits;
 use crate::adapters::health_command::HealthCommand;
 use crate::adapters::node_facts::NodeFacts;
-use crate::adapters::node_governors::NodeGovernors;
 use crate::adapters::node_memory::NodeMemory;
 use crate::adapters::system_clock::SystemClock;
+use crate::agent::{AgentDirectory, Stage};
 use crate::cli::args::{ApplySpec, Global, RootTakes};
 use crate::cli::context::state_directory;
 use crate::cli::{Failure, chain};
+use crate::commands::agent;
 use crate::state::{NoPassphrase, State, StateError};
+
+use super::governors::{GatewayGovernors, NodeGovernors};
 
 /// A public key that was compiled in, for a node whose image brings its key along.
 const COMPILED_IN: Option<&str> = option_env!("TOEHOLD_SPEC_PUBLIC_KEY");
@@ -121,26 +124,49 @@ pub(super) fn state(global: &Global) -> Result<Option<State>, Failure> {
 /// Who holds a slot: this root of this node. A holder's own slot is taken over, so the name alone, which two nodes can have, and which
 /// all roots of a node have, would give one slot to several.
 fn holder(identity: &str, root: &Path) -> Result<String, Failure> {
+    Ok(format!("{identity} {}", told_apart(root)?))
+}
+
+/// What no other root has, be it of this machine or of another.
+fn told_apart(root: &Path) -> Result<Sha256Digest, Failure> {
     let path = std::fs::canonicalize(root)?;
     let mut told = std::fs::read("/etc/machine-id").unwrap_or_default();
     told.push(0);
     told.extend_from_slice(path.as_os_str().as_bytes());
     // In two containers the rest can be the same.
     told.extend_from_slice(&std::fs::metadata(&path)?.ino().to_be_bytes());
-    Ok(format!("{identity} {}", Sha256Digest::of(&told)))
+    Ok(Sha256Digest::of(&told))
 }
 
-/// Slots in the store, where there is one.
-pub(super) fn governors(options: &ApplySpec, state: Option<&State>, facts: &NodeFacts) -> Result<NodeGovernors, Failure> {
+/// Slots of the gateway where the document is its, or in the store, where there is one.
+pub(super) fn governors(
+    global: &Global,
+    options: &ApplySpec,
+    state: Option<&State>,
+    facts: &NodeFacts,
+) -> Result<NodeGovernors, Failure> {
+    // No update takes longer than it may.
+    let lease = options.fetch_timeout + options.health_timeout + Duration::from_secs(60);
+    if options.gateway.is_some() {
+        let directory = agent::agent_directory(global, &options.files)?;
+        let directory = AgentDirectory::open(&directory).map_err(|error| agent::failure(&error, Stage::Begun))?;
+        let root = told_apart(&options.root)?.to_string();
+        return Ok(NodeGovernors::Gateway(Box::new(GatewayGovernors {
+            directory,
+            limits: agent::gateway_limits(global),
+            root,
+            lease,
+        })));
+    }
     let Some(state) = state else { return Ok(NodeGovernors::None(NoGovernors)) };
-    let holder = holder(facts.identity().map_err(|error| Failure::new(error.0))?, &options.root)?;
+    let identity = facts.identity().map_err(|error| Failure::new(error.0))?;
+    let holder = holder(identity, &options.root)?;
     Ok(NodeGovernors::Store(Box::new(StoreGovernors {
         store: state.store().clone(),
         clock: SystemClock,
         holder,
         limits: options.governors.iter().cloned().collect(),
-        // No update takes longer than it may.
-        lease: options.fetch_timeout + options.health_timeout + Duration::from_secs(60),
+        lease,
     })))
 }
 

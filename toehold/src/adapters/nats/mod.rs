@@ -1,0 +1,242 @@
+//! The shared store: a bucket of NATS JetStream's key-value store, used by many machines at once.
+//!
+//! A bucket is a stream `KV_<bucket>` that keeps the last message of each subject `$KV.<bucket>.<key>`; a revision is a message's
+//! sequence in that stream, so none ever comes back. A write names the sequence that the key's last message has to have
+//! (`Nats-Expected-Last-Subject-Sequence`), and the server refuses it otherwise. What is deleted leaves a message that says so.
+//!
+//! In a cluster that check is made before a write is agreed on, and a server of 2.9 lets through two writes that come at the same
+//! moment. So each also has a name (`Nats-Msg-Id`) that says which message it replaces: of several with one name, the first that was
+//! agreed on takes place, on every replica, and the others are told that they were duplicates (`docs/decisions/0008-…`).
+//!
+//! A read is answered by the stream's leader, never by a replica that may be behind.
+//!
+//! Durable is what the server makes of it: with three replicas a write that was answered is on the disks of two machines, with one it
+//! is in the page cache of one until that syncs (`sync_interval` of the server's configuration).
+
+mod address;
+mod connect;
+mod error;
+mod list;
+mod subject;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
+use async_nats::{HeaderMap, HeaderValue};
+use bytes::Bytes;
+use toehold_core::{Entry, Expect, Key, Revision, Store, StoreError, Timestamp};
+use tokio::time::timeout;
+
+pub use address::{NatsAddress, NatsAddressError};
+pub use connect::NatsOptions;
+pub use error::NatsError;
+pub use watch::NatsWatch;
+
+use super::sqlite::MAX_VALUE;
+
+/// Bytes of a message that are not its value: the headers of a write.
+const HEADERS: usize = 4 * 1024;
+
+/// Says in a message's headers that its key has no value (any more).
+const OPERATION: &str = "KV-Operation";
+const DELETED: &str = "DEL";
+
+/// A store in a bucket of JetStream. Clones share one connection, which is made again whenever it breaks.
+#[derive(Clone)]
+pub struct NatsStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    address: NatsAddress,
+    client: async_nats::Client,
+    stream: Stream,
+    context: async_nats::jetstream::Context,
+    /// `$KV.<bucket>.`
+    prefix: String,
+    patience: Duration,
+}
+
+impl fmt::Debug for NatsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsStore").field("address", &self.inner.address.to_string()).finish_non_exhaustive()
+    }
+}
+
+/// How a write ended that did not take place.
+enum Refused {
+    /// The key's last message is another.
+    Conflict,
+    Failed(NatsError),
+}
+
+impl NatsStore {
+    /// Opens a bucket that is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] with a [`NatsError`]: no server answers, they do not let us in, there is no such bucket, it would lose
+    /// values, or what goes over the network would not be encrypted.
+    pub async fn open(address: &NatsAddress, options: &NatsOptions) -> Result<Self, StoreError> {
+        let opened = async {
+            let connected = connect::connect(address, options).await?;
+            connect::existing(connected, address, options).await
+        };
+        opened.await.map_err(|error| error.while_doing(format!("opening {address}")))
+    }
+
+    /// As [`NatsStore::open`], and makes an empty bucket where there is none, of which `replicas` servers each keep a copy (1, 3 or 5).
+    ///
+    /// # Errors
+    /// As [`NatsStore::open`].
+    pub async fn create(address: &NatsAddress, options: &NatsOptions, replicas: usize) -> Result<Self, StoreError> {
+        let made = async {
+            let connected = connect::connect(address, options).await?;
+            connect::make(&connected, address, replicas).await?;
+            connect::existing(connected, address, options).await
+        };
+        made.await.map_err(|error| error.while_doing(format!("making {address}")))
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> &NatsAddress {
+        &self.inner.address
+    }
+
+    fn subject(&self, doing: &str, key: &Key) -> Result<String, StoreError> {
+        let name = subject::encode(key);
+        if name.len() > subject::MAX_NAME {
+            let limit = subject::MAX_NAME;
+            return Err(NatsError::Name { got: name.len(), limit }.while_doing(format!("{doing} {key}")));
+        }
+        Ok(format!("{}{name}", self.inner.prefix))
+    }
+
+    /// The last message of a key: its sequence and time, and its value, if it has one.
+    async fn last(&self, subject: &str) -> Result<Option<Last>, NatsError> {
+        let inner = &self.inner;
+        let asked = timeout(inner.patience, inner.stream.get_last_raw_message_by_subject(subject));
+        let message = match asked.await.map_err(|_| NatsError::TimedOut { limit: inner.patience })? {
+            Ok(message) => message,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
+            Err(error) => return Err(NatsError::engine(&error)),
+        };
+        let written_at = Timestamp::from_unix_seconds(message.time.unix_timestamp());
+        let value = (!is_marker(Some(&message.headers))).then_some(message.payload);
+        Ok(Some(Last { sequence: message.sequence, written_at, value }))
+    }
+
+    /// Adds a message to a key whose last one has this sequence; 0 stands for none at all.
+    async fn write(&self, subject: &str, value: Option<Bytes>, last: u64) -> Result<Revision, Refused> {
+        let inner = &self.inner;
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(last));
+        if value.is_none() {
+            headers.insert(OPERATION, DELETED);
+        }
+        // The first message of a key needs none: that there was none before is checked when it is applied.
+        if last > 0 {
+            headers.insert(NATS_MESSAGE_ID, format!("{subject}@{last}"));
+        }
+        let written = async {
+            let sent = inner.context.publish_with_headers(subject.to_owned(), headers, value.unwrap_or_default()).await?;
+            sent.await
+        };
+        let written = timeout(inner.patience, written).await;
+        match written.map_err(|_| Refused::Failed(NatsError::TimedOut { limit: inner.patience }))? {
+            // Another one has replaced that message.
+            Ok(acknowledged) if acknowledged.duplicate => Err(Refused::Conflict),
+            Ok(acknowledged) => Ok(Revision(acknowledged.sequence)),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Err(Refused::Conflict),
+            Err(error) => Err(Refused::Failed(NatsError::engine(&error))),
+        }
+    }
+
+    async fn create_value(&self, subject: &str, value: Bytes) -> Result<Revision, Refused> {
+        match self.write(subject, Some(value.clone()), 0).await {
+            Err(Refused::Conflict) => {}
+            other => return other,
+        }
+        // What was deleted has a message, too.
+        match self.last(subject).await.map_err(Refused::Failed)? {
+            Some(Last { sequence, value: None, .. }) => self.write(subject, Some(value), sequence).await,
+            _ => Err(Refused::Conflict),
+        }
+    }
+}
+
+struct Last {
+    sequence: u64,
+    written_at: Timestamp,
+    value: Option<Bytes>,
+}
+
+/// Whether a message says that its key has no value: deleted, or purged by somebody's hand.
+fn is_marker(headers: Option<&HeaderMap>) -> bool {
+    headers.and_then(|headers| headers.get(OPERATION)).is_some_and(|operation| matches!(operation.as_str(), DELETED | "PURGE"))
+}
+
+fn answered<T>(result: Result<T, Refused>, doing: &str, key: &Key) -> Result<T, StoreError> {
+    result.map_err(|refused| match refused {
+        Refused::Conflict => StoreError::Conflict { key: key.clone() },
+        Refused::Failed(error) => error.while_doing(format!("{doing} {key}")),
+    })
+}
+
+impl Store for NatsStore {
+    type Watch = NatsWatch;
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let subject = self.subject("reading", key)?;
+        let last = self.last(&subject).await.map_err(|error| error.while_doing(format!("reading {key}")))?;
+        let entry = |last: Last| {
+            let (key, revision) = (key.clone(), Revision(last.sequence));
+            Some(Entry { key, value: last.value?.into(), revision, written_at: last.written_at })
+        };
+        Ok(last.and_then(entry))
+    }
+
+    async fn put(&self, key: &Key, value: &[u8], expect: Expect) -> Result<Revision, StoreError> {
+        let limit = self.max_value();
+        if value.len() > limit {
+            return Err(StoreError::TooLarge { key: key.clone(), got: value.len(), limit });
+        }
+        let subject = self.subject("writing", key)?;
+        let value = Bytes::copy_from_slice(value);
+        let written = match expect {
+            Expect::Absent => self.create_value(&subject, value).await,
+            // To a server, 0 is a key that was never there.
+            Expect::Revision(Revision(0)) => Err(Refused::Conflict),
+            Expect::Revision(Revision(last)) => self.write(&subject, Some(value), last).await,
+        };
+        answered(written, "writing", key)
+    }
+
+    async fn delete(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
+        let subject = self.subject("deleting", key)?;
+        let deleted = match revision.0 {
+            0 => Err(Refused::Conflict),
+            last => self.write(&subject, None, last).await,
+        };
+        answered(deleted, "deleting", key).map(drop)
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {
+        let subject = self.subject("listing", prefix)?;
+        list::below(&self.inner, &subject).await.map_err(|error| error.while_doing(format!("listing {prefix}")))
+    }
+
+    async fn watch(&self, prefix: &Key) -> Result<NatsWatch, StoreError> {
+        let subject = self.subject("watching", prefix)?;
+        NatsWatch::open(&self.inner, &subject, prefix).await.map_err(|error| error.while_doing(format!("watching {prefix}")))
+    }
+
+    fn max_value(&self) -> usize {
+        let message = self.inner.client.server_info().max_payload;
+        message.saturating_sub(HEADERS).min(MAX_VALUE)
+    }
+}

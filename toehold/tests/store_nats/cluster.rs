@@ -1,0 +1,113 @@
+//! Three servers: every one of them killed in the middle of writes, the leader among them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use toehold_core::testing::store_conformance;
+use toehold_core::{Expect, Store, StoreError};
+
+use crate::key;
+use crate::server::Cluster;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_the_contract_of_a_store_threefold() {
+    let cluster = Cluster::start();
+    store_conformance(&cluster.store().await).await;
+}
+
+/// Four writers count one value up, each change by a write that names what it replaces, while one server after the other dies and
+/// comes back. A write without an answer is looked up before anything else is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_is_lost_or_doubled_when_servers_die() {
+    const WRITERS: u64 = 4;
+    let mut cluster = Cluster::start();
+    let store = cluster.store().await;
+    store.put(&key("count"), b"{}", Expect::Absent).await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (store, stop, name) = (store.clone(), Arc::clone(&stop), writer.to_string());
+            tokio::spawn(async move {
+                let count = key("count");
+                // How often this writer knows that it has counted.
+                let mut known = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(entry) = store.get(&count).await else { continue };
+                    let entry = entry.expect("a value that was written does not vanish");
+                    let mut counts: BTreeMap<String, u64> = serde_json::from_slice(&entry.value).unwrap();
+                    let own = counts.entry(name.clone()).or_default();
+                    // What was written without an answer may be there, one step ahead; nothing else can be.
+                    assert!(*own == known || *own == known + 1, "writer {name} knows of {known}, and {own} are there");
+                    known = *own;
+                    *own += 1;
+                    match store.put(&count, &serde_json::to_vec(&counts).unwrap(), Expect::Revision(entry.revision)).await {
+                        Ok(_) => known += 1,
+                        Err(StoreError::Conflict { .. } | StoreError::Unavailable { .. }) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+                known
+            })
+        })
+        .collect();
+    for number in [leader(&cluster).await, 0, 1] {
+        let before = progress(&store).await;
+        cluster.servers[number].kill();
+        // Two of three go on.
+        let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE;
+        while progress(&store).await < before + 20 {
+            assert!(tokio::time::Instant::now() < deadline, "nothing is written with server {number} away");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        cluster.servers[number].up();
+        await_current(&cluster, number).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut known = BTreeMap::new();
+    for (writer, task) in writers.into_iter().enumerate() {
+        known.insert(writer.to_string(), task.await.unwrap());
+    }
+    let counts: BTreeMap<String, u64> = serde_json::from_slice(&store.get(&key("count")).await.unwrap().unwrap().value).unwrap();
+    for (writer, known) in known {
+        let there = counts[&writer];
+        assert!(there == known || there == known + 1, "writer {writer} knows of {known}, and {there} are there");
+    }
+}
+
+/// Which server leads the store's stream.
+async fn leader(cluster: &Cluster) -> usize {
+    let client = async_nats::connect(format!("127.0.0.1:{}", cluster.servers[0].port)).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream("KV_toehold").await.unwrap();
+    let leader = stream.cached_info().cluster.as_ref().unwrap().leader.clone().unwrap();
+    leader.strip_prefix('n').unwrap().parse().unwrap()
+}
+
+async fn progress(store: &impl Store) -> u64 {
+    loop {
+        if let Ok(Some(entry)) = store.get(&key("count")).await {
+            let counts: BTreeMap<String, u64> = serde_json::from_slice(&entry.value).unwrap();
+            return counts.values().sum();
+        }
+    }
+}
+
+/// Waits until a server that came back has everything again: only then may the next one die.
+async fn await_current(cluster: &Cluster, number: usize) {
+    let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE;
+    let client = async_nats::connect(format!("127.0.0.1:{}", cluster.servers[number].port)).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    loop {
+        if let Ok(stream) = context.get_stream("KV_toehold").await
+            && let Some(peers) = &stream.cached_info().cluster
+            && peers.leader.is_some()
+            && peers.replicas.len() == 2
+            && peers.replicas.iter().all(|replica| replica.current && !replica.offline)
+        {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "server {number} does not catch up");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,106 @@
+//! What any store promises, and what a bucket has to be to keep it.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use toehold::adapters::nats::{NatsOptions, NatsStore};
+use toehold_core::testing::store_conformance;
+use toehold_core::{Expect, Store, StoreError};
+
+use crate::server::Nats;
+use crate::{in_words, key};
+
+#[tokio::test]
+async fn keeps_the_contract_of_a_store() {
+    let nats = Nats::start("");
+    store_conformance(&nats.store().await).await;
+}
+
+#[tokio::test]
+async fn what_works_in_the_embedded_store_works_here() {
+    let nats = Nats::start("");
+    assert_eq!(nats.store().await.max_value(), toehold::adapters::sqlite::MAX_VALUE);
+    // A server that takes less says so.
+    let small = Nats::start("max_payload: 64KB");
+    let store = small.store().await;
+    assert_eq!(store.max_value(), 60 * 1024);
+    store_conformance(&store).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_would_lose_values_is_refused() {
+    let nats = Nats::start("");
+    let client = async_nats::connect(format!("127.0.0.1:{}", nats.port)).await.unwrap();
+    let context = jetstream::new(client);
+    let good = |bucket: &str| Config {
+        name: format!("KV_{bucket}"),
+        subjects: vec![format!("$KV.{bucket}.>")],
+        max_messages_per_subject: 1,
+        discard: DiscardPolicy::New,
+        allow_rollup: true,
+        ..Config::default()
+    };
+    let cases = [
+        ("history", Config { max_messages_per_subject: 5, ..good("history") }, "keeps a history"),
+        ("memory", Config { storage: StorageType::Memory, ..good("memory") }, "lies in memory"),
+        ("age", Config { max_age: Duration::from_secs(3600), ..good("age") }, "vanish with age"),
+        ("full", Config { max_bytes: 1 << 20, discard: DiscardPolicy::Old, ..good("full") }, "forgets old values"),
+        ("other", Config { subjects: vec!["other.>".to_owned()], ..good("other") }, "for something else"),
+        ("forgetful", Config { duplicate_window: Duration::from_secs(5), ..good("forgetful") }, "does not know duplicates"),
+        ("silent", Config { no_ack: true, ..good("silent") }, "does not acknowledge"),
+    ];
+    for (bucket, config, why) in cases {
+        context.create_stream(config).await.unwrap();
+        for opened in [
+            NatsStore::open(&nats.address(bucket), &NatsOptions::default()).await,
+            NatsStore::create(&nats.address(bucket), &NatsOptions::default(), 1).await,
+        ] {
+            let words = in_words(&opened.unwrap_err());
+            assert!(words.contains(why), "{bucket}: {words}");
+        }
+    }
+    let absent = NatsStore::open(&nats.address("absent"), &NatsOptions::default()).await.unwrap_err();
+    assert!(in_words(&absent).contains("toehold init"), "{}", in_words(&absent));
+    context.create_stream(good("good")).await.unwrap();
+    NatsStore::create(&nats.address("good"), &NatsOptions::default(), 1).await.unwrap();
+}
+
+/// What `nats kv del` and `nats kv purge` leave is no value, and a new one can come.
+#[tokio::test]
+async fn what_somebody_else_has_deleted_is_gone() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    let client = async_nats::connect(format!("127.0.0.1:{}", nats.port)).await.unwrap();
+    let bucket = jetstream::new(client).get_key_value("toehold").await.unwrap();
+    for purge in [false, true] {
+        let one = key("a/1");
+        let revision = store.put(&one, b"one", Expect::Absent).await.unwrap();
+        assert_eq!(bucket.get("a.1").await.unwrap().unwrap(), "one");
+        if purge {
+            bucket.purge("a.1").await.unwrap();
+        } else {
+            bucket.delete("a.1").await.unwrap();
+        }
+        assert_eq!(store.get(&one).await.unwrap(), None);
+        assert!(store.list(&key("a")).await.unwrap().is_empty());
+        assert!(matches!(store.put(&one, b"", Expect::Revision(revision)).await, Err(StoreError::Conflict { .. })));
+        let again = store.put(&one, b"two", Expect::Absent).await.unwrap();
+        assert!(again > revision);
+        store.delete(&one, again).await.unwrap();
+    }
+    // What is no key of ours is passed over.
+    bucket.put("a.=zz", "foreign".into()).await.unwrap();
+    store.put(&key("a/2"), b"", Expect::Absent).await.unwrap();
+    assert_eq!(store.list(&key("a")).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_name_that_is_too_long_for_a_subject_is_said() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    let long = "ä".repeat(256);
+    store.put(&key(&format!("a/{long}")), b"", Expect::Absent).await.unwrap();
+    let error = store.put(&key(&format!("a/{long}/{long}")), b"", Expect::Absent).await.unwrap_err();
+    assert!(in_words(&error).contains("over the limit of 2048"), "{}", in_words(&error));
+}

@@ -1,0 +1,80 @@
+//! Servers that go away and come back.
+
+use std::time::Duration;
+
+use toehold::adapters::nats::{NatsOptions, NatsStore};
+use toehold_core::{Expect, Store, StoreError, Watch as _};
+use tokio::time::timeout;
+
+use crate::server::Nats;
+use crate::support::server::PATIENCE;
+use crate::{in_words, key};
+
+fn impatient() -> NatsOptions {
+    NatsOptions { patience: Duration::from_millis(500), ..NatsOptions::default() }
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_where_it_was_when_the_server_was_away() {
+    let mut nats = Nats::start("");
+    let store = nats.store().await;
+    // One that has reported something, and one that has not.
+    let mut used = store.watch(&key("a")).await.unwrap();
+    let first = store.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
+    assert_eq!(used.changed().await.unwrap(), key("a/1"));
+    let mut fresh = store.watch(&key("a")).await.unwrap();
+    nats.kill();
+    nats.up();
+    // By somebody else, who is there before the watch is again.
+    let other = nats.store().await;
+    other.put(&key("a/2"), b"two", Expect::Absent).await.unwrap();
+    other.put(&key("a/1"), b"more", Expect::Revision(first)).await.unwrap();
+    for watch in [&mut used, &mut fresh] {
+        let mut seen = Vec::new();
+        while !(seen.contains(&key("a/1")) && seen.contains(&key("a/2"))) {
+            seen.push(timeout(PATIENCE, watch.changed()).await.expect("the watch goes on").unwrap());
+        }
+    }
+    // And so does everything else.
+    assert_eq!(store.get(&key("a/2")).await.unwrap().unwrap().value, b"two");
+    assert_eq!(store.list(&key("a")).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_no_answer_and_no_end() {
+    let nats = Nats::start("");
+    nats.store().await.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
+    let store = NatsStore::open(&nats.address("toehold"), &impatient()).await.unwrap();
+    nats.server.as_ref().unwrap().suspend();
+    let unanswered = |error: StoreError| {
+        let words = in_words(&error);
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{words}");
+        assert!(words.contains("in the store"), "{words}");
+    };
+    let in_time = PATIENCE;
+    // What was under way when it was stopped may still be answered.
+    let mut read = Ok(None);
+    for _ in 0..100 {
+        read = timeout(in_time, store.get(&key("a/1"))).await.unwrap();
+        if read.is_err() {
+            break;
+        }
+    }
+    unanswered(read.unwrap_err());
+    unanswered(timeout(in_time, store.put(&key("a/2"), b"", Expect::Absent)).await.unwrap().unwrap_err());
+    unanswered(timeout(in_time, store.list(&key("a"))).await.unwrap().unwrap_err());
+    unanswered(timeout(in_time, store.watch(&key("a"))).await.unwrap().unwrap_err());
+    let opened = timeout(in_time, NatsStore::open(&nats.address("toehold"), &impatient())).await.unwrap();
+    unanswered(opened.unwrap_err());
+    nats.server.as_ref().unwrap().resume();
+    assert_eq!(timeout(in_time, store.get(&key("a/1"))).await.unwrap().unwrap().unwrap().value, b"one");
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_in_words() {
+    let mut nats = Nats::start("");
+    nats.kill();
+    let error = NatsStore::open(&nats.address("toehold"), &impatient()).await.unwrap_err();
+    let words = in_words(&error);
+    assert!(words.contains(&format!("no server of nats://127.0.0.1:{}/toehold can be used", nats.port)), "{words}");
+}
