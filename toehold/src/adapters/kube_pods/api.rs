@@ -216,6 +216,22 @@ mod tests {
         assert_eq!(jobs("a", Some("../x?y#é")), "/apis/batch/v1/namespaces/a/jobs/..%2Fx%3Fy%23%C3%A9");
     }
 
+    #[tokio::test]
+    async fn what_a_server_in_trouble_says_leaves_open_whether_it_was_done() {
+        let answer = |code: u16| {
+            let status = format!(r#"{{"kind":"Status","message":"etcdserver: request timed out","code":{code}}}"#);
+            Response::builder().status(code).body(Body::from(status.into_bytes())).unwrap()
+        };
+        for code in [408, 500, 502, 503, 504] {
+            let error = refusal("creating a pod", answer(code), false).await;
+            assert!(error.refusal().is_none() && error.words().contains("etcdserver: request timed out"), "{code}: {error:?}");
+            assert!(refusal("looking for a pod", answer(code), true).await.refusal().is_some(), "{code}");
+        }
+        for code in [403, 409, 422, 429] {
+            assert!(refusal("creating a pod", answer(code), false).await.refusal().is_some(), "{code}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn requests_come_at_the_rate_that_was_set_after_a_burst() {
         let limit = Limit::new(10.0, 3);
