@@ -51,9 +51,9 @@ impl BackendError {
         match self {
             Self::Refused { failure, .. } => failure.words(),
             // It answered, but not whether anything took place.
-            Self::Unanswered { source, .. } => source
-                .downcast_ref::<ApiFailure>()
-                .map_or_else(|| "the cluster does not answer".to_owned(), ApiFailure::words),
+            Self::Unanswered { source, .. } => {
+                source.downcast_ref::<ApiFailure>().map_or_else(|| "the cluster does not answer".to_owned(), ApiFailure::words)
+            }
         }
     }
 }

@@ -96,7 +96,7 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 40] = [
+const TOOLS: [Tool; 41] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },

@@ -21,8 +21,8 @@ use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
-use crate::pods::{self, Announcement, ServeOptions, SharedBackend};
 use crate::pods::authentication::Sources;
+use crate::pods::{self, Announcement, ServeOptions, SharedBackend};
 use crate::private;
 
 /// How long the end of a pod is waited for.
@@ -98,9 +98,8 @@ impl Place<KubePods> {
     async fn in_cluster(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
         let mut settings = settings(at.config.as_deref())?;
         let found = discover(settings.cluster, at.kubeconfig.as_deref(), at.context.as_deref());
-        settings.cluster = found.map_err(|error| {
-            Failure::from(error).hint("name one with --kubeconfig, or in the configuration's connection")
-        })?;
+        settings.cluster = found
+            .map_err(|error| Failure::from(error).hint("name one with --kubeconfig, or in the configuration's connection"))?;
         let pods = KubePods::connect(&settings.cluster).await?;
         let directory = directory(global, PodsBackend::Kube)?;
         private::create_directory(&directory)?;
@@ -176,8 +175,11 @@ async fn serve_kube(global: &Global, options: PodsServe, output: Output, signals
     let namespace = &place.settings.namespace;
     let missing = place.pods.missing(namespace).await?;
     if !missing.is_empty() {
-        return Err(Failure::new(format!("the cluster does not grant the gateway in namespace {namespace}: {}", missing.join(", ")))
-            .hint(format!("the role that it needs is printed by: toehold pods role --namespace {namespace}")));
+        return Err(Failure::new(format!(
+            "the cluster does not grant the gateway in namespace {namespace}: {}",
+            missing.join(", ")
+        ))
+        .hint(format!("the role that it needs is printed by: toehold pods role --namespace {namespace}")));
     }
     serve(place, &options, keys, true, output, signals).await
 }
@@ -319,32 +321,32 @@ async fn collect<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit
     let before = all(place).await?;
     let namespace = &place.settings.namespace;
     let mut reaper = Reaper::new();
-    let mut reaped = reaper.pass(place.parts(), namespace, None).await;
+    let mut swept = reaper.pass(place.parts(), namespace, None).await;
     for look in 1..place.looks {
         if look == 1 {
             output.aside("looking for a while which gateways are alive");
         }
         tokio::time::sleep(INTERVAL).await;
-        let owners = std::mem::take(&mut reaped.owners);
-        reaped = reaper.pass(place.parts(), namespace, None).await;
-        reaped.owners.extend(owners);
+        let owners = std::mem::take(&mut swept.owners);
+        swept = reaper.pass(place.parts(), namespace, None).await;
+        swept.owners.extend(owners);
     }
     let mut records = 0;
-    for record in &reaped.orphans {
+    for record in &swept.orphans {
         Reaper::recover(place.parts(), record).await?;
         records += 1;
     }
-    for owner in &reaped.owners {
+    for owner in &swept.owners {
         if !collected(place, *owner).await? {
-            reaped.problems.push(format!("the pods of {owner}, whose gateway is gone, are still there"));
+            swept.problems.push(format!("the pods of {owner}, whose gateway is gone, are still there"));
         }
     }
     let after = all(place).await?;
     let gone: Vec<&str> =
         before.iter().filter(|pod| !after.iter().any(|left| left.uid == pod.uid)).map(|pod| pod.name.as_str()).collect();
-    let found = json!({ "pods": gone, "records": records, "problems": reaped.problems });
-    if !reaped.problems.is_empty() {
-        return Err(Failure::new(reaped.problems.join("; ")).partly().with(found));
+    let found = json!({ "pods": gone, "records": records, "problems": swept.problems });
+    if !swept.problems.is_empty() {
+        return Err(Failure::new(swept.problems.join("; ")).partly().with(found));
     }
     output.document(&found);
     output.text(format_args!("{} pods and {records} records of gateways that are gone were cleared away.", gone.len()));

@@ -51,8 +51,9 @@ fn the_environment_reaches_the_command_and_nothing_of_the_gateways_does() {
     let pods = Pods::start();
     let greeting = "it's \"here\" $HOME `id` \\ é";
     let set = format!("SetEnv=GREETING=\"{}\"", greeting.replace('\\', "\\\\").replace('"', "\\\""));
-    let done =
-        Done::of(pods.ssh_with(&["-o", &set], "printf %s \"$GREETING\"; env | grep -v ^TOEHOLD_POD | grep -c TOEHOLD").output().unwrap());
+    let done = Done::of(
+        pods.ssh_with(&["-o", &set], "printf %s \"$GREETING\"; env | grep -v ^TOEHOLD_POD | grep -c TOEHOLD").output().unwrap(),
+    );
     assert_eq!((done.code, done.stdout), (1, format!("{greeting}0\n")));
 }
 

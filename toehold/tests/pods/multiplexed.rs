@@ -11,7 +11,8 @@ use crate::support::Done;
 fn ten_channels_at_once_share_a_pod_and_each_ends_as_its_own_command() {
     let pods = Pods::with(&["--metrics", "127.0.0.1:0"]);
     let socket = format!("ControlPath={}", pods.file("mux").display());
-    let mut master = pods.ssh_with(&["-M", "-o", &socket], &format!("echo {POD_NAME}; cat")).stdin(Stdio::piped()).spawn().unwrap();
+    let mut master =
+        pods.ssh_with(&["-M", "-o", &socket], &format!("echo {POD_NAME}; cat")).stdin(Stdio::piped()).spawn().unwrap();
     let mut name = [0; 41];
     master.stdout.as_mut().unwrap().read_exact(&mut name).unwrap();
     let name = String::from_utf8(name.to_vec()).unwrap();

@@ -3,7 +3,9 @@
 use rand_chacha::rand_core::SeedableRng as _;
 use serde_json::{Value, json};
 use toehold::adapters::kube_pods::KubePods;
-use toehold_podrun::backend::{ExecRequest, Output, PodBackend, PodChange, PodWatch as _, Preconditions, ProcessInput as _, ProcessOutput as _};
+use toehold_podrun::backend::{
+    ExecRequest, Output, PodBackend, PodChange, PodWatch as _, Preconditions, ProcessInput as _, ProcessOutput as _,
+};
 use toehold_podrun::config::Kubeconfig;
 use toehold_podrun::exec::Outcome;
 use toehold_podrun::kubernetes::{Availability, FailureKind, PodSnapshot};

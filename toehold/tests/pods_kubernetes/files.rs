@@ -22,7 +22,11 @@ fn tools() -> Pods {
 /// The command that rsync and git run as their ssh.
 fn as_remote_shell(pods: &Pods) -> String {
     let ssh = pods.client("ssh");
-    ["ssh".to_owned()].into_iter().chain(ssh.get_args().map(|word| word.to_str().unwrap().to_owned())).collect::<Vec<_>>().join(" ")
+    ["ssh".to_owned()]
+        .into_iter()
+        .chain(ssh.get_args().map(|word| word.to_str().unwrap().to_owned()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn content() -> Vec<u8> {
@@ -34,7 +38,11 @@ fn sftp_and_scp_copy_both_ways() {
     let pods = tools();
     let (here, back) = (pods.file("here"), pods.file("back"));
     fs::write(&here, content()).unwrap();
-    let batch = format!("mkdir /tmp/a\nput {0} /tmp/a/b\nrename /tmp/a/b /tmp/a/c\nget /tmp/a/c {1}\nls -l /tmp/a\n", path(&here), path(&back));
+    let batch = format!(
+        "mkdir /tmp/a\nput {0} /tmp/a/b\nrename /tmp/a/b /tmp/a/c\nget /tmp/a/c {1}\nls -l /tmp/a\n",
+        path(&here),
+        path(&back)
+    );
     let mut command = pods.client("sftp");
     command.args(["-b", "-", "anybody@127.0.0.1"]);
     let told = String::from_utf8(fed(command, batch.as_bytes())).unwrap();

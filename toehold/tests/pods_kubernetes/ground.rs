@@ -40,9 +40,8 @@ enum Held {
 
 /// Tests are of either kind, and a runtime cannot wait within another.
 fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
-    let waiting = std::thread::spawn(|| {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-    });
+    let waiting =
+        std::thread::spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future));
     waiting.join().unwrap()
 }
 

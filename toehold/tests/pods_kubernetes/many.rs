@@ -24,7 +24,11 @@ fn many_connections_some_of_which_fail_leave_nothing_and_everybody_is_told_why()
     let pods = Pods::configured(&small(None), &[]);
     let failing = pods.another(&small(Some("localhost:1/none")), &[]);
     let start = |number: usize| -> Child {
-        let (pods, line) = if number.is_multiple_of(20) { (&failing, "true".to_owned()) } else { (&pods, format!("cat; exit {}", number % 100)) };
+        let (pods, line) = if number.is_multiple_of(20) {
+            (&failing, "true".to_owned())
+        } else {
+            (&pods, format!("cat; exit {}", number % 100))
+        };
         let mut command = pods.ssh(&line);
         command.stdin(Stdio::piped()).spawn().unwrap()
     };

@@ -124,8 +124,8 @@ impl Api {
     }
 
     /// Changes what the patch names.
-    pub(super) async fn merge(&self, doing: &str, path: &str, patch: &Value) -> Result<Value, BackendError> {
-        self.json(doing, Method::PATCH, path, Some((MERGE_PATCH, patch))).await
+    pub(super) async fn merge(&self, doing: &str, path: &str, change: &Value) -> Result<Value, BackendError> {
+        self.json(doing, Method::PATCH, path, Some((MERGE_PATCH, change))).await
     }
 
     /// Deletes.

@@ -64,7 +64,9 @@ pub(super) async fn connect(access: &ClusterAccess) -> Result<Client, ConnectErr
     // Credentials may come from a program that takes its time.
     let making = tokio::task::spawn_blocking(move || client(&config));
     let made = tokio::time::timeout(access.call_timeout, making).await;
-    made.map_err(|_| ConnectError::Stuck)?.map_err(|_| ConnectError::Stuck)?.map_err(|error| ConnectError::Client(Box::new(error)))
+    made.map_err(|_| ConnectError::Stuck)?
+        .map_err(|_| ConnectError::Stuck)?
+        .map_err(|error| ConnectError::Client(Box::new(error)))
 }
 
 fn config(access: &ClusterAccess) -> Result<Config, ConnectError> {
@@ -150,8 +152,7 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
     tcp.set_keepalive_interval(Some(KEEP_ALIVE / 3));
     tcp.set_keepalive_retries(Some(3));
     let connector = config.rustls_https_connector_with_connector(tcp)?;
-    let http: legacy::Client<_, Body> =
-        legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
     let base = config.base_uri_layer();
     let http = http.map_err(BoxError::from);
     Ok(match config.auth_layer()? {

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use toehold_podrun::config::{ClusterAccess, InClusterError, Kubeconfig, KubeconfigError, MAX_KUBECONFIG, SERVICE_ACCOUNT, in_cluster};
+use toehold_podrun::config::{
+    ClusterAccess, InClusterError, Kubeconfig, KubeconfigError, MAX_KUBECONFIG, SERVICE_ACCOUNT, in_cluster,
+};
 
 /// Why no cluster was found.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +68,7 @@ fn usual() -> Result<Option<Kubeconfig>, DiscoverError> {
     let mut found: Option<Kubeconfig> = None;
     for path in paths {
         match read(&path) {
-            Ok(next) => found = Some(found.map_or_else(Kubeconfig::default, |found| found).merge(next)),
+            Ok(next) => found = Some(found.unwrap_or_default().merge(next)),
             Err(DiscoverError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

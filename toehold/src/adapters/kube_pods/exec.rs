@@ -1,18 +1,16 @@
 //! The way into a pod: an upgrade to a WebSocket (RFC 6455) that speaks `v5.channel.k8s.io` or `v4.channel.k8s.io`.
 
-use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderMap, Request, StatusCode};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
+use toehold_podrun::backend::{BackendError, ExecRequest};
+use toehold_podrun::exec::{MAX_INPUT, OFFERED, Protocol};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use toehold_podrun::backend::{BackendError, ExecRequest};
-use toehold_podrun::exec::{MAX_INPUT, OFFERED, Protocol};
 
 use super::api::{Api, encoded, pods, refusal, unanswered, unreadable};
 

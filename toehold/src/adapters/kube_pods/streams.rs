@@ -79,7 +79,9 @@ struct Life {
 enum Asked {
     Nothing,
     /// A ping is to be sent, or on its way.
-    Ping { is_sent: bool },
+    Ping {
+        is_sent: bool,
+    },
     /// A call beside the stream; whether the pod is there.
     Beside(BoxFuture<'static, bool>),
 }
@@ -94,17 +96,11 @@ enum Next {
 }
 
 /// Both halves of a stream.
-pub(super) fn halves(
-    socket: Socket,
-    protocol: Protocol,
-    backend: KubePods,
-    request: ExecRequest,
-) -> (KubeInput, KubeOutput) {
+pub(super) fn halves(socket: Socket, protocol: Protocol, backend: KubePods, request: ExecRequest) -> (KubeInput, KubeOutput) {
     let patience = backend.api.call_timeout;
     let (sink, stream) = socket.split();
     let shared = Arc::new(Shared { sink: Mutex::new(sink), sent: AtomicU64::new(0) });
-    let life =
-        Life { backend, request, patience, asked: Asked::Nothing, at: Instant::now() + patience, sent_before: 0 };
+    let life = Life { backend, request, patience, asked: Asked::Nothing, at: Instant::now() + patience, sent_before: 0 };
     let input = KubeInput { shared: Arc::clone(&shared), protocol, is_closed: false };
     (input, KubeOutput { stream, shared, protocol, end: ExecEnd::new(), until: None, is_over: false, life })
 }
@@ -211,9 +207,9 @@ impl KubeOutput {
     }
 
     /// A piece of output, where there is one in it.
-    fn take(&mut self, message: Bytes) -> Option<Output<Bytes>> {
+    fn take(&mut self, message: &Bytes) -> Option<Output<Bytes>> {
         let rest = || message.slice(1..);
-        match self.protocol.decode(&message) {
+        match self.protocol.decode(message) {
             Frame::Stdout(data) if !data.is_empty() => Some(Output::Stdout(rest())),
             Frame::Stderr(data) if !data.is_empty() => Some(Output::Stderr(rest())),
             Frame::Status(status) => {
@@ -237,18 +233,17 @@ impl ProcessOutput for KubeOutput {
             match self.event().await {
                 Next::Message(Some(Ok(Message::Binary(message)))) => {
                     self.life.heard(&self.shared);
-                    if let Some(output) = self.take(message) {
+                    if let Some(output) = self.take(&message) {
                         return output;
                     }
                 }
                 Next::Message(Some(Ok(Message::Close(_))) | None) | Next::Over => return self.over(),
-                Next::Message(Some(Ok(_))) => self.life.heard(&self.shared),
+                Next::Message(Some(Ok(_))) | Next::Beside(true) => self.life.heard(&self.shared),
                 Next::Message(Some(Err(error))) => {
                     tracing::debug!("{DOING}: {error}");
                     return self.over();
                 }
                 Next::PingSent => {}
-                Next::Beside(true) => self.life.heard(&self.shared),
                 Next::Silence if self.life.silent(&self.shared) => {}
                 Next::Silence | Next::Beside(false) => {
                     tracing::warn!("{DOING}: the API server does not answer any more");

@@ -92,7 +92,8 @@ impl KubeWatch {
         let path = format!("{}?fieldSelector={}", pods(&self.namespace, None), self.selector);
         let mut list = self.api.get(DOING, &path).await?;
         let version = list.pointer("/metadata/resourceVersion").and_then(Value::as_str);
-        let version = version.filter(|version| !version.is_empty()).ok_or_else(|| unreadable(DOING, "a list without a version"))?;
+        let version =
+            version.filter(|version| !version.is_empty()).ok_or_else(|| unreadable(DOING, "a list without a version"))?;
         self.from = Some(version.to_owned());
         let pod = list.get_mut("items").and_then(Value::as_array_mut).and_then(Vec::pop);
         self.listed = Some(pod.map_or(Ok(PodChange::Gone), state)?);

@@ -102,8 +102,18 @@ fn input_that_nobody_takes_is_no_sign_of_its_death() {
 #[test]
 fn a_restart_ends_no_connection() {
     let pods = Pods::on_ground(Ground::alone(), &hasty(), &["--keep-alive", "1s"]);
-    let sockets: Vec<String> = (0..3).map(|number| format!("ControlPath={}", pods.file(&format!("mux{number}")).display())).collect();
-    let options = |socket: &'_ str| ["-o".to_owned(), socket.to_owned(), "-o".to_owned(), "ControlMaster=auto".to_owned(), "-o".to_owned(), "ControlPersist=yes".to_owned()];
+    let sockets: Vec<String> =
+        (0..3).map(|number| format!("ControlPath={}", pods.file(&format!("mux{number}")).display())).collect();
+    let options = |socket: &'_ str| {
+        [
+            "-o".to_owned(),
+            socket.to_owned(),
+            "-o".to_owned(),
+            "ControlMaster=auto".to_owned(),
+            "-o".to_owned(),
+            "ControlPersist=yes".to_owned(),
+        ]
+    };
     let run = |socket: &str, line: &str| {
         let options = options(socket);
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
