@@ -30,7 +30,7 @@ fn a_quick_commands_output_arrives_from_a_pod_of_its_own() {
     pods.waits_until_empty();
 }
 
-/// `ContainerSSH`: "exit codes over one ControlMaster: lost in 11 of 30 (persistent), 20 of 20 (session)"; "`SetEnv`: lost in connection
+/// `ContainerSSH`: "exit codes over one `ControlMaster`: lost in 11 of 30 (persistent), 20 of 20 (session)"; "`SetEnv`: lost in connection
 /// and persistent mode".
 #[test]
 fn exit_codes_and_environment_arrive_over_one_connection() {

@@ -80,15 +80,15 @@ fn input_that_nobody_takes_is_no_sign_of_its_death() {
     let mut stdin = session.child.stdin.take().unwrap();
     let writing = std::thread::spawn(move || {
         // Far more than any buffer on the way holds.
-        (0..1_500).all(|_| std::io::Write::write_all(&mut stdin, &[b'x'; 65_536]).is_ok())
+        (0..6_000).all(|_| std::io::Write::write_all(&mut stdin, &[b'x'; 16_384]).is_ok())
     });
-    assert_eq!(session.line(), (1_500 * 65_536).to_string());
+    assert_eq!(session.line(), (6_000 * 16_384).to_string());
     assert!(writing.join().unwrap());
     session.ends().ends(0);
     // But where it does stand still, it ends all the same.
     let mut session = begun(&pods, &[], "echo begun; sleep 600");
     let mut stdin = session.child.stdin.take().unwrap();
-    let writing = std::thread::spawn(move || while std::io::Write::write_all(&mut stdin, &[b'x'; 65_536]).is_ok() {});
+    let writing = std::thread::spawn(move || while std::io::Write::write_all(&mut stdin, &[b'x'; 16_384]).is_ok() {});
     std::thread::sleep(Duration::from_secs(1));
     hurt("stop kube-apiserver");
     let done = session.ends();
