@@ -21,12 +21,12 @@ pub enum BackendError {
         /// Its answer.
         failure: ApiFailure,
     },
-    /// It could not be reached, or has not answered. Whether anything took place is unknown.
+    /// It could not be reached, has not answered, or its answer leaves open whether anything took place.
     #[error("{doing}: no answer from the cluster")]
     Unanswered {
         /// What was being done to what.
         doing: String,
-        /// The transport's own error.
+        /// The transport's own error, or the [`ApiFailure`] that leaves it open.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -50,7 +50,10 @@ impl BackendError {
     pub fn words(&self) -> String {
         match self {
             Self::Refused { failure, .. } => failure.words(),
-            Self::Unanswered { .. } => "the cluster does not answer".to_owned(),
+            // It answered, but not whether anything took place.
+            Self::Unanswered { source, .. } => {
+                source.downcast_ref::<ApiFailure>().map_or_else(|| "the cluster does not answer".to_owned(), ApiFailure::words)
+            }
         }
     }
 }

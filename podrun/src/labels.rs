@@ -128,7 +128,8 @@ impl Marks {
         self
     }
 
-    /// With the metadata that authentication gave: each entry an annotation under a key made from its name, its value as it is.
+    /// With the metadata that authentication gave: each entry an annotation under a key made from its name, its value as it is, and a
+    /// label under the same key, for selectors, its value as [`LabelValue::encode`] writes it.
     ///
     /// # Errors
     /// [`MetadataTooLarge`] where names and values are more than half of what an object can carry.
@@ -136,10 +137,12 @@ impl Marks {
         let mut got = 0_usize;
         for (name, value) in metadata {
             let key = metadata_key(name);
-            got = got.saturating_add(key.len()).saturating_add(value.len());
+            let label = LabelValue::encode(value).0;
+            got = got.saturating_add(2 * key.len()).saturating_add(value.len()).saturating_add(label.len());
             if got > METADATA_BUDGET {
                 return Err(MetadataTooLarge { name: name.chars().take(64).collect(), got, limit: METADATA_BUDGET });
             }
+            self.labels.insert(key.clone(), label);
             self.annotations.insert(key, value.to_owned());
         }
         Ok(self)
@@ -201,6 +204,14 @@ mod tests {
         assert!(LabelValue::encode(&"x".repeat(64)).as_str().starts_with("0h"));
         assert_eq!(LabelValue::encode(&"x".repeat(63)).as_str().len(), 63);
         assert_ne!(metadata_key(""), metadata_key("0"));
+    }
+
+    #[test]
+    fn p4_metadata_is_told_in_full_and_can_be_selected_by() {
+        let marks = Marks::new().with_metadata([("team", "blue"), ("cost center", "a b")]).unwrap();
+        let (team, center) = (metadata_key("team"), metadata_key("cost center"));
+        assert_eq!((team.as_str(), marks.labels()[&team].as_str()), ("toehold.local/metadata.team", "blue"));
+        assert_eq!((marks.labels()[&center].as_str(), marks.annotations()[&center].as_str()), ("a_20b", "a b"));
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use crate::{Result, prerequisites, process, report};
 
 /// What is killed, by the name of the command, and the test program that does it.
-const VICTIMS: [(&str, &str); 3] = [("host-add", "kill"), ("key-rotate", "kill_rotation"), ("spec-apply", "kill_spec")];
+const VICTIMS: [(&str, &str); 4] =
+    [("host-add", "kill"), ("key-rotate", "kill_rotation"), ("pods", "pods"), ("spec-apply", "kill_spec")];
+
+/// Connections at once to a gateway of pods, of which some fail.
+const CONNECTIONS: &str = "1000";
 
 /// The command line of the task.
 #[derive(Debug)]
@@ -57,7 +61,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for program in &options.programs {
             cargo.args(["--test", program]);
         }
-        cargo.args(["--", "--nocapture"]);
+        // Of the tests of pods, those with many connections; the other programs have all of theirs to do with kills.
+        cargo.args(["--", "--nocapture", "kill", "many_at_once"]);
+        cargo.env("TOEHOLD_CONNECTIONS", CONNECTIONS);
         process::run(cargo.env("TOEHOLD_KILLS", options.kills.to_string()))
             .map_err(|error| format!("round {rounds} failed after {}: {error}", report::seconds(start.elapsed())))?;
     }

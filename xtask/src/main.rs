@@ -55,9 +55,10 @@ cargo xtask bench [NAME]...
     key-rotate-simulated, spec, spec-apply
     (all of them by default).
 
-cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|spec-apply]
+cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|spec-apply]
     SIGKILL at random moments of `host add`, `key rotate` and `spec apply`, then what leads it on, then every invariant read off
-    the real files: for N minutes (default 10), in rounds of N kills each (default 50), of all three commands or of one.
+    the real files; and 1,000 connections to `pods serve` at once, 50 of whose pods fail: for N minutes (default 10), in rounds of N kills
+    each (default 50), of all of them or of one.
 
 cargo xtask codegen
     Renews the Rust code of the gRPC services from toehold/proto.

@@ -96,7 +96,7 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 40] = [
+const TOOLS: [Tool; 41] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -108,6 +108,8 @@ const TOOLS: [Tool; 40] = [
     Tool { program: "ssh", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
     Tool { program: "ssh-keygen", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
     Tool { program: "ssh-keyscan", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
+    // What people run over ssh.
+    Tool { program: "rsync", from: Origin::Apt("rsync"), part: Some(Part::Openssh) },
     Tool { program: "dropbear", from: Origin::Apt("dropbear-bin"), part: Some(Part::Dropbear) },
     Tool { program: "dropbearkey", from: Origin::Apt("dropbear-bin"), part: Some(Part::Dropbear) },
     Tool { program: "python3", from: Origin::Apt("python3"), part: Some(Part::Python) },

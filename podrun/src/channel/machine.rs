@@ -262,8 +262,15 @@ impl Channel {
     }
 
     fn ended(&mut self, outcome: &Outcome) -> Vec<ChannelAction> {
-        let running = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Starting(running) | State::Running(running) => running,
+        let (running, words) = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Starting(running) => {
+                let words = outcome.words(&running.command);
+                (running, words)
+            }
+            State::Running(running) => {
+                let words = outcome.words_of_running(&running.command);
+                (running, words)
+            }
             State::Closed => return Vec::new(),
             State::Open => {
                 // The pod is gone before anything was asked of it.
@@ -271,7 +278,7 @@ impl Channel {
                 return words.into_iter().chain([ChannelAction::SendEof, ChannelAction::Close]).collect();
             }
         };
-        let mut actions: Vec<_> = outcome.words(&running.command).map(ChannelAction::WriteError).into_iter().collect();
+        let mut actions: Vec<_> = words.map(ChannelAction::WriteError).into_iter().collect();
         actions.push(match exit_signal(outcome, &running) {
             Some(signal) => ChannelAction::ExitSignal(signal),
             None => ChannelAction::ExitStatus(outcome.exit_status()),

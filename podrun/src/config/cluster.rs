@@ -9,6 +9,9 @@ use crate::secret_text::SecretText;
 /// Where the cluster puts what a pod needs to reach it.
 pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/// The cluster where nothing else is said.
+const DEFAULT_SERVER: &str = "https://kubernetes.default.svc";
+
 /// How long a call may take where nothing else is said.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -111,6 +114,23 @@ impl ClusterAccess {
             burst: 10,
             call_timeout: CALL_TIMEOUT,
         }
+    }
+
+    /// Whether the configuration names a cluster, or a way to log in: not so where it leaves that to a kubeconfig or to the pod that
+    /// we run in.
+    pub fn is_named(&self) -> bool {
+        self.server != DEFAULT_SERVER
+            || !matches!(self.credentials, Credentials::Anonymous)
+            || self.certificate_authority.is_some()
+            || self.insecure
+            || self.server_name.is_some()
+    }
+
+    /// The same cluster, with the limits on calls of another.
+    #[must_use]
+    pub fn with_limits_of(self, other: &Self) -> Self {
+        let Self { queries_per_second, burst, call_timeout, .. } = *other;
+        Self { queries_per_second, burst, call_timeout, ..self }
     }
 
     pub(super) fn from_config(config: ConnectionConfig, faults: &mut Vec<Fault>) -> Self {

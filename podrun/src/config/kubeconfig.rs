@@ -148,6 +148,26 @@ impl Kubeconfig {
         self
     }
 
+    /// The same with every path made whole: relative ones are taken from `directory`, the file's own. To be done before several are
+    /// merged.
+    #[must_use]
+    pub fn in_directory(mut self, directory: &Path) -> Self {
+        let place = |path: &mut String| {
+            if !path.is_empty() {
+                *path = resolve(std::mem::take(path), directory);
+            }
+        };
+        for cluster in self.clusters.iter_mut().flatten().filter_map(|named| named.entry.as_mut()) {
+            place(&mut cluster.certificate_authority);
+        }
+        for user in self.users.iter_mut().flatten().filter_map(|named| named.entry.as_mut()) {
+            place(&mut user.client_certificate);
+            place(&mut user.client_key);
+            place(&mut user.token_file);
+        }
+        self
+    }
+
     /// The names of the contexts, in order.
     pub fn contexts(&self) -> impl Iterator<Item = &str> {
         self.contexts.iter().flatten().map(|context| context.name.as_str())

@@ -88,6 +88,14 @@ impl Outcome {
         }
     }
 
+    /// As [`Outcome::words`], of a command that has begun to run.
+    pub fn words_of_running(&self, command: &str) -> Option<String> {
+        match self {
+            Self::Failed(reason) => Some(format!("{}: it was ended: {reason}", cleaned(command))),
+            other => other.words(command),
+        }
+    }
+
     /// What is said on stderr, where something has to be said: one line, without its end.
     pub fn words(&self, command: &str) -> Option<String> {
         let command = cleaned(command);

@@ -282,7 +282,8 @@ impl Life {
             return self.go(Phase::Identifying, Action::LookUp);
         }
         self.last_problem = Some(failure.words());
-        if failure.is_passing() {
+        // Many creations at once can trip over each other where they are counted.
+        if failure.is_passing() || failure.kind == FailureKind::Conflict {
             return self.retry(now, Retry::Create, failure.retry_after);
         }
         let told = self.fail(trouble(&format!("{:?}", failure.kind), &format!("no pod can be made: {}", failure.words())));
@@ -319,8 +320,9 @@ impl Life {
             }
             Some((_, Identity::Foreign, _)) => self.forget(),
             None => match self.uncertain.map(|asked| asked.saturating_add(LATE)).filter(|late| *late > now) {
+                // It may come at any moment, and is not left alone for as long as it may take.
                 Some(late) => {
-                    self.phase = Phase::Pausing(late, Retry::Find);
+                    self.phase = Phase::Pausing(late.min(now.saturating_add(MAX_PAUSE)), Retry::Find);
                     Vec::new()
                 }
                 None => self.forget(),

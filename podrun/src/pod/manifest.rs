@@ -167,6 +167,14 @@ pub fn owner_manifest(name: OwnerName, namespace: &str, lapse_seconds: u64, hear
     })
 }
 
+/// The merge patch (RFC 7386) that extends an owner, if it still has this UID.
+pub fn owner_extension(uid: &Uid, deadline_seconds: u64, heartbeat: u64) -> Value {
+    json!({
+        "metadata": { "uid": uid.as_str(), "annotations": { format!("{PREFIX}{HEARTBEAT}"): heartbeat.to_string() } },
+        "spec": { "activeDeadlineSeconds": deadline_seconds },
+    })
+}
+
 /// Whose a pod of a recorded name is (P3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identity {

@@ -32,14 +32,14 @@ pub enum LaunchError {
     /// Not a name that a variable may have here.
     #[error("an environment variable cannot have this name")]
     BadName,
-    /// A value, argument or path with a NUL in it.
+    /// A value or argument with a NUL in it.
     #[error("{0} has a NUL in it")]
     Nul(&'static str),
     /// No program was named.
     #[error("there is no program to start")]
     NoProgram,
-    /// A path that is not absolute, or ends in `/`.
-    #[error("a file's path must be absolute and must not end in \"/\"")]
+    /// A path that has another meaning than the one it seems to have, or none.
+    #[error("a file's path begins with \"/\" or \"~/\" and has no empty part, no \".\", no \"..\" and no control characters")]
     BadPath,
     /// Too much of something.
     #[error("{what}: {got} bytes are over the limit of {limit}")]
@@ -80,11 +80,47 @@ impl FromStr for EnvironmentName {
     }
 }
 
+/// Where a file goes in a pod: `/…`, or `~/…` for what is below the home directory that the image sets (`HOME`). It has one meaning: no
+/// part of it is empty, `.` or `..`, and it has no control characters; at most 4,000 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FilePath(String);
+
+impl FilePath {
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What stands behind `~/`, where it is below the home directory.
+    fn below_home(&self) -> Option<&str> {
+        self.0.strip_prefix("~/")
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for FilePath {
+    type Err = LaunchError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let below = text.strip_prefix("~/").or_else(|| text.strip_prefix('/')).ok_or(LaunchError::BadPath)?;
+        let has_one_meaning = below.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if !has_one_meaning || text.len() > 4000 || text.chars().any(char::is_control) {
+            return Err(LaunchError::BadPath);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// A file to be there before the command starts: written beside its place, then renamed.
 #[derive(Debug)]
 pub struct FileToWrite {
-    /// Where, absolute.
-    pub path: String,
+    /// Where.
+    pub path: FilePath,
     /// Its permissions; bits above 0o777 are dropped.
     pub mode: u16,
     /// What is in it.
@@ -125,20 +161,29 @@ impl Launch {
         self.check()?;
         // Sized beforehand, so that no half of it stays behind in freed memory.
         let values = self.environment.iter().map(|(name, value)| name.0.len() + value.len());
-        let files = self.files.iter().map(|file| file.path.len() + file.content.len() + 16);
+        let files = self.files.iter().map(|file| file.path.0.len() + file.content.len() + 16);
         let bytes: usize = values.chain(files).chain(self.arguments.iter().map(Vec::len)).sum();
         let items = self.environment.len() + self.files.len() + self.arguments.len();
         let mut lines = Lines(Vec::with_capacity(bytes * 5 + (bytes * 5 / (MAX_LINE - 8) + items * 4 + 4) * 8 + 64));
         lines.line("n", &self.nonce.to_string());
+        // Before the environment, which a client may have set: the image's own HOME and PATH count.
+        for file in &self.files {
+            match file.path.below_home() {
+                Some(path) => {
+                    lines.chunks("v", path.as_bytes());
+                    lines.line("h", "");
+                }
+                None => {
+                    lines.chunks("v", file.path.0.as_bytes());
+                    lines.line("p", "");
+                }
+            }
+            lines.chunks("w", file.content.expose());
+            lines.line("c", &format!("{:04o}", file.mode & 0o777));
+        }
         for (name, value) in &self.environment {
             lines.chunks("v", value.expose());
             lines.line("e", &name.0);
-        }
-        for file in &self.files {
-            lines.chunks("v", file.path.as_bytes());
-            lines.line("p", "");
-            lines.chunks("w", file.content.expose());
-            lines.line("c", &format!("{:04o}", file.mode & 0o777));
         }
         for argument in &self.arguments {
             lines.chunks("v", argument);
@@ -168,14 +213,6 @@ impl Launch {
         }
         if self.arguments.first().is_none_or(Vec::is_empty) {
             return Err(LaunchError::NoProgram);
-        }
-        for file in &self.files {
-            if file.path.contains('\0') {
-                return Err(LaunchError::Nul("a file's path"));
-            }
-            if !file.path.starts_with('/') || file.path.ends_with('/') || file.path.len() > 4000 {
-                return Err(LaunchError::BadPath);
-            }
         }
         Ok(())
     }
@@ -236,7 +273,7 @@ mod tests {
     fn the_preamble_fits_what_was_set_aside_and_its_lines_a_terminal() {
         let mut launch = Launch::new("0".repeat(32).parse().unwrap(), vec![b"/bin/sh".to_vec(), vec![b'\''; 5000], Vec::new()]);
         launch.environment.push(("A".parse().unwrap(), SecretBytes::new(vec![0xff; 3000])));
-        launch.files.push(FileToWrite { path: "/a b".to_owned(), mode: 0o4755, content: SecretBytes::new(vec![0; 3000]) });
+        launch.files.push(FileToWrite { path: "/a b".parse().unwrap(), mode: 0o4755, content: SecretBytes::new(vec![0; 3000]) });
         let preamble = launch.preamble().unwrap();
         assert!(preamble.expose().split(|b| *b == b'\n').all(|line| line.len() <= MAX_LINE));
         assert!(preamble.expose().iter().all(|b| *b == b'\n' || (b' '..=b'~').contains(b)));
@@ -250,7 +287,22 @@ mod tests {
         assert_eq!(Launch::new(nonce(), vec![]).preamble(), Err(LaunchError::NoProgram));
         assert_eq!(Launch::new(nonce(), vec![b"a\0".to_vec()]).preamble(), Err(LaunchError::Nul("the command")));
         let mut launch = Launch::new(nonce(), vec![b"a".to_vec()]);
-        launch.files.push(FileToWrite { path: "relative".to_owned(), mode: 0o600, content: SecretBytes::new(Vec::new()) });
-        assert_eq!(launch.preamble(), Err(LaunchError::BadPath));
+        let content = SecretBytes::new(vec![0; MAX_FILES + 1]);
+        launch.files.push(FileToWrite { path: "/a".parse().unwrap(), mode: 0o600, content });
+        assert!(matches!(launch.preamble(), Err(LaunchError::TooLarge { what: "the files", .. })));
+    }
+
+    #[test]
+    fn p6_a_files_path_has_one_meaning() {
+        for good in ["/a", "/a b/c", "~/.netrc", "/..a/b..", "/$(x)/`y`", "~/~", "/-n"] {
+            assert_eq!(good.parse::<FilePath>().unwrap().as_str(), good);
+        }
+        for bad in [
+            "", "a", "~", "~/", "/", "//a", "/a/", "/a//b", "/./a", "/a/..", "~/../x", "~root/x", "/a\nb", "/a\0", "/\u{85}",
+            "./a",
+        ] {
+            assert_eq!(bad.parse::<FilePath>(), Err(LaunchError::BadPath), "{bad:?}");
+        }
+        assert!(format!("/{}", "a".repeat(4000)).parse::<FilePath>().is_err());
     }
 }

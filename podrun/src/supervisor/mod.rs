@@ -8,7 +8,7 @@ mod launch;
 mod leash;
 mod preface;
 
-pub use launch::{EnvironmentName, FileToWrite, Launch, LaunchError, MAX_ENVIRONMENT, MAX_FILES};
+pub use launch::{EnvironmentName, FilePath, FileToWrite, Launch, LaunchError, MAX_ENVIRONMENT, MAX_FILES};
 pub use leash::{Leash, ProcessNumber};
 pub use preface::{Preface, PrefaceState};
 

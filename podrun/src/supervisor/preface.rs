@@ -23,6 +23,8 @@ pub enum PrefaceState {
     },
     /// The command does not run. The exec ends by itself.
     Failed(&'static str),
+    /// The command does not run, since this one of its files, counted from 0, cannot be written. The exec ends by itself.
+    FileFailed(usize),
 }
 
 /// Reads the supervisor's answer out of the exec's stdout.
@@ -85,16 +87,24 @@ impl Preface {
                 PrefaceState::Ready { process, output_from }
             }
             // One that never got as far as the nonce has none.
-            ("failed", what) if nonce == self.nonce.to_string() || nonce == "0" => PrefaceState::Failed(match what {
-                "file" => "a file that belongs to the login cannot be written in the pod",
-                "printf" => "the image's shell has no printf",
-                "short" => "the connection to the pod broke off",
-                _ => "the image's shell does not understand the gateway",
-            }),
+            ("failed", what) if nonce == self.nonce.to_string() || nonce == "0" => failure(what),
             _ => return None,
         };
         words.next().is_none().then_some(state)
     }
+}
+
+fn failure(what: &str) -> PrefaceState {
+    // They are counted from 1 there.
+    if let Some(file) = what.strip_prefix("file").and_then(|number| number.parse::<usize>().ok()?.checked_sub(1)) {
+        return PrefaceState::FileFailed(file);
+    }
+    PrefaceState::Failed(match what {
+        "home" => "the image has no home directory for a file that belongs to the login",
+        "printf" => "the image's shell has no printf",
+        "short" => "the connection to the pod broke off",
+        _ => "the image's shell does not understand the gateway",
+    })
 }
 
 #[cfg(test)]
@@ -125,6 +135,17 @@ mod tests {
         assert_eq!(preface.receive(other), PrefaceState::Waiting);
         assert_eq!(preface.receive(b"\x1etoehold 0123456789abcdef0123456789abcdef ready 1\x1e"), PrefaceState::Waiting);
         assert!(matches!(preface.receive(READY), PrefaceState::Ready { .. }));
+    }
+
+    #[test]
+    fn which_file_could_not_be_written_is_told() {
+        let failed =
+            |what: &str| preface().receive(format!("\x1etoehold 0123456789abcdef0123456789abcdef failed {what}\x1e").as_bytes());
+        assert_eq!(failed("file1"), PrefaceState::FileFailed(0));
+        assert_eq!(failed("file12"), PrefaceState::FileFailed(11));
+        for other in ["file", "file0", "file-1", "home", "what"] {
+            assert!(matches!(failed(other), PrefaceState::Failed(_)), "{other}");
+        }
     }
 
     #[test]

@@ -92,6 +92,25 @@ fn the_exit_status_goes_before_the_end_of_file() {
 }
 
 #[test]
+fn who_is_ended_from_outside_is_told_why_and_never_with_zero() {
+    let failed = || ChannelEvent::Ended(Outcome::Failed("the connection was idle for too long".to_owned()));
+    let status = [ChannelAction::ExitStatus(255), ChannelAction::SendEof, ChannelAction::Close];
+    let said = |mut channel: Channel| {
+        let mut actions = channel.handle(failed());
+        assert_eq!(actions[1..], status);
+        match actions.remove(0) {
+            ChannelAction::WriteError(line) => line,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(said(running(command("make"))), "make: it was ended: the connection was idle for too long");
+    // One that never ran was not ended.
+    let mut starting = Channel::new();
+    ask(&mut starting, command("make"));
+    assert!(said(starting).contains("cannot be run"));
+}
+
+#[test]
 fn death_by_a_signal_is_told_as_one() {
     let ended = |mut channel: Channel, code| channel.handle(ChannelEvent::Ended(Outcome::Exited(code))).remove(0);
     assert_eq!(ended(running(command("x")), 137), ChannelAction::ExitSignal(Signal::Kill));

@@ -99,6 +99,39 @@ fn a_cluster_that_stands_still_is_waited_for_and_the_pod_is_not_made_twice() {
     }
 }
 
+#[test]
+fn a_creation_that_may_come_late_is_looked_for_all_the_time_and_deleted_at_once() {
+    let start = Timestamp::from_unix_seconds(1_000_000);
+    let mut life = Life::new(Timing::default());
+    life.handle(start, Event::HandshakeSucceeded).unwrap();
+    life.handle(start, Event::RecordSaved).unwrap();
+    life.handle(start, Event::CreateUncertain("no answer".to_owned())).unwrap();
+    assert_eq!(life.handle(start, Event::Disconnected).unwrap(), [Action::LookUp]);
+    let mut now = start;
+    while now.saturating_since(start) < Duration::from_secs(60) {
+        assert_eq!(life.handle(now, Event::LookedUp(None)).unwrap(), []);
+        let next = life.deadline().unwrap();
+        assert!(next.saturating_since(now) <= Duration::from_secs(5), "{next:?}");
+        now = next;
+        assert_eq!(life.handle(now, Event::Tick).unwrap(), [Action::LookUp]);
+    }
+    let uid: toehold_podrun::Uid = "late".parse().unwrap();
+    let found = Event::LookedUp(Some((uid.clone(), Identity::Ours, Availability::Ready)));
+    assert_eq!(life.handle(now, found).unwrap(), [Action::Delete(uid)]);
+}
+
+#[test]
+fn creations_that_trip_over_each_other_are_tried_again() {
+    let now = Timestamp::from_unix_seconds(1_000_000);
+    let mut life = Life::new(Timing::default());
+    life.handle(now, Event::HandshakeSucceeded).unwrap();
+    life.handle(now, Event::RecordSaved).unwrap();
+    let conflict = ApiFailure::new(FailureKind::Conflict, 409, "the object has been modified");
+    assert_eq!(life.handle(now, Event::CreateRefused(conflict)).unwrap(), []);
+    let next = life.deadline().unwrap();
+    assert_eq!(life.handle(next, Event::Tick).unwrap(), [Action::Create]);
+}
+
 fn availabilities() -> impl Strategy<Value = Availability> {
     let trouble = || PodTrouble { reason: "r".to_owned(), words: "w".to_owned() };
     prop_oneof![

@@ -118,6 +118,10 @@ fn sh_takes_the_place_of_a_shell_that_is_not_there() {
     }
 }
 
+fn file(path: &std::path::Path, mode: u16, content: &[u8]) -> FileToWrite {
+    FileToWrite { path: path.to_str().unwrap().parse().unwrap(), mode, content: SecretBytes::new(content.to_vec()) }
+}
+
 #[test]
 fn files_are_there_before_the_command_with_their_mode() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -126,21 +130,67 @@ fn files_are_there_before_the_command_with_their_mode() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("new/a file $(x)");
         let mut launch = Launch::new(nonce(), words(&["cat", path.to_str().unwrap()]));
-        let file = |content: &[u8]| FileToWrite {
-            path: path.to_str().unwrap().to_owned(),
-            mode: 0o640,
-            content: SecretBytes::new(content.to_vec()),
-        };
-        launch.files.push(file(&content));
+        launch.files.push(file(&path, 0o640, &content));
         assert_eq!(run(&shell, &launch, b"").output, content, "{shell:?}");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
-        launch.files[0] = file(b"");
+        launch.files[0] = file(&path, 0o6600, b"");
         assert_eq!(run(&shell, &launch, b"").output, b"", "{shell:?}");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o600, "{shell:?}: only what is masked");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing stays beside it");
-        launch.files[0].path = path.parent().unwrap().to_str().unwrap().to_owned();
-        let ran = run(&shell, &launch, b"");
-        assert!(matches!(ran.state, PrefaceState::Failed(_)), "{shell:?}: a directory is in its place");
-        assert_eq!(ran.output, b"", "the command was not run");
+        // A link is replaced, not followed.
+        let other = directory.path().join("other");
+        std::fs::write(&other, "as it was").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(matches!(run(&shell, &launch, b"").state, PrefaceState::Ready { .. }));
+        assert!(path.symlink_metadata().unwrap().is_file() && std::fs::read(&other).unwrap() == b"as it was", "{shell:?}");
+    }
+}
+
+#[test]
+fn a_file_below_home_goes_below_the_home_that_the_image_has() {
+    for shell in shells() {
+        let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut launch = Launch::new(nonce(), words(&["/bin/sh", "-c", "cat \"$1/.config/x y\"; echo $HOME", "sh"]));
+        launch.arguments.push(home.path().to_str().unwrap().into());
+        launch.files.push(file(std::path::Path::new("~/.config/x y"), 0o600, b"here\n"));
+        // What a client sets is for the command: it neither moves the file nor chooses the programs that write it.
+        let set = |text: &std::path::Path| SecretBytes::new(text.to_str().unwrap().into());
+        launch.environment.push(("HOME".parse().unwrap(), set(elsewhere.path())));
+        launch.environment.push(("PATH".parse().unwrap(), SecretBytes::new(b"/usr/bin:/bin".to_vec())));
+        let under = |home: &str| ["env", &format!("HOME={home}")].map(str::to_owned).to_vec();
+        let with_home = |home: &str| {
+            let prefix = under(home);
+            let words: Vec<&str> = prefix.iter().map(String::as_str).chain(shell.iter().copied()).collect();
+            run(&words, &launch, b"")
+        };
+        let ran = with_home(home.path().to_str().unwrap());
+        assert_eq!(String::from_utf8(ran.output).unwrap(), format!("here\n{}\n", elsewhere.path().display()), "{shell:?}");
+        assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        for none in ["", "relative"] {
+            let ran = with_home(none);
+            assert!(matches!(ran.state, PrefaceState::Failed(words) if words.contains("home")), "{shell:?}: {:?}", ran.state);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_and_the_command_does_not_run() {
+    for shell in shells() {
+        let directory = tempfile::tempdir().unwrap();
+        let good = directory.path().join("good");
+        std::fs::create_dir(directory.path().join("taken")).unwrap();
+        std::fs::write(directory.path().join("plain"), "").unwrap();
+        for bad in ["taken", "plain/below", "/proc/none", "/proc/none/below", "/dev/full/x"] {
+            let mut launch = Launch::new(nonce(), words(&["echo", "ran"]));
+            launch.files.push(file(&good, 0o600, b"x"));
+            launch.files.push(file(&directory.path().join(bad), 0o600, b"x"));
+            let ran = run(&shell, &launch, b"");
+            assert_eq!(ran.state, PrefaceState::FileFailed(1), "{shell:?}: {bad}: {}", ran.errors);
+            assert_eq!((ran.output, ran.status.code()), (Vec::new(), Some(125)), "the command was not run");
+        }
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 3, "nothing stays beside them");
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod gateway_verifier;
 pub mod grpc;
 pub mod health_command;
 pub mod identity;
+pub mod kube_pods;
 pub mod local_host;
 pub mod local_pods;
 pub mod machine_root;

@@ -16,7 +16,7 @@ use toehold_masterkey::grant::GrantId;
 
 use super::agent_args::{Agent, Agents};
 pub use super::gateway_args::{Create, Gateway, Serve, Token};
-pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsRole, PodsServe};
+pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsKey, PodsRole, PodsServe};
 pub use spec::{EnvelopeOptions, KeyRequest, KeyText, MatchSpec, PackSpec, PlanSpec, PutSpec, Signing, Spec, VerifySpec, When};
 pub(in crate::cli) use spec_apply::parse_governor;
 pub use spec_apply::{ApplySpec, RootTakes};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::args::{parse_duration, parse_limit};
 use super::gateway_args::parse_loopback;
@@ -27,13 +27,46 @@ pub enum Pods {
     },
     /// Clear away what gateways have left that are gone: pods, their owners, their records
     Gc(PodsAt),
+    /// Keys that may log in where `pods serve` runs with --keys-in-store
+    #[command(subcommand)]
+    Key(PodsKey),
     /// Print the role that the gateway needs in a Kubernetes cluster, and nothing beyond it
     Role(PodsRole),
+}
+
+/// `toehold pods key …`.
+#[derive(Debug, Subcommand)]
+pub enum PodsKey {
+    /// Let keys log in, from the next login on
+    Add {
+        /// Whose they are; a key is one principal's and no other's
+        principal: String,
+        /// The public keys, as in authorized_keys: options that are enforced, key, comment; `-` is standard input
+        file: PathBuf,
+        /// Put them in place of what is there of the same keys
+        #[arg(long)]
+        replace: bool,
+        /// Where the pods are
+        #[command(flatten)]
+        at: PodsAt,
+    },
+    /// List the keys
+    Ls(PodsAt),
+    /// Take keys away, from the next login on; who is logged in stays until then
+    Rm {
+        /// A key's fingerprint, or a principal, of whom all keys go
+        which: String,
+        /// Where the pods are
+        #[command(flatten)]
+        at: PodsAt,
+    },
 }
 
 /// What runs the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PodsBackend {
+    /// A Kubernetes cluster: the one of the configuration's `connection`, of a kubeconfig, or the one that this runs in
+    Kube,
     /// Processes of this machine under the gateway's own user, for trying it out: isolates nothing
     Local,
 }
@@ -42,8 +75,14 @@ pub enum PodsBackend {
 #[derive(Clone, Debug, Args)]
 pub struct PodsAt {
     /// What runs the pods
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, value_name = "WHAT", default_value = "kube")]
     pub backend: PodsBackend,
+    /// The kubeconfig that leads to the cluster [default: as kubectl has it, then the cluster that this runs in]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
     /// The gateway's configuration, YAML or JSON with the field names of `ContainerSSH`'s `kuberun`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -51,6 +90,7 @@ pub struct PodsAt {
 
 /// `toehold pods serve`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("who").required(true).multiple(true))]
 pub struct PodsServe {
     /// Where the pods are, and how they are to be
     #[command(flatten)]
@@ -60,8 +100,19 @@ pub struct PodsServe {
     pub listen: SocketAddr,
     /// Who may log in, under any user name: a file as sshd has it, `%u` in its path for the user name; may be given several times.
     /// A key's comment is its principal. Options that are not enforced here refuse the line
-    #[arg(long = "authorized-keys", value_name = "FILE", required = true)]
+    #[arg(long = "authorized-keys", value_name = "FILE", group = "who")]
     pub authorized_keys: Vec<String>,
+    /// Who may log in as well: the keys of `pods key add`; asked after the files
+    #[arg(long, group = "who")]
+    pub keys_in_store: bool,
+    /// Who may log in as well: whoever this command prints, as sshd's AuthorizedKeysCommand; asked last. An absolute path and arguments,
+    /// run without a shell: `%u` is the user name, `%t` the key's type, `%k` the key, `%f` its fingerprint. It prints authorized_keys
+    /// lines, or a JSON document that also says which variables and files the login brings along
+    #[arg(long, value_name = "COMMAND", group = "who")]
+    pub authorized_keys_command: Option<String>,
+    /// How long that command may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_limit, requires = "authorized_keys_command")]
+    pub authorized_keys_command_timeout: Duration,
     /// Tell metrics (Prometheus) and health at this loopback address: /metrics, /healthz, /readyz
     #[arg(long, value_name = "ADDRESS", value_parser = parse_loopback)]
     pub metrics: Option<SocketAddr>,

@@ -16,6 +16,7 @@ mod key;
 mod key_status;
 mod operator;
 mod pods;
+mod pods_key;
 mod pods_role;
 mod recovery_copy;
 mod renew;

@@ -6,19 +6,24 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toehold_core::Stored;
-use toehold_podrun::backend::{PodBackend as _, PodChange, PodWatch as _, Preconditions};
+use toehold_podrun::OwnerName;
+use toehold_podrun::backend::{PodBackend, PodChange, PodWatch as _, Preconditions};
 use toehold_podrun::config::{Config, MAX_CONFIG, Settings};
 use toehold_podrun::driver::{Parts, Reaper};
 use toehold_podrun::kubernetes::PodSnapshot;
-use toehold_podrun::pod::PodRecord;
+use toehold_podrun::owner::{INTERVAL, STALE_AFTER};
+use toehold_podrun::pod::{PodRecord, pods_of_owner};
 
+use crate::adapters::kube_pods::{KubePods, discover};
 use crate::adapters::local_pods::{LocalPods, throw_away};
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
-use crate::pods::{self, Announcement, AuthorizedKeysFiles, ServeOptions};
+use crate::pods::authentication::Sources;
+use crate::pods::{self, Announcement, ServeOptions, SharedBackend};
+use crate::private;
 
 /// How long the end of a pod is waited for.
 const END: Duration = Duration::from_secs(30);
@@ -26,60 +31,103 @@ const END: Duration = Duration::from_secs(30);
 /// How often a client may be asked in vain whether it is still there.
 const KEEP_ALIVE_COUNT: usize = 3;
 
+/// How often it is looked whether the pods of an owner are gone.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Runs one of them.
 ///
 /// # Errors
 /// Why it failed.
 pub(super) async fn run(global: &Global, command: Pods, output: Output, signals: Signals) -> Result<Exit, Failure> {
     match command {
-        Pods::Serve(options) => serve(global, *options, output, signals).await,
-        Pods::Ls(at) => list(&Place::open(global, &at)?, output).await,
-        Pods::Rm { name, at } => remove(&Place::open(global, &at)?, &name, output).await,
-        Pods::Gc(at) => collect(&Place::open(global, &at)?, output).await,
+        Pods::Serve(options) => match options.at.backend {
+            PodsBackend::Kube => serve_kube(global, *options, output, signals).await,
+            PodsBackend::Local => serve_local(global, *options, output, signals).await,
+        },
+        Pods::Ls(at) => match at.backend {
+            PodsBackend::Kube => list(&Place::in_cluster(global, &at).await?, output).await,
+            PodsBackend::Local => list(&Place::open(global, &at)?, output).await,
+        },
+        Pods::Rm { name, at } => match at.backend {
+            PodsBackend::Kube => remove(&Place::in_cluster(global, &at).await?, &name, output).await,
+            PodsBackend::Local => remove(&Place::open(global, &at)?, &name, output).await,
+        },
+        Pods::Gc(at) => match at.backend {
+            PodsBackend::Kube => collect(&Place::in_cluster(global, &at).await?, output).await,
+            PodsBackend::Local => collect(&Place::open(global, &at)?, output).await,
+        },
+        Pods::Key(command) => super::pods_key::run(global, command, output).await,
         Pods::Role(options) => super::pods_role::print(&options, output),
     }
 }
 
-/// Local pods and what is kept of them.
-struct Place {
+/// Pods and what is kept of them.
+struct Place<B> {
     directory: PathBuf,
     settings: Settings,
-    pods: LocalPods,
+    pods: B,
     store: SqliteStore,
+    /// How often the owners have to be looked at until it is known whose gateway is gone.
+    looks: u32,
 }
 
-impl Place {
+impl Place<LocalPods> {
     /// Where a gateway has run before.
     fn open(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
-        let directory = directory(global)?;
+        let directory = directory(global, PodsBackend::Local)?;
         if !throw_away::is_marked(&directory) {
             return Err(Failure::new(format!("no gateway with local pods has run in {}", directory.display()))
                 .hint("name its directory with --state-dir, or start one: toehold pods serve --backend local"));
         }
-        Self::make(directory, at)
+        Self::local(directory, at)
     }
 
-    fn make(directory: PathBuf, at: &PodsAt) -> Result<Self, Failure> {
-        // There is one kind of backend so far.
-        let PodsBackend::Local = at.backend;
+    fn local(directory: PathBuf, at: &PodsAt) -> Result<Self, Failure> {
+        if at.kubeconfig.is_some() || at.context.is_some() {
+            return Err(Failure::usage("--kubeconfig and --context are for pods in a cluster, and these are local"));
+        }
         let settings = settings(at.config.as_deref())?;
         let pods = LocalPods::open(&directory)?;
         let store = SqliteStore::create(&directory)?;
-        Ok(Self { directory, settings, pods, store })
+        // The kernel tells at once.
+        Ok(Self { directory, settings, pods, store, looks: 1 })
     }
+}
 
-    fn parts(&self) -> Parts<'_, LocalPods, SqliteStore, SystemClock> {
+impl Place<KubePods> {
+    async fn in_cluster(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
+        let mut settings = settings(at.config.as_deref())?;
+        let found = discover(settings.cluster, at.kubeconfig.as_deref(), at.context.as_deref());
+        settings.cluster = found
+            .map_err(|error| Failure::from(error).hint("name one with --kubeconfig, or in the configuration's connection"))?;
+        let pods = KubePods::connect(&settings.cluster).await?;
+        let directory = directory(global, PodsBackend::Kube)?;
+        private::create_directory(&directory)?;
+        let store = SqliteStore::create(&directory)?;
+        let looks = u32::try_from(STALE_AFTER.as_secs().div_ceil(INTERVAL.as_secs())).unwrap_or(u32::MAX).saturating_add(2);
+        Ok(Self { directory, settings, pods, store, looks })
+    }
+}
+
+impl<B: PodBackend> Place<B> {
+    fn parts(&self) -> Parts<'_, B, SqliteStore, SystemClock> {
         let call_timeout = self.settings.cluster.call_timeout;
         Parts { backend: &self.pods, store: &self.store, timer: &SystemClock, call_timeout }
     }
 }
 
-fn directory(global: &Global) -> Result<PathBuf, Failure> {
-    match &global.state_dir {
+/// Where the state of a gateway is: named, or in the user's state directory `toehold/pods` for a cluster's pods and `toehold/local-pods`
+/// for those of this machine.
+pub(super) fn directory(global: &Global, backend: PodsBackend) -> Result<PathBuf, Failure> {
+    if let Some(directory) = &global.state_dir {
         // Its processes are started in other directories.
-        Some(directory) => Ok(std::path::absolute(directory)?),
-        None => Ok(throw_away::default_directory()?),
+        return Ok(std::path::absolute(directory)?);
     }
+    let local = throw_away::default_directory()?;
+    Ok(match backend {
+        PodsBackend::Kube => local.with_file_name("pods"),
+        PodsBackend::Local => local,
+    })
 }
 
 fn settings(file: Option<&Path>) -> Result<Settings, Failure> {
@@ -99,27 +147,52 @@ fn settings(file: Option<&Path>) -> Result<Settings, Failure> {
     })
 }
 
-async fn serve(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
+async fn serve_local(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
     if !options.listen.ip().is_loopback() {
         return Err(Failure::usage(format!("local pods are for this machine alone, and {} is not on loopback", options.listen))
             .hint("whoever logs in may do what this user may do; listen on 127.0.0.1 or [::1]"));
     }
-    let directory = directory(global)?;
+    let directory = directory(global, PodsBackend::Local)?;
     throw_away::refuse_stores_in_reach(None)
         .map_err(|error| Failure::from(error).hint("run it as a user who has no store, such as one made for it"))?;
     throw_away::open(&directory)?;
-    super::gateway::raise_file_limit();
-    let keys = AuthorizedKeysFiles::new(options.authorized_keys.clone());
-    let looked = keys.look()?;
-    for (line, reason) in &looked.refused {
-        output.aside(&format!("line {line} of the authorized keys lets nobody in: {reason}"));
-    }
-    let mut place = Place::make(directory, &options.at)?;
+    let mut place = Place::local(directory, &options.at)?;
+    let keys = super::pods_key::sources(&options, place.store.clone(), output)?;
     if place.settings.subsystems.get("sftp").is_none_or(|program| program == DEFAULT_SFTP) {
         let ours = place.pods.sftp_server()?;
         place.settings.subsystems.insert("sftp".to_owned(), ours);
     }
     output.aside("local pods isolate nothing: whoever logs in may do what this user may do");
+    serve(place, &options, keys, false, output, signals).await
+}
+
+async fn serve_kube(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    let place = Place::in_cluster(global, &options.at).await?;
+    let keys = super::pods_key::sources(&options, place.store.clone(), output)?;
+    for warning in &place.settings.warnings {
+        output.aside(warning);
+    }
+    let namespace = &place.settings.namespace;
+    let missing = place.pods.missing(namespace).await?;
+    if !missing.is_empty() {
+        return Err(Failure::new(format!(
+            "the cluster does not grant the gateway in namespace {namespace}: {}",
+            missing.join(", ")
+        ))
+        .hint(format!("the role that it needs is printed by: toehold pods role --namespace {namespace}")));
+    }
+    serve(place, &options, keys, true, output, signals).await
+}
+
+async fn serve<B: SharedBackend>(
+    place: Place<B>,
+    options: &PodsServe,
+    keys: Sources<SqliteStore>,
+    isolates: bool,
+    output: Output,
+    signals: Signals,
+) -> Result<Exit, Failure> {
+    super::gateway::raise_file_limit();
     let announce = move |announcement: Announcement| {
         output.document(&json!({
             "event": "listening",
@@ -127,7 +200,7 @@ async fn serve(global: &Global, options: PodsServe, output: Output, signals: Sig
             "metrics": announcement.metrics.map(|address| address.to_string()),
             "host_key": announcement.host_key.to_string(),
             "fingerprint": announcement.host_key.fingerprint().to_string(),
-            "isolates": false,
+            "isolates": isolates,
         }));
         output.text(format_args!("Listening on {}.", announcement.listening));
         if let Some(metrics) = announcement.metrics {
@@ -137,9 +210,8 @@ async fn serve(global: &Global, options: PodsServe, output: Output, signals: Sig
         let (ip, port) = (announcement.listening.ip(), announcement.listening.port());
         output.text(format_args!("Get a pod: ssh -p {port} anybody@{ip}"));
     };
-    let Place { directory, settings, pods, store } = place;
-    let options = serve_options(&options);
-    pods::serve(options, settings, pods, keys, store, &directory, announce, signals).await?;
+    let Place { directory, settings, pods, store, .. } = place;
+    pods::serve(serve_options(options), settings, pods, keys, store, &directory, announce, signals).await?;
     output.document(&json!({ "event": "stopped" }));
     output.text("Stopped.");
     Ok(Exit::Done)
@@ -172,7 +244,7 @@ fn serve_options(options: &PodsServe) -> ServeOptions {
 }
 
 /// The pods of all gateways, those that stay included.
-async fn all(place: &Place) -> Result<Vec<PodSnapshot>, Failure> {
+async fn all<B: PodBackend>(place: &Place<B>) -> Result<Vec<PodSnapshot>, Failure> {
     let namespace = &place.settings.namespace;
     let mut pods = place.pods.list(namespace, "toehold.local/mode=pod").await?;
     pods.extend(place.pods.list(namespace, "toehold.local/mode=persistent").await?);
@@ -186,12 +258,14 @@ fn annotation<'p>(pod: &'p PodSnapshot, name: &str) -> &'p str {
     value.and_then(Value::as_str).unwrap_or_default()
 }
 
-async fn list(place: &Place, output: Output) -> Result<Exit, Failure> {
+async fn list<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit, Failure> {
     let records = Stored::<PodRecord>::list(&place.store, &PodRecord::prefix().map_err(toehold_core::StoreError::from)?).await?;
     let records: HashMap<String, PodRecord> =
         records.into_iter().flatten().map(|stored| (stored.body.pod.to_string(), stored.body)).collect();
     let pods = all(place).await?;
-    let since = |pod: &PodSnapshot| records.get(&pod.name).map(|record| record.recorded_at.to_string());
+    // Of pods of other gateways the cluster knows it.
+    let created = |pod: &PodSnapshot| Some(pod.object.pointer("/metadata/creationTimestamp")?.as_str()?.to_owned());
+    let since = |pod: &PodSnapshot| records.get(&pod.name).map(|record| record.recorded_at.to_string()).or_else(|| created(pod));
     output.document(&json!({
         "pods": pods.iter().map(|pod| json!({
             "name": pod.name,
@@ -216,7 +290,7 @@ async fn list(place: &Place, output: Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn remove(place: &Place, name: &str, output: Output) -> Result<Exit, Failure> {
+async fn remove<B: PodBackend>(place: &Place<B>, name: &str, output: Output) -> Result<Exit, Failure> {
     let namespace = &place.settings.namespace;
     let not_there = || Failure::new(format!("there is no pod {name}")).hint("see which there are: toehold pods ls");
     let pod = place.pods.get(namespace, name).await?.ok_or_else(not_there)?;
@@ -243,23 +317,49 @@ async fn remove(place: &Place, name: &str, output: Output) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-async fn collect(place: &Place, output: Output) -> Result<Exit, Failure> {
+async fn collect<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit, Failure> {
     let before = all(place).await?;
-    // The owners whose gateway has died go as they are listed, and their pods with them.
-    let reaped = Reaper::new().pass(place.parts(), &place.settings.namespace, None).await;
+    let namespace = &place.settings.namespace;
+    let mut reaper = Reaper::new();
+    let mut swept = reaper.pass(place.parts(), namespace, None).await;
+    for look in 1..place.looks {
+        if look == 1 {
+            output.aside("looking for a while which gateways are alive");
+        }
+        tokio::time::sleep(INTERVAL).await;
+        let owners = std::mem::take(&mut swept.owners);
+        swept = reaper.pass(place.parts(), namespace, None).await;
+        swept.owners.extend(owners);
+    }
     let mut records = 0;
-    for record in &reaped.orphans {
+    for record in &swept.orphans {
         Reaper::recover(place.parts(), record).await?;
         records += 1;
+    }
+    for owner in &swept.owners {
+        if !collected(place, *owner).await? {
+            swept.problems.push(format!("the pods of {owner}, whose gateway is gone, are still there"));
+        }
     }
     let after = all(place).await?;
     let gone: Vec<&str> =
         before.iter().filter(|pod| !after.iter().any(|left| left.uid == pod.uid)).map(|pod| pod.name.as_str()).collect();
-    let found = json!({ "pods": gone, "records": records, "problems": reaped.problems });
-    if !reaped.problems.is_empty() {
-        return Err(Failure::new(reaped.problems.join("; ")).partly().with(found));
+    let found = json!({ "pods": gone, "records": records, "problems": swept.problems });
+    if !swept.problems.is_empty() {
+        return Err(Failure::new(swept.problems.join("; ")).partly().with(found));
     }
     output.document(&found);
     output.text(format_args!("{} pods and {records} records of gateways that are gone were cleared away.", gone.len()));
     Ok(Exit::Done)
+}
+
+/// Waits until the cluster has collected the pods of an owner that was deleted; `false`: it takes too long.
+async fn collected<B: PodBackend>(place: &Place<B>, owner: OwnerName) -> Result<bool, Failure> {
+    let waiting = async {
+        while !place.pods.list(&place.settings.namespace, &pods_of_owner(owner)).await?.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(true)
+    };
+    tokio::time::timeout(END, waiting).await.unwrap_or(Ok(false))
 }

@@ -2,17 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::adapters::kube_pods::{NEEDED, Need};
 use crate::cli::args::PodsRole;
 use crate::cli::{Exit, Failure, Output};
 
-/// What the gateway does, and nothing else: it neither reads secrets nor reaches beyond its namespace.
 fn rules() -> Value {
-    json!([
-        { "apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete", "get", "list", "watch"] },
-        // Since 1.35 an exec over WebSocket needs both.
-        { "apiGroups": [""], "resources": ["pods/exec"], "verbs": ["create", "get"] },
-        { "apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "delete", "list", "patch"] },
-    ])
+    let rule = |need: &Need| json!({ "apiGroups": [need.group], "resources": [need.resource], "verbs": need.verbs });
+    NEEDED.iter().map(rule).collect()
 }
 
 fn objects(options: &PodsRole) -> Vec<Value> {

@@ -71,7 +71,7 @@ pub enum Refused {
 
 /// A source: what an address is counted under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
+pub(crate) enum Source {
     V4([u8; 4]),
     V6([u8; 8]),
     /// All that there was no place for.
@@ -79,7 +79,7 @@ enum Source {
 }
 
 impl Source {
-    fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.octets()),
             IpAddr::V6(address) => Self::V6(address.octets().first_chunk().copied().unwrap_or_default()),

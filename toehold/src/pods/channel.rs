@@ -4,34 +4,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use russh::server::{Handle, Msg};
-use russh::{ChannelId, ChannelWriteHalf, Sig};
-use toehold_core::{AuditEvent, Clock as _, SecretBytes};
-use toehold_podrun::Nonce;
-use toehold_podrun::backend::{BackendError, ExecRequest, Output, ProcessInput, ProcessOutput};
-use toehold_podrun::channel::{ChannelAction, ChannelEvent, Plan, Wanted, plan, plan_without_shell};
-use toehold_podrun::config::Mode;
+use russh::server::Handle;
+use russh::{ChannelId, Sig};
+use toehold_core::{AuditEvent, Clock as _};
+use toehold_podrun::backend::{Output, ProcessInput, ProcessOutput};
+use toehold_podrun::channel::{ChannelAction, ChannelEvent, Wanted};
 use toehold_podrun::driver::PodReference;
 use toehold_podrun::exec::Outcome;
-use toehold_podrun::supervisor::{Launch, Preface, PrefaceState, ProcessNumber};
+use toehold_podrun::kubernetes::Availability;
+use toehold_podrun::supervisor::ProcessNumber;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::client::{Input, Job, Link, Order};
 use super::hub::{Hub, SharedBackend};
+use super::launching::{self, Common};
 use super::leash::Leash;
 use super::metrics::Counter;
 use super::side::{Lease, PodState, Tenant};
+use super::stream::Intake;
 use crate::adapters::system_clock::SystemClock;
-use crate::gateway::system_rng;
 
-/// How long the pod's shell may take until the command runs.
-const START: Duration = Duration::from_secs(30);
+/// How long is waited to learn what has become of a pod under whose process the ground gave way.
+const EXPLANATION: Duration = Duration::from_secs(2);
 /// How long a client gets to take the last words.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// The standard error's number in SSH (RFC 4254 §5.2).
-const STDERR: u32 = 1;
+pub(super) const STDERR: u32 = 1;
 
 /// What a job works with.
 pub(super) struct Place<B: SharedBackend, A> {
@@ -40,11 +40,8 @@ pub(super) struct Place<B: SharedBackend, A> {
     pub(super) handle: Handle,
     pub(super) tenant: Tenant,
     /// The connection's pod; none where each channel has its own.
-    pub(super) pod: Option<(watch::Receiver<PodState>, LeashOfPod<B>)>,
+    pub(super) pod: Option<(watch::Receiver<PodState>, Arc<Common<B>>)>,
 }
-
-/// The leash of the connection's pod, made when it is first needed.
-pub(super) type LeashOfPod<B> = Arc<tokio::sync::OnceCell<Arc<Leash<B>>>>;
 
 /// Runs a job to its end, and tells the client how it ended.
 pub(super) async fn run<B: SharedBackend, A: Send + Sync + 'static>(place: Place<B, A>, mut job: Job) {
@@ -105,17 +102,17 @@ fn event<B: SharedBackend, A>(place: &Place<B, A>, job: &Job) -> AuditEvent {
     if what.is_empty() { event } else { event.with("what", what) }
 }
 
-/// The outcome; `None` where the client has gone, or the connection tells it.
+/// The outcome; `None` where the client has gone.
 async fn work<B: SharedBackend, A: Send + Sync + 'static>(
     place: &Place<B, A>,
     job: &mut Job,
 ) -> (Option<Outcome>, Option<Lease>) {
-    let (mut state, held, leash) = match &place.pod {
-        Some((state, leash)) => (state.clone(), None, Arc::clone(leash)),
+    let (mut state, held, common) = match &place.pod {
+        Some((state, common)) => (state.clone(), None, Arc::clone(common)),
         None => {
             let tenant = Tenant { channel: Some(job.number), ..place.tenant.clone() };
             let held = Lease::take(&place.hub, tenant, Arc::clone(&place.link.intake));
-            (held.state.clone(), Some(held), LeashOfPod::default())
+            (held.state.clone(), Some(held), Arc::default())
         }
     };
     let pod = tokio::select! {
@@ -126,26 +123,58 @@ async fn work<B: SharedBackend, A: Send + Sync + 'static>(
         },
         () = until_end(&mut job.orders) => return (None, held),
     };
-    let leash = Arc::clone(leash.get_or_init(|| async { Leash::of(&place.hub.backend, pod.clone()) }).await);
-    let Some(planned) = plan(&place.hub.settings, &job.start.wanted) else {
-        return (Some(Outcome::Failed("there is no such subsystem".to_owned())), held);
+    let outcome = tokio::select! {
+        outcome = launching::run(place, job, &pod, &common) => outcome,
+        // The connection's pod is the connection's affair; this one is ours.
+        words = failed(&mut state), if held.is_some() => Some(Outcome::Failed(words)),
     };
-    let outcome = match planned {
-        Plan::Direct(words) => direct(place, job, &pod, words).await,
-        Plan::Supervised { arguments, or_sh } => match supervised(place, job, &pod, &leash, arguments, or_sh).await {
-            Ran::Over(outcome) => outcome,
-            Ran::NoShell => match plan_without_shell(&place.hub.settings, &job.start.wanted) {
-                Ok(Plan::Direct(words)) => direct(place, job, &pod, words).await,
-                Ok(Plan::Supervised { .. }) => Some(Outcome::Failed("the image has no shell".to_owned())),
-                Err(error) => Some(Outcome::Failed(error.to_string())),
-            },
-        },
+    let outcome = match outcome {
+        Some(outcome) => Some(explained(place, &mut state, &pod, outcome).await),
+        None => None,
     };
     (outcome, held)
 }
 
+/// Why the pod is no more, once it is.
+pub(super) async fn failed(state: &mut watch::Receiver<PodState>) -> String {
+    if let Ok(state) = state.wait_for(|state| matches!(state, PodState::Failed(_))).await
+        && let PodState::Failed(trouble) = &*state
+    {
+        return trouble.words.clone();
+    }
+    std::future::pending().await
+}
+
+/// A process that was lost or killed may have gone with its pod: then what has ended the pod is why.
+async fn explained<B: SharedBackend, A: Send + Sync + 'static>(
+    place: &Place<B, A>,
+    state: &mut watch::Receiver<PodState>,
+    pod: &PodReference,
+    outcome: Outcome,
+) -> Outcome {
+    let goes_with_pod = match outcome {
+        Outcome::Failed(_) | Outcome::Unknown => true,
+        // SIGKILL and SIGTERM, as a node sends them. One look tells whether it was somebody in the pod.
+        Outcome::Exited(137 | 143) => match place.hub.backend.get(&pod.namespace, &pod.name).await {
+            Ok(Some(now)) if now.uid == pod.uid => {
+                matches!(now.availability(&pod.container), Availability::Failed(_) | Availability::Ended(_))
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        },
+        Outcome::Exited(_) | Outcome::NotFound(_) | Outcome::NotExecutable(_) => false,
+    };
+    if !goes_with_pod {
+        return outcome;
+    }
+    match timeout(EXPLANATION, failed(state)).await {
+        Ok(words) => Outcome::Failed(words),
+        Err(_) => outcome,
+    }
+}
+
 /// Ends when the client has gone.
-async fn until_end(orders: &mut mpsc::UnboundedReceiver<Order>) {
+pub(super) async fn until_end(orders: &mut mpsc::UnboundedReceiver<Order>) {
     loop {
         match orders.recv().await {
             Some(Order::Signal(_)) => {}
@@ -154,154 +183,9 @@ async fn until_end(orders: &mut mpsc::UnboundedReceiver<Order>) {
     }
 }
 
-fn request(pod: &PodReference, job: &Job, command: Vec<String>) -> ExecRequest {
-    ExecRequest {
-        namespace: pod.namespace.clone(),
-        pod: pod.name.clone(),
-        uid: pod.uid.clone(),
-        container: pod.container.clone(),
-        command: Some(command),
-        terminal: job.start.terminal,
-    }
-}
-
-/// What a refusal of the exec itself means for whoever waits.
-fn not_started(error: &BackendError) -> Outcome {
-    Outcome::Failed(error.words())
-}
-
-/// How a start went.
-enum Ran {
-    Over(Option<Outcome>),
-    /// The image has no shell.
-    NoShell,
-}
-
-/// Runs the words themselves, without a shell and so without environment and signals.
-async fn direct<B: SharedBackend, A: Send + Sync + 'static>(
-    place: &Place<B, A>,
-    job: &mut Job,
-    pod: &PodReference,
-    words: Vec<String>,
-) -> Option<Outcome> {
-    let (input, output) = match place.hub.backend.exec(&request(pod, job, words)).await {
-        Ok(streams) => streams,
-        Err(error) => return Some(not_started(&error)),
-    };
-    started(place, job);
-    follow::<B>(job, input, output, None).await
-}
-
-/// The process runs: what the client wants of it meanwhile is done now.
-fn started<B: SharedBackend, A>(place: &Place<B, A>, job: &Job) {
-    for action in place.link.channels().handle(job.number, ChannelEvent::Started) {
-        // The receiver is the job's own.
-        let _ = match action {
-            ChannelAction::Resize(size) => job.to_input.send(Input::Resize(size)),
-            ChannelAction::CloseInput => job.to_input.send(Input::End),
-            _ => Ok(()),
-        };
-    }
-}
-
-async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
-    place: &Place<B, A>,
-    job: &mut Job,
-    pod: &PodReference,
-    leash: &Arc<Leash<B>>,
-    arguments: Vec<Vec<u8>>,
-    or_sh: bool,
-) -> Ran {
-    let nonce = Nonce::generate(&mut system_rng());
-    let mut launch = Launch::new(nonce, arguments);
-    launch.or_sh = or_sh;
-    let environment = std::mem::take(&mut job.start.environment);
-    launch.environment = environment.iter().map(|(name, value)| (name.clone(), SecretBytes::new(value.clone()))).collect();
-    let preamble = match launch.preamble() {
-        Ok(preamble) => preamble,
-        Err(error) => return Ran::Over(Some(Outcome::Failed(error.to_string()))),
-    };
-    let (mut input, mut output) = match place.hub.backend.exec(&request(pod, job, Launch::command())).await {
-        Ok(streams) => streams,
-        Err(error) => return Ran::Over(Some(not_started(&error))),
-    };
-    let Job { write, orders, .. } = &mut *job;
-    let began = tokio::select! {
-        began = timeout(START, begin(&mut input, &mut output, nonce, &preamble, write)) => began,
-        () = until_end(orders) => return Ran::Over(None),
-    };
-    let (process, first) = match began {
-        Ok(Began::Runs(process, first)) => (process, first),
-        Ok(Began::Failed(Outcome::NotFound(_))) => return Ran::NoShell,
-        Ok(Began::Failed(outcome)) => return Ran::Over(Some(outcome)),
-        Err(_) => return Ran::Over(Some(Outcome::Failed("the pod's shell does not answer".to_owned()))),
-    };
-    let stays = place.hub.settings.mode == Mode::Persistent;
-    if stays {
-        leash.watch(process).await;
-    }
-    started(place, job);
-    if let Some(first) = first
-        && job.write.data_bytes(first).await.is_err()
-    {
-        Arc::clone(leash).end(process);
-        return Ran::Over(None);
-    }
-    let outcome = follow(job, input, output, Some((leash, process))).await;
-    if stays {
-        leash.unwatch(process).await;
-    }
-    Ran::Over(outcome)
-}
-
-enum Began {
-    Runs(ProcessNumber, Option<Bytes>),
-    Failed(Outcome),
-}
-
-/// Hands the preamble over and waits for the supervisor's answer.
-async fn begin<I: ProcessInput, O: ProcessOutput>(
-    input: &mut I,
-    output: &mut O,
-    nonce: Nonce,
-    preamble: &SecretBytes,
-    write: &ChannelWriteHalf<Msg>,
-) -> Began {
-    let mut preface = Preface::new(nonce, preamble.len());
-    let writing = async {
-        // Where it cannot be written, the process has ended, and its output says so.
-        let _ = input.write(preamble.expose()).await;
-        std::future::pending::<Began>().await
-    };
-    let reading = async {
-        loop {
-            match output.next().await {
-                Output::Stdout(piece) => match preface.receive(piece.as_ref()) {
-                    PrefaceState::Waiting => {}
-                    PrefaceState::Failed(reason) => return Began::Failed(Outcome::Failed(reason.to_owned())),
-                    PrefaceState::Ready { process, output_from } => {
-                        let rest = piece.as_ref().get(output_from..).filter(|rest| !rest.is_empty());
-                        return Began::Runs(process, rest.map(Bytes::copy_from_slice));
-                    }
-                },
-                Output::Stderr(piece) => {
-                    let _ = write.extended_data_bytes(STDERR, Bytes::copy_from_slice(piece.as_ref())).await;
-                }
-                Output::Ended(Outcome::Exited(_)) => {
-                    return Began::Failed(Outcome::Failed("the pod's shell has ended before the command began".to_owned()));
-                }
-                Output::Ended(outcome) => return Began::Failed(outcome),
-            }
-        }
-    };
-    tokio::select! {
-        began = reading => began,
-        began = writing => began,
-    }
-}
-
 /// Carries what goes in and out until the process has ended; `None` where the client has gone.
-async fn follow<B: SharedBackend>(
+pub(super) async fn follow<B: SharedBackend>(
+    intake: &Intake,
     job: &mut Job,
     mut input: B::Input,
     mut output: B::Output,
@@ -322,8 +206,14 @@ async fn follow<B: SharedBackend>(
     let out = async {
         loop {
             let sent = match output.next().await {
-                Output::Stdout(piece) => write.data_bytes(Bytes::from_owner(piece)).await,
-                Output::Stderr(piece) => write.extended_data_bytes(STDERR, Bytes::from_owner(piece)).await,
+                Output::Stdout(piece) => {
+                    intake.note(piece.as_ref().len());
+                    write.data_bytes(Bytes::from_owner(piece)).await
+                }
+                Output::Stderr(piece) => {
+                    intake.note(piece.as_ref().len());
+                    write.extended_data_bytes(STDERR, Bytes::from_owner(piece)).await
+                }
                 Output::Ended(outcome) => return Some(outcome),
             };
             if sent.is_err() {

@@ -143,6 +143,7 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
         if !self.may_ask() {
             return session.channel_failure(id);
         }
+        self.link.intake.note(1);
         self.event(id, ChannelEvent::Requested { request, want_reply: true }, session)
     }
 

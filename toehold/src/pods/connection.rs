@@ -18,10 +18,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::authentication::Authenticator;
-use super::channel::{self, LeashOfPod, Place};
+use super::authentication::{Authenticator, LoginMetadata};
+use super::channel::{self, Place};
 use super::client::{Client, FromClient, Link};
 use super::hub::{Hub, SharedBackend, Stopping};
+use super::launching::Common;
 use super::metrics::Counter;
 use super::side::{Lease, PodState, Tenant};
 use super::stream::{ClientStream, Intake};
@@ -36,6 +37,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Who has logged in.
 struct LoggedIn {
     who: Who,
+    metadata: Arc<LoginMetadata>,
     handle: Handle,
 }
 
@@ -92,7 +94,8 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
         .with("address", who.address.clone())
         .with("key", key.to_string());
     hub.note(event).await;
-    serve(&hub, &link, LoggedIn { who, handle }, connection, session, &mut told).await;
+    let logged_in = LoggedIn { who, metadata: admission.metadata, handle };
+    serve(&hub, &link, logged_in, connection, session, &mut told).await;
     tracing::info!("{connection}: over");
     drop(lifeline);
 }
@@ -106,15 +109,15 @@ fn note_panic<B, A>(hub: &Hub<B, A>, ended: &Result<(), russh::Error>) {
 async fn serve<B: SharedBackend, A: Authenticator>(
     hub: &Arc<Hub<B, A>>,
     link: &Arc<Link>,
-    LoggedIn { who, handle }: LoggedIn,
+    LoggedIn { who, metadata, handle }: LoggedIn,
     connection: ConnectionId,
     mut session: impl Future<Output = Result<(), russh::Error>> + Unpin,
     told: &mut mpsc::UnboundedReceiver<FromClient>,
 ) {
-    let tenant = Tenant { connection, channel: None, who };
+    let tenant = Tenant { connection, channel: None, who, metadata };
     let of_each_channel = hub.settings.mode == Mode::Session;
     let held = (!of_each_channel).then(|| Lease::take(hub, tenant.clone(), Arc::clone(&link.intake)));
-    let leash = LeashOfPod::<B>::default();
+    let common = Arc::new(Common::<B>::default());
     let mut state = held.as_ref().map(|held| held.state.clone());
     let mut stopping = hub.stopping.subscribe();
     let mut jobs = JoinSet::new();
@@ -131,7 +134,7 @@ async fn serve<B: SharedBackend, A: Authenticator>(
                 break;
             }
             Some(from) = told.recv() => if let FromClient::Start(job) = from {
-                let pod = held.as_ref().map(|held| (held.state.clone(), Arc::clone(&leash)));
+                let pod = held.as_ref().map(|held| (held.state.clone(), Arc::clone(&common)));
                 let place = Place {
                     hub: Arc::clone(hub),
                     link: Arc::clone(link),
@@ -192,13 +195,10 @@ async fn until(at: Option<Instant>) {
 
 /// Why there is no pod (any more), once there is none.
 async fn failed(state: &mut Option<watch::Receiver<PodState>>) -> String {
-    if let Some(state) = state
-        && let Ok(state) = state.wait_for(|state| matches!(state, PodState::Failed(_))).await
-        && let PodState::Failed(trouble) = &*state
-    {
-        return trouble.words.clone();
+    match state {
+        Some(state) => channel::failed(state).await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
 }
 
 /// Ends what is in every channel, and says why.

@@ -9,6 +9,7 @@ mod client;
 mod connection;
 mod host_key;
 mod hub;
+mod launching;
 mod leash;
 pub mod metrics;
 mod serve;
@@ -23,7 +24,8 @@ use std::time::Duration;
 use toehold_core::StoreError;
 use toehold_podrun::backend::BackendError;
 
-pub use authentication::{Admission, Applicant, Authenticator, AuthorizedKeysFiles};
+pub use authentication::{Admission, Applicant, Authenticator, AuthorizedKeysFiles, LoginMetadata};
+pub use hub::SharedBackend;
 pub use serve::{Announcement, serve};
 
 use crate::gateway::LimitOptions;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use toehold_core::Clock as _;
+use toehold_podrun::backend::{PodChange, PodWatch as _};
 use toehold_podrun::driver::{ConnectionSide, PodReference, SideEvent, enter, run};
-use toehold_podrun::kubernetes::PodTrouble;
+use toehold_podrun::kubernetes::{Availability, PodTrouble};
 use toehold_podrun::pod::{PodRecord, Timing, Who, pod_manifest};
 use toehold_podrun::{ConnectionId, Nonce, PodName, config::Mode};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 
+use super::authentication::LoginMetadata;
 use super::hub::{Hub, OnePod, SharedBackend};
 use super::metrics::Counter;
 use super::stream::Intake;
@@ -41,6 +43,7 @@ pub(super) struct Tenant {
     pub(super) connection: ConnectionId,
     pub(super) channel: Option<u32>,
     pub(super) who: Who,
+    pub(super) metadata: Arc<LoginMetadata>,
 }
 
 impl Lease {
@@ -109,7 +112,8 @@ async fn lead<B: SharedBackend, A: Send + Sync>(hub: &Hub<B, A>, tenant: &Tenant
         who: tenant.who.clone(),
         recorded_at: SystemClock.now(),
     };
-    let manifest = pod_manifest(settings, &record, []).map_err(|error| trouble("Metadata", error.to_string()))?;
+    let manifest =
+        pod_manifest(settings, &record, tenant.metadata.marks()).map_err(|error| trouble("Metadata", error.to_string()))?;
     tracing::debug!("pod {} for {}", record.pod, tenant.who.principal);
     run(hub.parts(), &record, &manifest, &settings.container, timing, &mut side).await.map_err(|error| {
         tracing::error!("pod {}: {error}", record.pod);
@@ -120,11 +124,13 @@ async fn lead<B: SharedBackend, A: Send + Sync>(hub: &Hub<B, A>, tenant: &Tenant
 /// A pod that stays: nothing is to be done when the visitor goes.
 async fn visit<B: SharedBackend, A>(hub: &Hub<B, A>, tenant: &Tenant, timing: Timing, mut side: Side) -> Result<(), PodTrouble> {
     let begun = Instant::now();
+    let marks: Vec<_> = tenant.metadata.marks().collect();
     let pod = tokio::select! {
-        pod = enter(hub.parts(), &hub.settings, &tenant.who, &[], timing) => pod?,
+        pod = enter(hub.parts(), &hub.settings, &tenant.who, &marks, timing) => pod?,
         () = side.until_left() => return Ok(()),
     };
     side.ready(&pod).await;
+    let mut end = std::pin::pin!(end_of(hub, &pod));
     let mut last_traffic = Instant::now();
     loop {
         let session = timing.session.map(|session| begun + session);
@@ -135,12 +141,31 @@ async fn visit<B: SharedBackend, A>(hub: &Hub<B, A>, tenant: &Tenant, timing: Ti
                 SideEvent::Traffic => last_traffic = Instant::now(),
                 SideEvent::Disconnected | SideEvent::OwnerLost => return Ok(()),
             },
+            ended = &mut end => return Err(ended),
             () = async { match deadline { Some(deadline) => tokio::time::sleep_until(deadline).await, None => pending().await } } => {
                 let is_session = session.is_some_and(|session| Instant::now() >= session);
                 let what = if is_session { "the connection has reached its time limit" } else { "the connection was idle for too long" };
                 return Err(trouble("Limit", what));
             }
         }
+    }
+}
+
+/// Waits until a pod that was there is no more, and says why. A watch that breaks is opened again.
+async fn end_of<B: SharedBackend, A>(hub: &Hub<B, A>, pod: &PodReference) -> PodTrouble {
+    loop {
+        if let Ok(mut watch) = hub.backend.watch(&pod.namespace, &pod.name).await {
+            while let Ok(change) = watch.changed().await {
+                match change {
+                    PodChange::State(now) if now.uid == pod.uid => match now.availability(&pod.container) {
+                        Availability::Failed(trouble) | Availability::Ended(trouble) => return trouble,
+                        Availability::Pending | Availability::Doubtful(_) | Availability::Ready => {}
+                    },
+                    PodChange::State(_) | PodChange::Gone => return trouble("Deleted", "the pod was deleted"),
+                }
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Intake {
     /// What cannot be waiting but for a client that sends more than it was granted.
     granted: usize,
     is_slow: AtomicBool,
-    /// Bytes in both directions so far.
+    /// Bytes of channels in both directions so far, and what was asked of them.
     passed: AtomicU64,
 }
 
@@ -59,6 +59,7 @@ impl Intake {
 
     /// Notes bytes that came; `None`: the client has sent what it was never granted.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Waiting> {
+        self.note(bytes);
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let noted = Waiting { intake: Arc::clone(self), bytes };
         if waiting > MAX_WAITING {
@@ -72,7 +73,12 @@ impl Intake {
         if self.is_slow.load(Ordering::Relaxed) { TRICKLE } else { WINDOW }
     }
 
-    /// Bytes in both directions so far.
+    /// Notes that somebody, or a process, is at work. What only keeps a connection alive is nobody's work.
+    pub(super) fn note(&self, bytes: usize) {
+        self.passed.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// How much work there was so far.
     pub(super) fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)
     }
@@ -124,9 +130,7 @@ impl AsyncRead for ClientStream {
             ready!(pause.as_mut().poll(context));
             this.pause = None;
         }
-        let before = buffer.filled().len();
         ready!(Pin::new(&mut this.tcp).poll_read(context, buffer))?;
-        this.intake.passed.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
         if this.intake.is_slow.load(Ordering::Relaxed) {
             this.pause = Some(Box::pin(tokio::time::sleep_until(Instant::now() + PAUSE)));
         }
@@ -137,9 +141,6 @@ impl AsyncRead for ClientStream {
 impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.tcp).poll_write(context, bytes);
-        if let Poll::Ready(Ok(written)) = result {
-            self.intake.passed.fetch_add(written as u64, Ordering::Relaxed);
-        }
         self.written(context, result)
     }
 

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use hurt::hurt;
-pub use kubectl::{Kubectl, kubectl};
+pub use kubectl::kubectl;
 pub use namespace::Namespace;
 
 /// Held for reading by every test that wants the cluster whole, for writing by those that hurt it.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::gateway::{Pods, fed, waits_until_still};
+use crate::ground::ON_ITS_WAY;
 use crate::support::Done;
 
 /// Ten million bytes that do not repeat.
@@ -75,7 +76,7 @@ fn a_reader_that_is_slow_gets_everything_and_the_gateway_keeps_little() {
     });
     // Nobody takes what comes out: what goes in comes to a stand as well.
     waits_until_still(&written);
-    assert!(written.load(Ordering::Relaxed) < 20_000_000, "{written:?}");
+    assert!(written.load(Ordering::Relaxed) < ON_ITS_WAY, "{written:?}");
     let before = pods.memory();
     assert!(before < 90_000, "{before} KiB");
     let mut got = Vec::new();

@@ -152,11 +152,7 @@ fn what_does_not_end_in_time_is_ended_with_words() {
 
 #[test]
 fn time_limits_end_a_connection_with_words() {
-    let pods = Pods::start();
-    let toehold = pods.kill();
-    let config = crate::gateway::file_of(&toehold, "config.yaml");
-    fs::write(&config, "limits: {session: 2s}\n").unwrap();
-    let pods = Pods::at(toehold, &["--config", config.to_str().unwrap()]);
+    let pods = Pods::configured(&serde_json::json!({ "limits": { "session": "2s" } }), &[]);
     let (session, numbers) = three(&pods);
     let done = session.ends();
     assert_eq!(done.code, 255, "{done:?}");

@@ -1,4 +1,5 @@
-//! A gateway of local pods as a process of its own, and the OpenSSH client against it.
+//! A gateway of pods as a process of its own, and the OpenSSH client against it. Which pods those are, the program says that this is
+//! a part of: its `ground` is what they stand on.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -9,16 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::ground::Ground;
 use crate::support::keys::ssh_keygen;
 use crate::support::server::write_private;
 use crate::support::{Done, Toehold, eventually};
 
-/// `pods serve --backend local`; killed when it is dropped.
+/// `pods serve`; killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pods {
     pub(crate) toehold: Toehold,
+    pub(crate) ground: Ground,
+    /// The options that say which pods are meant.
+    which: Vec<String>,
     child: Option<Child>,
     stdout: BufReader<ChildStdout>,
     pub(crate) address: SocketAddr,
@@ -32,22 +37,79 @@ impl Pods {
 
     /// With further options.
     pub(crate) fn with(more: &[&str]) -> Self {
+        Self::configured(&json!({}), more)
+    }
+
+    /// With a configuration, which is laid over that of the ground.
+    pub(crate) fn configured(config: &Value, more: &[&str]) -> Self {
+        Self::on_ground(Ground::new(), config, more)
+    }
+
+    /// On a ground that is there.
+    pub(crate) fn on_ground(ground: Ground, config: &Value, more: &[&str]) -> Self {
+        Self::on(Self::prepared(), ground, config, more)
+    }
+
+    /// A key and `authorized_keys` beside a state directory that is not there yet.
+    pub(crate) fn prepared() -> Toehold {
         let toehold = Toehold::bare();
         let key = ssh_keygen(&file_of(&toehold, "key"), &["-t", "ed25519"]);
         write_private(&file_of(&toehold, "authorized_keys"), format!("{key} alice@example.org\n"));
-        Self::at(toehold, more)
+        toehold
     }
 
     /// Whose state directory, key and `authorized_keys` are there.
     pub(crate) fn at(toehold: Toehold, more: &[&str]) -> Self {
-        let keys = file_of(&toehold, "authorized_keys");
-        let mut arguments = vec!["--json", "pods", "serve", "--backend", "local", "--listen", "127.0.0.1:0"];
-        arguments.extend(["--authorized-keys", keys.to_str().unwrap()]);
+        Self::on(toehold, Ground::new(), &json!({}), more)
+    }
+
+    /// Killed, and started again with another configuration: the same ground and state.
+    pub(crate) fn again(mut self, config: &Value, more: &[&str]) -> Self {
+        self.end();
+        let ground = self.ground.clone();
+        Self::on(self.kill(), ground, config, more)
+    }
+
+    /// Another gateway on the same ground, with a state directory of its own.
+    pub(crate) fn another(&self, config: &Value, more: &[&str]) -> Self {
+        Self::on_ground(self.ground.clone(), config, more)
+    }
+
+    fn on(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
+        let keys = path(&file_of(&toehold, "authorized_keys"));
+        Self::with_keys_by(toehold, ground, config, &[&["--authorized-keys", keys.as_str()], more].concat())
+    }
+
+    /// With whatever says who may log in.
+    pub(crate) fn by(toehold: Toehold, more: &[&str]) -> Self {
+        Self::with_keys_by(toehold, Ground::new(), &json!({}), more)
+    }
+
+    fn with_keys_by(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
+        let which = ground.options(&toehold, config);
+        let mut arguments = vec!["--json", "pods", "serve", "--listen", "127.0.0.1:0"];
+        arguments.extend(which.iter().map(String::as_str));
         arguments.extend(more);
         // Its state directory by a relative path, as people type it: what runs in pods is started in other directories.
         let state = toehold.state();
         let mut command = toehold.command(arguments);
         command.current_dir(state.parent().unwrap()).env("TOEHOLD_STATE_DIR", state.file_name().unwrap());
+        Self::started(toehold, ground, which, command)
+    }
+
+    /// Another gateway that has the same state directory and lets the same people in, by files alone; it is to be dropped before the first.
+    pub(crate) fn beside(first: &Self, more: &[&str]) -> Self {
+        let keys = path(&first.file("authorized_keys"));
+        let mut arguments = vec!["--json", "pods", "serve", "--listen", "127.0.0.1:0", "--authorized-keys", &keys];
+        arguments.extend(first.which.iter().map(String::as_str));
+        arguments.extend(more);
+        let toehold = Toehold::bare();
+        let mut command = toehold.command(arguments);
+        command.env("TOEHOLD_STATE_DIR", first.toehold.state());
+        Self::started(toehold, first.ground.clone(), first.which.clone(), command)
+    }
+
+    fn started(toehold: Toehold, ground: Ground, which: Vec<String>, mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -58,7 +120,7 @@ impl Pods {
         let host_key = announced["host_key"].as_str().unwrap();
         let known = format!("[{}]:{} {host_key}\n", address.ip(), address.port());
         write_private(&file_of(&toehold, "known_hosts"), known);
-        Self { toehold, child: Some(child), stdout, address, announced }
+        Self { toehold, ground, which, child: Some(child), stdout, address, announced }
     }
 
     /// A file of the test's own.
@@ -66,8 +128,8 @@ impl Pods {
         file_of(&self.toehold, name)
     }
 
-    fn options(&self) -> Vec<String> {
-        let mut options = vec!["-F".to_owned(), "none".to_owned(), "-i".to_owned(), path(&self.file("key"))];
+    fn options(&self, key: &Path) -> Vec<String> {
+        let mut options = vec!["-F".to_owned(), "none".to_owned(), "-i".to_owned(), path(key)];
         for option in [
             format!("UserKnownHostsFile={}", path(&self.file("known_hosts"))),
             format!("Port={}", self.address.port()),
@@ -83,9 +145,14 @@ impl Pods {
 
     /// One of OpenSSH's clients; nothing of the tester's own is used. The host is `anybody@127.0.0.1`.
     pub(crate) fn client(&self, program: &str) -> Command {
+        self.client_with_key(program, &self.file("key"))
+    }
+
+    /// The same with another key.
+    pub(crate) fn client_with_key(&self, program: &str, key: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .args(self.options())
+            .args(self.options(key))
             .env_remove("SSH_AUTH_SOCK")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -112,24 +179,31 @@ impl Pods {
         Done::of(self.ssh(line).output().unwrap())
     }
 
+    /// Runs a command line over this `ssh`, as a shell's word.
+    pub(crate) fn run_on(&self, ssh: &str, line: &str) -> Done {
+        let line = format!("{ssh} anybody@127.0.0.1 '{line}'");
+        Done::of(Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap()).ends(0)
+    }
+
     /// Runs one that is given this on its standard input.
     pub(crate) fn run_with(&self, line: &str, input: &[u8]) -> Vec<u8> {
         fed(self.ssh(line), input)
     }
 
+    /// `pods …` about the same pods.
+    pub(crate) fn about<'a>(&'a self, arguments: impl IntoIterator<Item = &'a str>) -> Done {
+        let which = self.which.iter().map(String::as_str);
+        self.toehold.run(["--json", "pods"].into_iter().chain(arguments).chain(which))
+    }
+
     /// The pods that are there.
     pub(crate) fn list(&self) -> Vec<Value> {
-        let done = self.toehold.run(["--json", "pods", "ls", "--backend", "local"]).ends(0);
-        done.json()["pods"].as_array().unwrap().clone()
+        self.about(["ls"]).ends(0).json()["pods"].as_array().unwrap().clone()
     }
 
-    /// Waits until nothing is left: no pod, no directory of one, no record.
+    /// Waits until nothing is left: no pod, nothing of one, no record.
     pub(crate) fn waits_until_empty(&self) {
-        eventually("the end of all pods", || self.directories() == 0 && self.list().is_empty());
-    }
-
-    pub(crate) fn directories(&self) -> usize {
-        fs::read_dir(self.toehold.state().join("pods")).unwrap().count()
+        eventually("the end of all pods", || self.ground.is_empty(&self.toehold) && self.list().is_empty());
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

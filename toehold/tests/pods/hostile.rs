@@ -102,7 +102,7 @@ fn who_has_no_key_that_is_known_gets_no_pod() {
     std::fs::write(pods.file("authorized_keys"), key("ed25519").line()).unwrap();
     let done = pods.run("true").ends(255);
     assert!(done.stderr.contains("Permission denied (publickey)"), "{done:?}");
-    assert_eq!((pods.directories(), pods.counted("toehold_pods_pods")), (0, 0));
+    assert_eq!((pods.ground.directories(&pods.toehold), pods.counted("toehold_pods_pods")), (0, 0));
     // A file that others can write is nobody's word.
     std::fs::write(pods.file("authorized_keys"), mine).unwrap();
     std::process::Command::new("chmod").arg("g+w").arg(pods.file("authorized_keys")).status().unwrap();

@@ -16,11 +16,18 @@ mod support;
 mod bytes;
 mod cli;
 mod commands;
+mod crowd;
 mod ends;
 mod files;
+#[allow(dead_code, reason = "tests on a cluster use the rest")]
 mod gateway;
+mod ground;
 mod hostile;
+mod local;
 mod multiplexed;
 mod panics;
 mod raw;
+mod reasons;
 mod terminal;
+mod transfers;
+mod who;

@@ -4,20 +4,22 @@ use std::io::Read as _;
 use std::process::Stdio;
 
 use crate::gateway::Pods;
+use crate::ground::POD_NAME;
 use crate::support::Done;
 
 #[test]
 fn ten_channels_at_once_share_a_pod_and_each_ends_as_its_own_command() {
     let pods = Pods::with(&["--metrics", "127.0.0.1:0"]);
     let socket = format!("ControlPath={}", pods.file("mux").display());
-    let mut master = pods.ssh_with(&["-M", "-o", &socket], "echo $TOEHOLD_POD; cat").stdin(Stdio::piped()).spawn().unwrap();
+    let mut master =
+        pods.ssh_with(&["-M", "-o", &socket], &format!("echo {POD_NAME}; cat")).stdin(Stdio::piped()).spawn().unwrap();
     let mut name = [0; 41];
     master.stdout.as_mut().unwrap().read_exact(&mut name).unwrap();
     let name = String::from_utf8(name.to_vec()).unwrap();
     for round in 0..3 {
         let channels: Vec<_> = (1..10)
             .map(|number| {
-                let line = format!("echo $TOEHOLD_POD; head -c 100000 /dev/zero | tr '\\0' {number}; exit {}", number + round);
+                let line = format!("echo {POD_NAME}; head -c 100000 /dev/zero | tr '\\0' {number}; exit {}", number + round);
                 pods.ssh_with(&["-o", &socket], &line).spawn().unwrap()
             })
             .collect();

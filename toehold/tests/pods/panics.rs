@@ -20,7 +20,8 @@ struct Faulty;
 impl Authenticator for Faulty {
     async fn admit(&self, applicant: Applicant<'_>) -> Result<Option<Admission>, AuthenticationError> {
         assert!(applicant.user != "panic", "on purpose");
-        let admission = Admission { principal: applicant.user.to_owned(), command: None, terminal: true };
+        let principal = applicant.user.to_owned();
+        let admission = Admission { principal, command: None, terminal: true, metadata: Arc::default() };
         Ok((applicant.user == "good").then_some(admission))
     }
 }

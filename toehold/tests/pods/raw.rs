@@ -85,9 +85,8 @@ async fn a_channel_that_is_closed_ends_its_process_and_the_pod_lives_on() {
         }
     };
     channel.close().await.unwrap();
-    tokio::task::spawn_blocking(move || crate::support::eventually("its end", || !crate::gateway::is_alive(number)))
-        .await
-        .unwrap();
+    let ground = pods.ground.clone();
+    tokio::task::spawn_blocking(move || crate::support::eventually("its end", || !ground.is_alive(number))).await.unwrap();
     let mut other = client.open().await;
     other.exec(true, "echo here").await.unwrap();
     until_output(&mut other, b"here\n").await;

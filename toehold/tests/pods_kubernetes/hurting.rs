@@ -1,5 +1,7 @@
 //! What is stopped goes on, and what is killed comes back with what it knew.
 
+mod api_server;
+
 use crate::cluster_support::{Namespace, alone, hurt};
 
 #[tokio::test]

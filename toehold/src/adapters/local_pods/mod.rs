@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use toehold_core::{Clock as _, Timestamp};
 use toehold_podrun::backend::{BackendError, ExecRequest, OwnerSnapshot, PodBackend, PodChange, PodWatch, Preconditions};
 use toehold_podrun::kubernetes::{ApiFailure, FailureKind, PodSnapshot};
 use toehold_podrun::{OwnerName, Uid};
@@ -29,8 +30,10 @@ use tokio::sync::watch;
 pub use first_process::stage;
 pub use streams::{LocalInput, LocalOutput};
 
+use crate::adapters::system_clock::SystemClock;
+
 use owners::Owners;
-use pod::Pod;
+use pod::{Pod, Standing};
 
 const OBJECT: &str = "pod.json";
 const HOME: &str = "home";
@@ -42,8 +45,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How old a directory without an object is at least that nobody is about to finish.
 const UNFINISHED: Duration = Duration::from_secs(60);
 
-/// Stands in the environment of every process of a pod.
+/// Stands in the environment of every process of a pod, with its name.
 pub(crate) const MARK: &str = "TOEHOLD_POD";
+/// The same with its UID: pods of other state directories may have the same name.
+const UID_MARK: &str = "TOEHOLD_POD_UID";
 
 /// The pods below a directory.
 #[derive(Clone, Debug)]
@@ -61,8 +66,9 @@ struct Inner {
 pub struct LocalWatch {
     pods: LocalPods,
     name: String,
-    gone: Option<watch::Receiver<bool>>,
+    standing: Option<watch::Receiver<Standing>>,
     said: Option<PodChange>,
+    is_end_said: bool,
 }
 
 fn refused(doing: &str, kind: FailureKind, code: u16, message: &str) -> BackendError {
@@ -78,6 +84,13 @@ fn random_uid() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// When a pod's time is over (`activeDeadlineSeconds`), if ever.
+fn deadline(object: &Value) -> Option<Timestamp> {
+    let seconds = object.pointer("/spec/activeDeadlineSeconds")?.as_u64()?;
+    let started: Timestamp = serde_json::from_value(object.pointer("/status/startTime")?.clone()).ok()?;
+    Some(started.saturating_add(Duration::from_secs(seconds)))
 }
 
 /// A pod's name that is a file's name too (RFC 1123 allows nothing that could lead elsewhere).
@@ -134,7 +147,14 @@ impl LocalPods {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let object: Value = serde_json::from_str(&text)?;
+        let mut object: Value = serde_json::from_str(&text)?;
+        let standing = self.running().get(name).map_or(Standing::Running, |pod| *pod.standing().borrow());
+        if standing == Standing::Overdue || deadline(&object).is_some_and(|deadline| deadline <= SystemClock.now()) {
+            // As the kubelet says it.
+            object["status"] = json!({ "phase": "Failed", "reason": "DeadlineExceeded" });
+        } else if standing != Standing::Running {
+            object["metadata"]["deletionTimestamp"] = json!(SystemClock.now());
+        }
         PodSnapshot::from_object(object).map(Some).map_err(io::Error::other)
     }
 
@@ -171,7 +191,8 @@ impl LocalPods {
             }
             if let Some(object) = object.as_object_mut() {
                 let conditions = json!([{ "type": "PodScheduled", "status": "True" }, { "type": "Ready", "status": "True" }]);
-                object.insert("status".to_owned(), json!({ "phase": "Running", "conditions": conditions }));
+                let now = SystemClock.now();
+                object.insert("status".to_owned(), json!({ "phase": "Running", "startTime": now, "conditions": conditions }));
             }
             fs::create_dir(directory.join(HOME))?;
             let staged = directory.join(".new");
@@ -190,16 +211,20 @@ impl LocalPods {
     async fn start(&self, snapshot: &PodSnapshot) -> io::Result<Arc<Pod>> {
         let directory = self.directory(&snapshot.name);
         let stays = snapshot.object.pointer("/metadata/ownerReferences").is_none();
-        let (pod, mut first) = Pod::start(&snapshot.name, &directory).await?;
+        let (pod, mut first) = Pod::start(&snapshot.name, &snapshot.uid, &directory).await?;
         let pod = Arc::new(pod);
         self.running().insert(snapshot.name.clone(), Arc::clone(&pod));
+        if let Some(deadline) = deadline(&snapshot.object) {
+            let (own, left) = (Arc::clone(&pod), deadline.saturating_since(SystemClock.now()));
+            tokio::spawn(async move { own.end_after(left).await });
+        }
         let (pods, own) = (self.clone(), Arc::clone(&pod));
         tokio::spawn(async move {
             let has_ended_all = own.follow(&mut first).await;
-            let name = own.name.clone();
+            let uid = own.uid.clone();
             let cleared = tokio::task::spawn_blocking(move || {
                 if !has_ended_all {
-                    end_strays(&name);
+                    end_strays(&uid);
                 }
                 if stays { Ok(()) } else { remove(&directory) }
             });
@@ -226,7 +251,7 @@ impl LocalPods {
             // Its gateway sees the end, and clears away.
             return Ok(());
         }
-        end_strays(&snapshot.name);
+        end_strays(&snapshot.uid);
         remove(&directory)
     }
 
@@ -265,8 +290,8 @@ impl LocalPods {
 }
 
 /// Ends the processes of a pod whose first process did not take them along, since somebody killed it.
-fn end_strays(name: &str) {
-    processes::end_all_with(&format!("{MARK}={name}"));
+fn end_strays(uid: &Uid) {
+    processes::end_all_with(&format!("{UID_MARK}={uid}"));
 }
 
 fn remove(directory: &Path) -> io::Result<()> {
@@ -306,10 +331,20 @@ impl PodWatch for LocalWatch {
         if self.said == Some(PodChange::Gone) {
             std::future::pending::<()>().await;
         }
-        match &mut self.gone {
-            Some(gone) => {
-                if gone.wait_for(|gone| *gone).await.is_err() {
-                    std::future::pending::<()>().await;
+        match &mut self.standing {
+            Some(standing) => {
+                // What has ended it is said first, then that it is gone.
+                let is_said = self.is_end_said;
+                let wanted = |now: &Standing| *now == Standing::Gone || (!is_said && *now != Standing::Running);
+                match standing.wait_for(wanted).await.map(|standing| *standing) {
+                    Ok(Standing::Gone) => {}
+                    Ok(_) => {
+                        self.is_end_said = true;
+                        if let Some(now) = self.pods.read(&self.name).map_err(failed("watching a pod"))? {
+                            return Ok(PodChange::State(now));
+                        }
+                    }
+                    Err(_) => std::future::pending::<()>().await,
                 }
             }
             None => {
@@ -342,8 +377,8 @@ impl PodBackend for LocalPods {
     }
 
     async fn watch(&self, _: &str, name: &str) -> Result<LocalWatch, BackendError> {
-        let gone = self.running().get(name).map(|pod| pod.gone());
-        Ok(LocalWatch { pods: self.clone(), name: name.to_owned(), gone, said: None })
+        let standing = self.running().get(name).map(|pod| pod.standing());
+        Ok(LocalWatch { pods: self.clone(), name: name.to_owned(), standing, said: None, is_end_said: false })
     }
 
     async fn delete(&self, _: &str, name: &str, preconditions: &Preconditions) -> Result<bool, BackendError> {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use toehold_podrun::Uid;
 use toehold_podrun::exec::TerminalSize;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -20,7 +21,7 @@ use super::first_process::{FIRST, OURSELVES};
 use super::processes::Process;
 use super::streams::{Ending, LocalInput, LocalOutput, Streams};
 use super::wire::{self, Answer, Order};
-use super::{FIRST_PROCESS, HOME, MARK};
+use super::{FIRST_PROCESS, HOME, MARK, UID_MARK};
 
 /// How long the first process may take to say that it is there.
 const START: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) name: String,
+    pub(super) uid: Uid,
     home: PathBuf,
     user: String,
     /// A second descriptor of the connection, to send on and to shut down.
@@ -41,7 +43,20 @@ pub(super) struct Pod {
     answers: UnixStream,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Ending>>>,
-    gone: watch::Sender<bool>,
+    standing: watch::Sender<Standing>,
+}
+
+/// How it stands with a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Its first process takes orders.
+    Running,
+    /// It is being ended, since its time is over.
+    Overdue,
+    /// It is being ended.
+    Ending,
+    /// There is nothing left of it.
+    Gone,
 }
 
 /// The first process of a pod as another process of ours has noted it.
@@ -53,12 +68,13 @@ pub(super) fn first_process(directory: &Path) -> Option<Process> {
 }
 
 impl Pod {
-    pub(super) async fn start(name: &str, directory: &Path) -> io::Result<(Self, Child)> {
+    pub(super) async fn start(name: &str, uid: &Uid, directory: &Path) -> io::Result<(Self, Child)> {
         let (ours, theirs) = wire::pair()?;
         let first = Command::new(OURSELVES)
             .arg0(FIRST)
             .env_clear()
             .env(MARK, name)
+            .env(UID_MARK, uid.as_str())
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
@@ -75,13 +91,14 @@ impl Pod {
         answers.set_nonblocking(true)?;
         let pod = Self {
             name: name.to_owned(),
+            uid: uid.clone(),
             home: directory.join(HOME),
             user: user_name(),
             orders,
             answers: UnixStream::from_std(answers)?,
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
-            gone: watch::Sender::new(false),
+            standing: watch::Sender::new(Standing::Running),
         };
         match tokio::time::timeout(START, pod.answer()).await {
             Ok(Some(Answer::Ready)) => Ok((pod, first)),
@@ -135,18 +152,38 @@ impl Pod {
         matches!(ended, Ok(Ok(status)) if status.success())
     }
 
-    /// Ends all of it; when that is done, [`Pod::gone`] says so.
+    /// Ends all of it; when that is done, [`Pod::standing`] says so.
     pub(super) fn end(&self) {
+        self.end_as(Standing::Ending);
+    }
+
+    /// Ends all of it when its time is over.
+    pub(super) async fn end_after(&self, time: Duration) {
+        let mut standing = self.standing();
+        // Whatever has ended it before has done so for another reason.
+        if tokio::time::timeout(time, standing.wait_for(|standing| *standing > Standing::Overdue)).await.is_err() {
+            self.end_as(Standing::Overdue);
+        }
+    }
+
+    /// Why is there to be read before anything has ended. The first reason stays.
+    fn end_as(&self, why: Standing) {
+        self.standing.send_if_modified(|standing| {
+            *standing == Standing::Running && {
+                *standing = why;
+                true
+            }
+        });
         // It has ended already where this is refused.
         let _ = self.orders.shutdown(std::net::Shutdown::Both);
     }
 
     pub(super) fn is_gone(&self) {
-        self.gone.send_replace(true);
+        self.standing.send_replace(Standing::Gone);
     }
 
-    pub(super) fn gone(&self) -> watch::Receiver<bool> {
-        self.gone.subscribe()
+    pub(super) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     pub(super) fn exec(&self, arguments: &[String], terminal: Option<TerminalSize>) -> io::Result<(LocalInput, LocalOutput)> {
@@ -160,6 +197,7 @@ impl Pod {
             ("PATH", SEARCH_PATH.to_owned()),
             ("SHELL", "/bin/sh".to_owned()),
             (MARK, self.name.clone()),
+            (UID_MARK, self.uid.to_string()),
             ("USER", self.user.clone()),
         ];
         let order = Order {

@@ -1,62 +1,22 @@
-//! Who may have a pod.
+//! `authorized_keys` files.
 
 use std::fs::File;
-use std::future::Future;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use toehold_core::{Clock as _, PublicKey};
-use toehold_keygen::authorized_keys::{AuthorizedKeys, Effect, LineKind, Login, Options};
+use toehold_keygen::authorized_keys::{AuthorizedKeys, LineKind};
 
-use crate::adapters::system_clock::SystemClock;
+use super::answer::LoginMetadata;
+use super::lines::{Verdict, flaw, judge};
+use super::{Admission, Applicant, AuthenticationError, Authenticator};
 
 /// The most bytes of an `authorized_keys` file that are read.
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// Stands in a path for the user name of the login.
 const USER: &str = "%u";
-
-/// Somebody who wants in.
-#[derive(Clone, Copy, Debug)]
-pub struct Applicant<'a> {
-    /// The user name of the login: any text.
-    pub user: &'a str,
-    /// The key.
-    pub key: &'a PublicKey,
-    /// The client's address.
-    pub address: IpAddr,
-}
-
-/// What somebody may do who was let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admission {
-    /// Who it is (P4).
-    pub principal: String,
-    /// What runs whatever is asked for.
-    pub command: Option<Vec<u8>>,
-    /// Whether a terminal may be had.
-    pub terminal: bool,
-}
-
-/// Why nobody can be let in.
-#[derive(Debug, thiserror::Error)]
-#[error("{} cannot be used as authorized_keys: {reason}", path.display())]
-pub struct AuthenticationError {
-    /// Which file.
-    pub path: PathBuf,
-    /// Why not.
-    pub reason: String,
-}
-
-/// Decides who is let in. Asked for each key that is offered, and again when its signature was good.
-///
-/// Implementers: a false yes lets a stranger in; an error, like a no, keeps somebody out.
-pub trait Authenticator: Send + Sync + 'static {
-    /// Whether this key may log in; `None`: it may not.
-    fn admit(&self, applicant: Applicant<'_>) -> impl Future<Output = Result<Option<Admission>, AuthenticationError>> + Send;
-}
 
 /// `authorized_keys` files. They are read anew for each login, as `sshd` does, and have to be their owner's alone to write.
 ///
@@ -89,59 +49,45 @@ impl AuthorizedKeysFiles {
         let mut looked = Looked::default();
         for path in self.paths.iter().filter(|path| !path.contains(USER)) {
             let path = Path::new(path);
-            let keys = read(path)?
-                .ok_or_else(|| AuthenticationError { path: path.to_owned(), reason: "there is no such file".to_owned() })?;
-            for entry in keys.entries() {
-                let reason = match (entry.kind(), entry.key()) {
-                    (LineKind::Key(_), Some(line)) => match line.public_key() {
-                        None => Some("there is no key in it that can be read".to_owned()),
-                        Some(key) => match Options::parse(line.options().unwrap_or_default()).and_then(|o| o.effect(0)) {
-                            Err(error) => Some(error.to_string()),
-                            Ok(effect) => unenforced(&effect, &key).map(str::to_owned),
-                        },
-                    },
-                    (LineKind::Blank | LineKind::Comment, _) => continue,
-                    _ => Some("it cannot be read".to_owned()),
-                };
-                match reason {
-                    None => looked.keys += 1,
+            let absent = || AuthenticationError::File { path: path.to_owned(), reason: "there is no such file".to_owned() };
+            for entry in read(path)?.ok_or_else(absent)?.entries() {
+                match flaw(entry) {
                     Some(reason) => looked.refused.push((entry.number(), reason)),
+                    None if matches!(entry.kind(), LineKind::Key(_)) => looked.keys += 1,
+                    None => {}
                 }
             }
         }
         Ok(looked)
     }
 
-    fn decide(&self, applicant: Applicant<'_>) -> Result<Option<Admission>, AuthenticationError> {
+    pub(super) fn decide(&self, applicant: Applicant<'_>) -> Result<Verdict, AuthenticationError> {
+        let (mut problem, nothing) = (None, Arc::new(LoginMetadata::default()));
         for path in &self.paths {
             if path.contains(USER) && !is_plain(applicant.user) {
                 continue;
             }
             let path = PathBuf::from(path.replace(USER, applicant.user));
-            let Some(keys) = read(&path)? else { continue };
-            let login = Login { now: SystemClock.now(), utc_offset: 0, peer: Some(applicant.address) };
-            let Some(found) = keys.authorizes_login(applicant.key, &login) else { continue };
-            if let Some(reason) = unenforced(&found.effect, applicant.key) {
-                tracing::warn!("{}, line {}, lets nobody in: {reason}", path.display(), found.line);
-                return Ok(None);
+            match read(&path) {
+                Ok(None) => {}
+                Ok(Some(keys)) => match judge(&keys, &path.display().to_string(), applicant, None, &nothing) {
+                    Verdict::Unknown => {}
+                    verdict => return Ok(verdict),
+                },
+                // Nobody's word, and no reason to keep those out whom another file knows.
+                Err(error) => problem = Some(error),
             }
-            let comment = keys.entries().find(|entry| entry.number() == found.line).and_then(|entry| {
-                let comment = String::from_utf8_lossy(entry.key()?.comment()).trim().to_owned();
-                (!comment.is_empty() && !comment.chars().any(char::is_control)).then_some(comment)
-            });
-            return Ok(Some(Admission {
-                principal: comment.unwrap_or_else(|| applicant.key.fingerprint().to_string()),
-                command: found.effect.command,
-                terminal: found.effect.pty,
-            }));
         }
-        Ok(None)
+        problem.map_or(Ok(Verdict::Unknown), Err)
     }
 }
 
 impl Authenticator for AuthorizedKeysFiles {
     async fn admit(&self, applicant: Applicant<'_>) -> Result<Option<Admission>, AuthenticationError> {
-        self.decide(applicant)
+        Ok(match self.decide(applicant)? {
+            Verdict::Admitted(admission) => Some(admission),
+            Verdict::Refused | Verdict::Unknown => None,
+        })
     }
 }
 
@@ -151,24 +97,9 @@ fn is_plain(user: &str) -> bool {
     !user.is_empty() && user.len() <= 64 && !user.starts_with(['.', '-']) && user.bytes().all(inside)
 }
 
-/// What a line demands that is not enforced here. Forwarding and `~/.ssh/rc` are not to be had by anybody, so that what limits them holds.
-fn unenforced(effect: &Effect, key: &PublicKey) -> Option<&'static str> {
-    if effect.certificate_authority || effect.principals.is_some() {
-        Some("certificates are not known here")
-    } else if !effect.environment.is_empty() {
-        Some("environment= is not enforced here")
-    } else if effect.tunnel.is_some() {
-        Some("tunnel= is not enforced here")
-    } else if effect.verify_required || key.algorithm().starts_with("sk-") {
-        Some("whether a security key was touched is not seen here")
-    } else {
-        None
-    }
-}
-
 /// `None` where there is no such file.
 fn read(path: &Path) -> Result<Option<AuthorizedKeys>, AuthenticationError> {
-    let unusable = |reason: String| AuthenticationError { path: path.to_owned(), reason };
+    let unusable = |reason: String| AuthenticationError::File { path: path.to_owned(), reason };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
@@ -200,9 +131,17 @@ mod tests {
 
     use getrandom::SysRng;
     use getrandom::rand_core::UnwrapErr;
+    use toehold_core::PublicKey;
     use toehold_keygen::{KeyAlgorithm, KeyPair};
 
     use super::*;
+
+    fn admission(verdict: Verdict) -> Option<Admission> {
+        match verdict {
+            Verdict::Admitted(admission) => Some(admission),
+            Verdict::Refused | Verdict::Unknown => None,
+        }
+    }
 
     fn key() -> PublicKey {
         KeyPair::generate(&mut UnwrapErr(SysRng), KeyAlgorithm::Ed25519).unwrap().public_key().clone()
@@ -214,7 +153,7 @@ mod tests {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let files = AuthorizedKeysFiles::new(vec![path.to_str().unwrap().to_owned()]);
-        files.decide(Applicant { user, key, address: "127.0.0.1".parse().unwrap() }).unwrap()
+        admission(files.decide(Applicant { user, key, address: "127.0.0.1".parse().unwrap() }).unwrap())
     }
 
     #[test]
@@ -223,7 +162,7 @@ mod tests {
         let admitted = |text: String| decide(&text, "anybody", &mine);
         assert_eq!(admitted(format!("{mine} alice@example.org")).unwrap().principal, "alice@example.org");
         assert_eq!(admitted(mine.to_string()).unwrap().principal, mine.fingerprint().to_string());
-        assert_eq!(admitted(other.to_string()), None);
+        assert!(admitted(other.to_string()).is_none());
         let restricted = admitted(format!("restrict,command=\"uptime\" {mine}")).unwrap();
         assert!(!restricted.terminal && restricted.command.as_deref() == Some(b"uptime"));
         assert!(admitted(format!("no-port-forwarding,no-user-rc,permitopen=\"a:1\",from=\"127.0.0.0/8\" {mine}")).is_some());
@@ -237,7 +176,7 @@ mod tests {
             "expiry-time=\"20010101Z\"",
             "no-such-option",
         ] {
-            assert_eq!(admitted(format!("{options} {mine} alice")), None, "{options}");
+            assert!(admitted(format!("{options} {mine} alice")).is_none(), "{options}");
         }
     }
 
@@ -254,7 +193,7 @@ mod tests {
         write("loose", 0o620);
         let files = AuthorizedKeysFiles::new(vec![format!("{}/sub/../%u", directory.path().display())]);
         fs::create_dir(directory.path().join("sub")).unwrap();
-        let decide = |user| files.decide(Applicant { user, key: &mine, address: "127.0.0.1".parse().unwrap() });
+        let decide = |user| files.decide(Applicant { user, key: &mine, address: "127.0.0.1".parse().unwrap() }).map(admission);
         assert!(decide("alice").unwrap().is_some());
         assert!(decide("bob").unwrap().is_none());
         assert!(

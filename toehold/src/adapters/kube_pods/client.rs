@@ -1,0 +1,162 @@
+//! The HTTP client of a cluster: TLS, who we are, one TCP connection a request at a time.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64ct::{Base64, Encoding as _};
+use http::Uri;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
+use kube::config::{AuthInfo, ExecConfig};
+use kube::{Client, Config};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use serde_json::json;
+use toehold_podrun::config::{ClusterAccess, Credentials, Material};
+use tower::{BoxError, ServiceExt as _};
+
+/// How long a connection may be idle in the kernel's eyes until it asks whether the other end is there, and how often.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long an idle connection is kept for the next request.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Why there is no way to a cluster.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// A certificate or a key cannot be read.
+    #[error("{what} in {} cannot be used", path.display())]
+    File {
+        /// What it is.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The client cannot be made: a key that does not fit, a program for credentials that fails.
+    #[error("the client of the cluster cannot be made")]
+    Client(#[source] Box<kube::Error>),
+    /// It is no PEM, or there is no certificate in it.
+    #[error("there is no certificate in the certificate authority of the cluster")]
+    NoCertificate,
+    /// A kubeconfig names a proxy, which this program does not use.
+    #[error("the cluster is to be reached through a proxy, which is not supported")]
+    Proxy,
+    /// What makes credentials has not ended, or has panicked.
+    #[error("the program that makes the credentials for the cluster does not end")]
+    Stuck,
+    /// It is no URL.
+    #[error("the cluster's URL cannot be used")]
+    Url(#[source] http::uri::InvalidUri),
+}
+
+/// Makes the client. Nothing is sent yet, but a program for credentials is run.
+///
+/// # Errors
+/// [`ConnectError`].
+pub(super) async fn connect(access: &ClusterAccess) -> Result<Client, ConnectError> {
+    let config = config(access)?;
+    // Credentials may come from a program that takes its time.
+    let making = tokio::task::spawn_blocking(move || client(&config));
+    let made = tokio::time::timeout(access.call_timeout, making).await;
+    made.map_err(|_| ConnectError::Stuck)?
+        .map_err(|_| ConnectError::Stuck)?
+        .map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+fn config(access: &ClusterAccess) -> Result<Config, ConnectError> {
+    if access.proxy.is_some() {
+        return Err(ConnectError::Proxy);
+    }
+    let uri: Uri = access.server.parse().map_err(ConnectError::Url)?;
+    let mut config = Config::new(uri);
+    config.tls_server_name.clone_from(&access.server_name);
+    config.accept_invalid_certs = access.insecure;
+    if let Some(authority) = &access.certificate_authority {
+        config.root_cert = Some(certificates(authority)?);
+        // Read again as it is renewed.
+        config.root_cert_file = match authority {
+            Material::File(path) => Some(path.into()),
+            Material::Data(_) => None,
+        };
+    }
+    config.auth_info = who(&access.credentials)?;
+    Ok(config)
+}
+
+fn certificates(authority: &Material) -> Result<Vec<Vec<u8>>, ConnectError> {
+    let pem = match authority {
+        Material::Data(bytes) => bytes.clone(),
+        Material::File(path) => read("the certificate authority", Path::new(path))?,
+    };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).map(|one| one.map(|der| der.to_vec())).collect();
+    found.ok().filter(|found| !found.is_empty()).ok_or(ConnectError::NoCertificate)
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {
+    std::fs::read(path).map_err(|source| ConnectError::File { what, path: path.to_owned(), source })
+}
+
+fn who(credentials: &Credentials) -> Result<AuthInfo, ConnectError> {
+    let mut who = AuthInfo::default();
+    match credentials {
+        Credentials::Anonymous => {}
+        Credentials::Basic { user, password } => {
+            who.username = Some(user.clone());
+            who.password = Some(password.expose().to_owned().into());
+        }
+        Credentials::Certificate { certificate, key_file, key } => {
+            match certificate {
+                Material::Data(bytes) => who.client_certificate_data = Some(Base64::encode_string(bytes)),
+                Material::File(path) => {
+                    read("the client certificate", Path::new(path))?;
+                    who.client_certificate = Some(path.clone());
+                }
+            }
+            who.client_key_data = key.as_ref().map(|key| Base64::encode_string(key.expose().as_bytes()).into());
+            if let Some(path) = key_file {
+                read("the client key", Path::new(path))?;
+            }
+            who.client_key.clone_from(key_file);
+        }
+        Credentials::Exec(plugin) => {
+            let environment = plugin.environment.iter().map(|(name, value)| json!({ "name": name, "value": value }));
+            let exec = json!({
+                "apiVersion": plugin.api_version,
+                "command": plugin.command,
+                "args": plugin.arguments,
+                "env": environment.collect::<Vec<_>>(),
+                // A gateway has nobody to ask.
+                "interactiveMode": "Never",
+            });
+            who.exec = serde_json::from_value::<ExecConfig>(exec).ok();
+        }
+        Credentials::Token(token) => who.token = Some(token.expose().to_owned().into()),
+        Credentials::TokenFile(path) => who.token_file = Some(path.clone()),
+    }
+    Ok(who)
+}
+
+/// Without what kube puts around it otherwise: it tries again by itself what podrun wants to know of, and it lets small frames wait for
+/// each other (Nagle's algorithm).
+fn client(config: &Config) -> Result<Client, kube::Error> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEP_ALIVE));
+    tcp.set_keepalive_interval(Some(KEEP_ALIVE / 3));
+    tcp.set_keepalive_retries(Some(3));
+    let connector = config.rustls_https_connector_with_connector(tcp)?;
+    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+    let base = config.base_uri_layer();
+    let http = http.map_err(BoxError::from);
+    Ok(match config.auth_layer()? {
+        Some(who) => ClientBuilder::new(http, "default").with_layer(&who).with_layer(&base).build(),
+        None => ClientBuilder::new(http, "default").with_layer(&base).build(),
+    })
+}

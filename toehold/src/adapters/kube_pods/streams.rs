@@ -1,0 +1,266 @@
+//! What goes into a process and comes out of it.
+//!
+//! The two halves share a WebSocket. Nothing is queued: who writes waits until the kernel has taken it, and what is not asked for is
+//! not read. An API server that says nothing is asked whether it is there, in the stream and, where that is no answer, beside it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
+use toehold_podrun::backend::{BackendError, ExecRequest, Output, ProcessInput, ProcessOutput};
+use toehold_podrun::exec::{ExecEnd, Frame, Protocol, TerminalSize, encode_resize, encode_stdin};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+
+use super::KubePods;
+use super::api::unanswered;
+use super::exec::Socket;
+
+const DOING: &str = "talking to a process in a pod";
+
+/// How long the end of the stream is waited for once it was told how the process ended.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+
+type Sink = SplitSink<Socket, Message>;
+
+/// What both halves know.
+#[derive(Debug)]
+struct Shared {
+    sink: Mutex<Sink>,
+    /// Messages of input so far.
+    sent: AtomicU64,
+}
+
+/// The way into a process in a cluster.
+#[derive(Debug)]
+pub struct KubeInput {
+    shared: Arc<Shared>,
+    protocol: Protocol,
+    is_closed: bool,
+}
+
+/// The way out of a process in a cluster.
+pub struct KubeOutput {
+    stream: SplitStream<Socket>,
+    shared: Arc<Shared>,
+    protocol: Protocol,
+    end: ExecEnd,
+    /// Until when the rest is waited for, once it is known how the process ended.
+    until: Option<Instant>,
+    is_over: bool,
+    life: Life,
+}
+
+impl std::fmt::Debug for KubeOutput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeOutput").field("protocol", &self.protocol).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+/// Whether the other end is still there.
+struct Life {
+    backend: KubePods,
+    request: ExecRequest,
+    /// How long it may be silent until it is asked, and then until it is given up.
+    patience: Duration,
+    asked: Asked,
+    /// When something is to be done about its silence.
+    at: Instant,
+    /// The messages of input when it was last heard.
+    sent_before: u64,
+}
+
+/// How far it was asked.
+enum Asked {
+    Nothing,
+    /// A ping is to be sent, or on its way.
+    Ping {
+        is_sent: bool,
+    },
+    /// A call beside the stream; whether the pod is there.
+    Beside(BoxFuture<'static, bool>),
+}
+
+/// What comes next.
+enum Next {
+    Message(Option<Result<Message, SocketError>>),
+    Silence,
+    PingSent,
+    Beside(bool),
+    Over,
+}
+
+/// Both halves of a stream.
+pub(super) fn halves(socket: Socket, protocol: Protocol, backend: KubePods, request: ExecRequest) -> (KubeInput, KubeOutput) {
+    let patience = backend.api.call_timeout;
+    let (sink, stream) = socket.split();
+    let shared = Arc::new(Shared { sink: Mutex::new(sink), sent: AtomicU64::new(0) });
+    let life = Life { backend, request, patience, asked: Asked::Nothing, at: Instant::now() + patience, sent_before: 0 };
+    let input = KubeInput { shared: Arc::clone(&shared), protocol, is_closed: false };
+    (input, KubeOutput { stream, shared, protocol, end: ExecEnd::new(), until: None, is_over: false, life })
+}
+
+impl KubeInput {
+    async fn send(&self, message: Vec<u8>) -> Result<(), BackendError> {
+        self.shared.sent.fetch_add(1, Ordering::Relaxed);
+        let mut sink = self.shared.sink.lock().await;
+        sink.send(Message::Binary(message.into())).await.map_err(|error| unanswered(DOING, error))
+    }
+}
+
+impl ProcessInput for KubeInput {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), BackendError> {
+        let mut rest = bytes;
+        while !rest.is_empty() && !self.is_closed {
+            let mut message = Vec::new();
+            let taken = encode_stdin(rest, &mut message);
+            self.send(message).await?;
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<bool, BackendError> {
+        let Some(message) = self.protocol.close_stdin() else { return Ok(false) };
+        if !self.is_closed {
+            self.is_closed = true;
+            self.send(message.to_vec()).await?;
+        }
+        Ok(true)
+    }
+
+    async fn resize(&mut self, size: TerminalSize) -> Result<(), BackendError> {
+        self.send(encode_resize(size)).await
+    }
+}
+
+/// Sends a ping; dropped before its end, it is as if nothing had been done, or the ping were on its way.
+async fn ping(shared: &Shared, is_sent: &mut bool) {
+    let mut sink = shared.sink.lock().await;
+    if !*is_sent && sink.feed(Message::Ping(Bytes::new())).await.is_ok() {
+        *is_sent = true;
+    }
+    // What fails here fails for the other half as well.
+    let _ = sink.flush().await;
+}
+
+impl Life {
+    /// Something came.
+    fn heard(&mut self, shared: &Shared) {
+        self.asked = Asked::Nothing;
+        self.at = Instant::now() + self.patience;
+        self.sent_before = shared.sent.load(Ordering::Relaxed);
+    }
+
+    /// Nothing came in time; `false`: there is nobody.
+    fn silent(&mut self, shared: &Shared) -> bool {
+        // A ping stands behind the input, which the process may not be taking: no answer to it would be no sign of anything.
+        let is_behind_input = shared.sent.load(Ordering::Relaxed) != self.sent_before;
+        match self.asked {
+            Asked::Nothing if !is_behind_input => {
+                self.asked = Asked::Ping { is_sent: false };
+                self.at = Instant::now() + self.patience;
+                true
+            }
+            Asked::Ping { is_sent } if is_sent && !is_behind_input => false,
+            Asked::Nothing | Asked::Ping { .. } => {
+                let (backend, request) = (self.backend.clone(), self.request.clone());
+                self.asked = Asked::Beside(async move { backend.is_there(&request).await }.boxed());
+                true
+            }
+            Asked::Beside(_) => false,
+        }
+    }
+}
+
+impl KubeOutput {
+    async fn event(&mut self) -> Next {
+        let Self { stream, shared, life, until, .. } = self;
+        let is_asking_beside = matches!(life.asked, Asked::Beside(_));
+        let at = life.at;
+        tokio::select! {
+            biased;
+            message = stream.next() => Next::Message(message),
+            () = async { match until { Some(until) => sleep_until(*until).await, None => std::future::pending().await } } => Next::Over,
+            next = async {
+                match &mut life.asked {
+                    Asked::Nothing | Asked::Ping { is_sent: true } => std::future::pending().await,
+                    Asked::Ping { is_sent } => {
+                        ping(shared, is_sent).await;
+                        Next::PingSent
+                    }
+                    Asked::Beside(answer) => Next::Beside(answer.await),
+                }
+            } => next,
+            () = sleep_until(at), if !is_asking_beside => Next::Silence,
+        }
+    }
+
+    fn over(&mut self) -> Output<Bytes> {
+        self.is_over = true;
+        Output::Ended(std::mem::take(&mut self.end).finish())
+    }
+
+    /// A piece of output, where there is one in it.
+    fn take(&mut self, message: &Bytes) -> Option<Output<Bytes>> {
+        let rest = || message.slice(1..);
+        match self.protocol.decode(message) {
+            Frame::Stdout(data) if !data.is_empty() => Some(Output::Stdout(rest())),
+            Frame::Stderr(data) if !data.is_empty() => Some(Output::Stderr(rest())),
+            Frame::Status(status) => {
+                self.end.status(status);
+                self.until = Some(Instant::now() + LAST_OUTPUT);
+                None
+            }
+            Frame::Stdout(_) | Frame::Stderr(_) | Frame::Closed(_) | Frame::Unknown => None,
+        }
+    }
+}
+
+impl ProcessOutput for KubeOutput {
+    type Chunk = Bytes;
+
+    async fn next(&mut self) -> Output<Bytes> {
+        if self.is_over {
+            return std::future::pending().await;
+        }
+        loop {
+            match self.event().await {
+                Next::Message(Some(Ok(Message::Binary(message)))) => {
+                    self.life.heard(&self.shared);
+                    if let Some(output) = self.take(&message) {
+                        return output;
+                    }
+                }
+                Next::Message(Some(Ok(Message::Close(_))) | None) | Next::Over => return self.over(),
+                Next::Message(Some(Ok(_))) | Next::Beside(true) => self.life.heard(&self.shared),
+                Next::Message(Some(Err(error))) => {
+                    tracing::debug!("{DOING}: {error}");
+                    return self.over();
+                }
+                Next::PingSent => {}
+                Next::Silence if self.life.silent(&self.shared) => {}
+                Next::Silence | Next::Beside(false) => {
+                    tracing::warn!("{DOING}: the API server does not answer any more");
+                    return self.over();
+                }
+            }
+        }
+    }
+}
+
+impl KubePods {
+    /// Whether the API server answers, and does not say that the pod is gone.
+    async fn is_there(&self, request: &ExecRequest) -> bool {
+        match self.uid(&request.namespace, &request.pod).await {
+            Ok(uid) => uid.as_ref() == Some(&request.uid),
+            // It answers, if only that it is in trouble.
+            Err(error) => error.refusal().is_some(),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The start of something in a pod: with its environment, after the files that belong to the login.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::ChannelWriteHalf;
+use russh::server::Msg;
+use toehold_core::SecretBytes;
+use toehold_podrun::Nonce;
+use toehold_podrun::backend::{BackendError, ExecRequest, Output, PodBackend, ProcessInput, ProcessOutput};
+use toehold_podrun::channel::{ChannelAction, ChannelEvent, Plan, plan, plan_without_shell};
+use toehold_podrun::config::Mode;
+use toehold_podrun::driver::PodReference;
+use toehold_podrun::exec::Outcome;
+use toehold_podrun::supervisor::{Launch, Preface, PrefaceState, ProcessNumber};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::time::timeout;
+
+use super::channel::{Place, STDERR, follow, until_end};
+use super::client::{Input, Job};
+use super::hub::SharedBackend;
+use super::leash::Leash;
+use crate::gateway::system_rng;
+
+/// How long the pod's shell may take until the command runs.
+const START: Duration = Duration::from_secs(30);
+/// How much of files it writes in a second at least, in bytes.
+const FILES_A_SECOND: usize = 32 * 1024;
+
+/// What the channels of one pod share.
+pub(super) struct Common<B: PodBackend> {
+    /// Made when it is first needed.
+    leash: OnceCell<Arc<Leash<B>>>,
+    /// Whether the login's files are there. Held while they are being written: nothing else starts before.
+    files: Mutex<bool>,
+}
+
+impl<B: PodBackend> Default for Common<B> {
+    fn default() -> Self {
+        Self { leash: OnceCell::new(), files: Mutex::default() }
+    }
+}
+
+/// Starts what the job is about and follows it to its end; `None` where the client has gone.
+pub(super) async fn run<B: SharedBackend, A: Send + Sync + 'static>(
+    place: &Place<B, A>,
+    job: &mut Job,
+    pod: &PodReference,
+    common: &Common<B>,
+) -> Option<Outcome> {
+    let leash = common.leash.get_or_init(|| async { Leash::of(&place.hub.backend, pod.clone()) }).await;
+    let metadata = Arc::clone(&place.tenant.metadata);
+    let Some(planned) = plan(&place.hub.settings, &job.start.wanted) else {
+        return Some(Outcome::Failed("there is no such subsystem".to_owned()));
+    };
+    let (arguments, or_sh) = match planned {
+        // The login's files and variables come by the shell, whatever runs then.
+        Plan::Direct(words) if metadata.needs_shell() => (words.into_iter().map(String::into_bytes).collect(), false),
+        Plan::Direct(words) => return direct(place, job, pod, words).await,
+        Plan::Supervised { arguments, or_sh } => (arguments, or_sh),
+    };
+    match supervised(place, job, pod, common, leash, arguments, or_sh).await {
+        Ran::Over(outcome) => outcome,
+        Ran::NoShell if metadata.needs_shell() => {
+            let words = "the image has no shell, and what belongs to the login cannot be put into the pod without one";
+            Some(Outcome::Failed(words.to_owned()))
+        }
+        Ran::NoShell => match plan_without_shell(&place.hub.settings, &job.start.wanted) {
+            Ok(Plan::Direct(words)) => direct(place, job, pod, words).await,
+            Ok(Plan::Supervised { .. }) => Some(Outcome::Failed("the image has no shell".to_owned())),
+            Err(error) => Some(Outcome::Failed(error.to_string())),
+        },
+    }
+}
+
+fn request(pod: &PodReference, job: &Job, command: Vec<String>) -> ExecRequest {
+    ExecRequest {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        container: pod.container.clone(),
+        command: Some(command),
+        terminal: job.start.terminal,
+    }
+}
+
+/// What a refusal of the exec itself means for whoever waits.
+fn not_started(error: &BackendError) -> Outcome {
+    Outcome::Failed(error.words())
+}
+
+/// How a start went.
+enum Ran {
+    Over(Option<Outcome>),
+    /// The image has no shell.
+    NoShell,
+}
+
+/// Runs the words themselves, without a shell and so without environment and signals.
+async fn direct<B: SharedBackend, A: Send + Sync + 'static>(
+    place: &Place<B, A>,
+    job: &mut Job,
+    pod: &PodReference,
+    words: Vec<String>,
+) -> Option<Outcome> {
+    let (input, output) = match place.hub.backend.exec(&request(pod, job, words)).await {
+        Ok(streams) => streams,
+        Err(error) => return Some(not_started(&error)),
+    };
+    started(place, job);
+    follow::<B>(&place.link.intake, job, input, output, None).await
+}
+
+/// The process runs: what the client wants of it meanwhile is done now.
+fn started<B: SharedBackend, A>(place: &Place<B, A>, job: &Job) {
+    for action in place.link.channels().handle(job.number, ChannelEvent::Started) {
+        // The receiver is the job's own.
+        let _ = match action {
+            ChannelAction::Resize(size) => job.to_input.send(Input::Resize(size)),
+            ChannelAction::CloseInput => job.to_input.send(Input::End),
+            _ => Ok(()),
+        };
+    }
+}
+
+async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
+    place: &Place<B, A>,
+    job: &mut Job,
+    pod: &PodReference,
+    common: &Common<B>,
+    leash: &Arc<Leash<B>>,
+    arguments: Vec<Vec<u8>>,
+    or_sh: bool,
+) -> Ran {
+    let nonce = Nonce::generate(&mut system_rng());
+    let mut launch = Launch::new(nonce, arguments);
+    launch.or_sh = or_sh;
+    let metadata = &place.tenant.metadata;
+    let set = std::mem::take(&mut job.start.environment);
+    let mut environment: BTreeMap<_, _> = set.into_iter().map(|(name, value)| (name, SecretBytes::new(value))).collect();
+    environment.extend(metadata.environment());
+    launch.environment = environment.into_iter().collect();
+    let mut due: Option<MutexGuard<'_, bool>> = None;
+    if metadata.has_files() {
+        let written = tokio::select! {
+            written = common.files.lock() => written,
+            () = until_end(&mut job.orders) => return Ran::Over(None),
+        };
+        if !*written {
+            launch.files = metadata.files();
+            due = Some(written);
+        }
+    }
+    let preamble = match launch.preamble() {
+        Ok(preamble) => preamble,
+        Err(error) => return Ran::Over(Some(Outcome::Failed(error.to_string()))),
+    };
+    let (mut input, mut output) = match place.hub.backend.exec(&request(pod, job, Launch::command())).await {
+        Ok(streams) => streams,
+        Err(error) => return Ran::Over(Some(not_started(&error))),
+    };
+    let Job { write, orders, .. } = &mut *job;
+    let began = tokio::select! {
+        began = timeout(patience(&launch), begin(&mut input, &mut output, &launch, &preamble, write)) => began,
+        () = until_end(orders) => return Ran::Over(None),
+    };
+    let (process, first) = match began {
+        Ok(Began::Runs(process, first)) => (process, first),
+        Ok(Began::Failed(Outcome::NotFound(_))) => return Ran::NoShell,
+        Ok(Began::Failed(outcome)) => return Ran::Over(Some(outcome)),
+        Err(_) => return Ran::Over(Some(Outcome::Failed("the pod's shell does not answer".to_owned()))),
+    };
+    if let Some(mut written) = due {
+        *written = true;
+    }
+    let stays = place.hub.settings.mode == Mode::Persistent;
+    if stays {
+        leash.watch(process).await;
+    }
+    started(place, job);
+    if let Some(first) = first
+        && job.write.data_bytes(first).await.is_err()
+    {
+        Arc::clone(leash).end(process);
+        return Ran::Over(None);
+    }
+    let outcome = follow(&place.link.intake, job, input, output, Some((leash, process))).await;
+    if stays {
+        leash.unwatch(process).await;
+    }
+    Ran::Over(outcome)
+}
+
+fn patience(launch: &Launch) -> Duration {
+    let bytes: usize = launch.files.iter().map(|file| file.content.len()).sum();
+    START + Duration::from_secs((bytes / FILES_A_SECOND) as u64)
+}
+
+enum Began {
+    Runs(ProcessNumber, Option<Bytes>),
+    Failed(Outcome),
+}
+
+/// Hands the preamble over and waits for the supervisor's answer.
+async fn begin<I: ProcessInput, O: ProcessOutput>(
+    input: &mut I,
+    output: &mut O,
+    launch: &Launch,
+    preamble: &SecretBytes,
+    write: &ChannelWriteHalf<Msg>,
+) -> Began {
+    let mut preface = Preface::new(launch.nonce, preamble.len());
+    let writing = async {
+        // Where it cannot be written, the process has ended, and its output says so.
+        let _ = input.write(preamble.expose()).await;
+        std::future::pending::<Began>().await
+    };
+    let reading = async {
+        loop {
+            match output.next().await {
+                Output::Stdout(piece) => match preface.receive(piece.as_ref()) {
+                    PrefaceState::Waiting => {}
+                    PrefaceState::Failed(reason) => return Began::Failed(Outcome::Failed(reason.to_owned())),
+                    PrefaceState::FileFailed(file) => {
+                        let path = launch.files.get(file).map_or("?", |file| file.path.as_str());
+                        let words = format!("the file {path}, which belongs to the login, cannot be written in the pod");
+                        return Began::Failed(Outcome::Failed(words));
+                    }
+                    PrefaceState::Ready { process, output_from } => {
+                        let rest = piece.as_ref().get(output_from..).filter(|rest| !rest.is_empty());
+                        return Began::Runs(process, rest.map(Bytes::copy_from_slice));
+                    }
+                },
+                Output::Stderr(piece) => {
+                    let _ = write.extended_data_bytes(STDERR, Bytes::copy_from_slice(piece.as_ref())).await;
+                }
+                Output::Ended(Outcome::Exited(_)) => {
+                    return Began::Failed(Outcome::Failed("the pod's shell has ended before the command began".to_owned()));
+                }
+                Output::Ended(outcome) => return Began::Failed(outcome),
+            }
+        }
+    };
+    tokio::select! {
+        began = reading => began,
+        began = writing => began,
+    }
+}
