@@ -52,7 +52,7 @@ cargo xtask kubernetes up|down|kubectl ARGS...
 
 cargo xtask bench [NAME]...
     The measured bars: temporary-key, authorized-keys, gateway, host-add, join, key-rotate, key-rotate-far,
-    key-rotate-simulated, spec, spec-apply
+    key-rotate-simulated, pods, spec, spec-apply
     (all of them by default).
 
 cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|spec-apply]

@@ -4,7 +4,9 @@ use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::json;
-use toehold_core::{AuditEvent, AuditSink as _, Clock as _, Fingerprint, PublicKey, Store as _, StoreAudit, StoreError, Stored};
+use toehold_core::{
+    AuditEvent, AuditSink as _, Clock as _, Entry, Fingerprint, PublicKey, Store as _, StoreAudit, StoreError, Stored,
+};
 
 use super::pods::directory;
 use crate::adapters::local_pods::throw_away;
@@ -83,7 +85,7 @@ async fn add(store: &SqliteStore, principal: &str, file: &Path, replace: bool, o
                     .hint("put this one in its place: --replace"));
             }
         }
-        note(store, "pods.key_added", principal, &fingerprint).await?;
+        note(store, "pods.key_added", principal, &fingerprint.to_string()).await?;
         added.push((fingerprint, key));
     }
     let fingerprints: Vec<String> = added.iter().map(|(fingerprint, _)| fingerprint.to_string()).collect();
@@ -112,8 +114,8 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-async fn note(store: &SqliteStore, what: &str, principal: &str, key: &Fingerprint) -> Result<(), Failure> {
-    let event = AuditEvent::new(SystemClock.now(), what, principal.to_owned()).with("key", key.to_string());
+async fn note(store: &SqliteStore, what: &str, principal: &str, key: &str) -> Result<(), Failure> {
+    let event = AuditEvent::new(SystemClock.now(), what, principal.to_owned()).with("key", key);
     StoreAudit::new(store.clone(), WRITER.to_owned()).record(event).await?;
     Ok(())
 }
@@ -156,27 +158,28 @@ fn key_of(record: &PodKeyRecord) -> Option<PublicKey> {
 }
 
 async fn remove(store: &SqliteStore, which: &str, output: Output) -> Result<Exit, Failure> {
-    let found = match which.parse::<Fingerprint>() {
-        Ok(fingerprint) => {
-            let place = PodKeyRecord::key(&fingerprint).map_err(StoreError::from)?;
-            Stored::<PodKeyRecord>::read(store, &place).await?.into_iter().collect()
-        }
+    let entries = match which.parse::<Fingerprint>() {
+        // Also one that cannot be read.
+        Ok(fingerprint) => store.get(&PodKeyRecord::key(&fingerprint).map_err(StoreError::from)?).await?.into_iter().collect(),
         Err(_) => {
-            let all = Stored::<PodKeyRecord>::list(store, &PodKeyRecord::prefix().map_err(StoreError::from)?).await?;
-            all.into_iter().flatten().filter(|stored| stored.body.principal == which).collect::<Vec<_>>()
+            let mut entries = store.list(&PodKeyRecord::prefix().map_err(StoreError::from)?).await?;
+            let is_of = |entry: &Entry| Stored::<PodKeyRecord>::decode(entry).is_ok_and(|stored| stored.body.principal == which);
+            entries.retain(is_of);
+            entries
         }
     };
-    if found.is_empty() {
+    if entries.is_empty() {
         return Err(Failure::new(format!("there is no key {which}, and none of a principal of that name"))
             .hint("see which there are: toehold pods key ls"));
     }
     let mut removed = Vec::new();
-    for stored in found {
-        store.delete(&stored.key, stored.revision).await?;
-        if let Some(key) = key_of(&stored.body) {
-            note(store, "pods.key_removed", &stored.body.principal, &key.fingerprint()).await?;
-            removed.push(key.fingerprint().to_string());
-        }
+    for entry in entries {
+        store.delete(&entry.key, entry.revision).await?;
+        let record = Stored::<PodKeyRecord>::decode(&entry).map(|stored| stored.body).ok();
+        let key = record.as_ref().and_then(key_of).map(|key| key.fingerprint().to_string());
+        let key = key.unwrap_or_else(|| which.to_owned());
+        note(store, "pods.key_removed", record.as_ref().map_or("", |record| &record.principal), &key).await?;
+        removed.push(key);
     }
     output.document(&json!({ "removed": removed }));
     output.text(format_args!(

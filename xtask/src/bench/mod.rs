@@ -5,6 +5,7 @@ mod gateway;
 mod host_add;
 mod key_rotate;
 mod openssh;
+mod pods;
 mod proxy;
 mod spec_apply;
 mod web;
@@ -39,7 +40,7 @@ impl Measured {
 
 type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
@@ -48,12 +49,13 @@ const BENCHES: [(&str, Bench); 10] = [
     ("key-rotate", key_rotate::near),
     ("key-rotate-far", key_rotate::far),
     ("key-rotate-simulated", |_| key_rotate::simulated()),
+    ("pods", pods::measure),
     ("spec", criterion::spec),
     ("spec-apply", spec_apply::measure),
 ];
 
 /// Those that measure against real servers.
-const WITH_OPENSSH: [&str; 3] = ["host-add", "key-rotate", "key-rotate-far"];
+const WITH_OPENSSH: [&str; 4] = ["host-add", "key-rotate", "key-rotate-far", "pods"];
 
 /// The command line of the task.
 #[derive(Debug)]

@@ -125,11 +125,28 @@ impl Server {
     }
 
     fn login(&self, port: u16, options: &[&str]) -> Command {
+        self.ssh(port, options, "true")
+    }
+
+    /// The private key that it lets in.
+    pub(super) fn client_key(&self) -> PathBuf {
+        self.directory.join("client_key")
+    }
+
+    /// Makes the key of another server on loopback known to the client.
+    pub(super) fn knows(&self, port: u16, host_key: &str) -> Result<()> {
+        let file = self.directory.join("known_hosts");
+        let known = fs::read_to_string(&file)?;
+        Ok(fs::write(file, format!("{known}[127.0.0.1]:{port} {host_key}\n"))?)
+    }
+
+    /// `ssh` to this port of loopback with nothing of the user's configuration.
+    pub(super) fn ssh(&self, port: u16, options: &[&str], line: &str) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes"]);
         ssh.arg("-o").arg(format!("UserKnownHostsFile={}", self.directory.join("known_hosts").display())).args(options);
-        ssh.arg("-i").arg(self.directory.join("client_key")).arg("-p").arg(port.to_string());
-        ssh.arg(format!("{}@127.0.0.1", self.user)).arg("true");
+        ssh.arg("-i").arg(self.client_key()).arg("-p").arg(port.to_string());
+        ssh.arg(format!("{}@127.0.0.1", self.user)).arg(line);
         ssh
     }
 

@@ -11,6 +11,7 @@ mod pod;
 mod processes;
 mod streams;
 pub mod throw_away;
+mod watching;
 mod wire;
 
 use std::collections::HashMap;
@@ -22,13 +23,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toehold_core::{Clock as _, Timestamp};
-use toehold_podrun::backend::{BackendError, ExecRequest, OwnerSnapshot, PodBackend, PodChange, PodWatch, Preconditions};
+use toehold_podrun::backend::{BackendError, ExecRequest, OwnerSnapshot, PodBackend, Preconditions};
 use toehold_podrun::kubernetes::{ApiFailure, FailureKind, PodSnapshot};
 use toehold_podrun::{OwnerName, Uid};
-use tokio::sync::watch;
 
 pub use first_process::stage;
 pub use streams::{LocalInput, LocalOutput};
+pub use watching::LocalWatch;
 
 use crate::adapters::system_clock::SystemClock;
 
@@ -38,9 +39,6 @@ use pod::{Pod, Standing};
 const OBJECT: &str = "pod.json";
 const HOME: &str = "home";
 const FIRST_PROCESS: &str = "first-process";
-
-/// How often a pod of another gateway is looked for that is to go.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How old a directory without an object is at least that nobody is about to finish.
 const UNFINISHED: Duration = Duration::from_secs(60);
@@ -59,16 +57,6 @@ struct Inner {
     pods: PathBuf,
     owners: Owners,
     running: Mutex<HashMap<String, Arc<Pod>>>,
-}
-
-/// What becomes of one pod.
-#[derive(Debug)]
-pub struct LocalWatch {
-    pods: LocalPods,
-    name: String,
-    standing: Option<watch::Receiver<Standing>>,
-    said: Option<PodChange>,
-    is_end_said: bool,
 }
 
 fn refused(doing: &str, kind: FailureKind, code: u16, message: &str) -> BackendError {
@@ -320,44 +308,6 @@ fn make_removable(directory: &Path) {
     }
 }
 
-impl PodWatch for LocalWatch {
-    async fn changed(&mut self) -> Result<PodChange, BackendError> {
-        if self.said.is_none() {
-            let now = self.pods.read(&self.name).map_err(failed("watching a pod"))?;
-            let change = now.map_or(PodChange::Gone, PodChange::State);
-            self.said = Some(change.clone());
-            return Ok(change);
-        }
-        if self.said == Some(PodChange::Gone) {
-            std::future::pending::<()>().await;
-        }
-        match &mut self.standing {
-            Some(standing) => {
-                // What has ended it is said first, then that it is gone.
-                let is_said = self.is_end_said;
-                let wanted = |now: &Standing| *now == Standing::Gone || (!is_said && *now != Standing::Running);
-                match standing.wait_for(wanted).await.map(|standing| *standing) {
-                    Ok(Standing::Gone) => {}
-                    Ok(_) => {
-                        self.is_end_said = true;
-                        if let Some(now) = self.pods.read(&self.name).map_err(failed("watching a pod"))? {
-                            return Ok(PodChange::State(now));
-                        }
-                    }
-                    Err(_) => std::future::pending::<()>().await,
-                }
-            }
-            None => {
-                while self.pods.read(&self.name).map_err(failed("watching a pod"))?.is_some() {
-                    tokio::time::sleep(LOOK).await;
-                }
-            }
-        }
-        self.said = Some(PodChange::Gone);
-        Ok(PodChange::Gone)
-    }
-}
-
 impl PodBackend for LocalPods {
     type Watch = LocalWatch;
     type Input = LocalInput;
@@ -377,8 +327,7 @@ impl PodBackend for LocalPods {
     }
 
     async fn watch(&self, _: &str, name: &str) -> Result<LocalWatch, BackendError> {
-        let standing = self.running().get(name).map(|pod| pod.standing());
-        Ok(LocalWatch { pods: self.clone(), name: name.to_owned(), standing, said: None, is_end_said: false })
+        Ok(LocalWatch::of(self, name))
     }
 
     async fn delete(&self, _: &str, name: &str, preconditions: &Preconditions) -> Result<bool, BackendError> {

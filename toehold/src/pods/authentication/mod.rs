@@ -4,6 +4,7 @@ mod answer;
 mod command;
 mod files;
 mod lines;
+mod program;
 mod stored;
 
 use std::future::Future;
@@ -18,6 +19,7 @@ use crate::cli::chain;
 pub use answer::LoginMetadata;
 pub use command::KeysCommand;
 pub use files::{AuthorizedKeysFiles, Looked};
+pub use program::KeysCommandError;
 pub use stored::{PodKeyError, PodKeyRecord, StoredKeys};
 
 use lines::Verdict;
