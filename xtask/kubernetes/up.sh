@@ -12,6 +12,10 @@ if [ -z "$INSIDE" ]; then
         echo 'another cluster is up on this machine: waiting for its end (cargo xtask kubernetes down)' >&2
         flock --timeout 1200 9 || { echo 'it did not end in 20 minutes' >&2; exit 1; }
     fi
+    # This one is for who wants to see this very cluster gone.
+    mkdir -p "$2"
+    exec 8>"$2/lock"
+    flock 8
     INSIDE=1 exec unshare --mount --pid --fork --kill-child --mount-proc --propagation private "$0" "$@"
 fi
 KTS=$(readlink -f "$1"); mkdir -p "$2/cni"; DIR=$(readlink -f "$2"); shift 2
@@ -58,13 +62,13 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       SystemdCgroup = false
 TOML
-containerd --config "$DIR/containerd.toml" > "$DIR/containerd.log" 2>&1 < /dev/null 9>&- &
+containerd --config "$DIR/containerd.toml" > "$DIR/containerd.log" 2>&1 < /dev/null 8>&- 9>&- &
 CONTAINERD=$!
-"$KTS" images "$IMAGES" < /dev/null 9>&-
+"$KTS" images "$IMAGES" < /dev/null 8>&- 9>&-
 ctr="ctr -a /run/containerd.sock -n k8s.io"
 until [ -S /run/containerd.sock ] && $ctr version > /dev/null 2>&1 < /dev/null; do
     kill -0 $CONTAINERD || { tail -n 5 "$DIR/containerd.log" >&2; exit 1; }
     sleep 0.1
 done
 for i in pause busybox tools noshell; do $ctr images import "$IMAGES/$i.tar" > /dev/null < /dev/null; done
-"$KTS" up --dir "$DIR" --containerd /run/containerd.sock "$@" 9>&- # not exec: the shell reaps what is left over
+"$KTS" up --dir "$DIR" --containerd /run/containerd.sock "$@" 8>&- 9>&- # not exec: the shell reaps what is left over

@@ -34,7 +34,8 @@ async fn an_image_has_the_tools_that_are_used_over_ssh() {
         # Where its input ends it may end before it answers.
         coproc /usr/lib/openssh/sftp-server
         printf '\0\0\0\5\1\0\0\0\3' >&${COPROC[1]}
-        head -c 9 <&${COPROC[0]} | tail -c 5 | od -An -tx1
+        exec 3<&${COPROC[0]}
+        head -c 9 <&3 | tail -c 5 | od -An -tx1
         busybox | head -n 1 | cut -c 1-7
     ";
     let printed = namespace.run("one", &cluster.images.tools, &["bash", "-c", script]).unwrap();

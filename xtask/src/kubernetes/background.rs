@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::cluster::{Ready, ready};
 use super::{CLUSTER, KUBECONFIG, KUBECTL, binary, directory, up_script};
@@ -30,7 +30,7 @@ pub(super) fn up() -> Result<()> {
         say(&place.join("kubeconfig"), &place, &program);
         return Ok(());
     }
-    if is_locked()? {
+    if is_locked(Path::new(LOCK), Duration::ZERO)? {
         return Err("another cluster is up on this machine, such as that of a running `cargo xtask test`".into());
     }
     fs::create_dir_all(&place)?;
@@ -65,12 +65,9 @@ pub(super) fn down() -> Result<()> {
     control.set_read_timeout(Some(PATIENCE))?;
     control.write_all(b"end\n")?;
     let _ = control.read_to_end(&mut Vec::new());
-    let deadline = Instant::now() + PATIENCE;
-    while is_locked()? {
-        if Instant::now() > deadline {
-            return Err(format!("it has not ended after {} s", PATIENCE.as_secs()).into());
-        }
-        std::thread::sleep(Duration::from_millis(50));
+    // Its containers go a moment later; what it holds in its directory goes with the last of them.
+    if is_locked(&place.join("lock"), PATIENCE)? {
+        return Err(format!("it has not ended after {} s", PATIENCE.as_secs()).into());
     }
     println!("Kubernetes is down");
     Ok(())
@@ -86,12 +83,14 @@ pub(super) fn kubectl(arguments: &[String]) -> Result<()> {
     Err(kubectl.args(arguments).env(KUBECONFIG, place.join("kubeconfig")).exec().into())
 }
 
-/// Whether a cluster is up on this machine, or was a moment ago and is not quite gone.
-fn is_locked() -> Result<bool> {
-    let status = Command::new("flock").args(["--nonblock", "--conflict-exit-code", "75", LOCK, "true"]).status()?;
+/// Whether somebody holds a lock, and still does after so long.
+fn is_locked(lock: &Path, patience: Duration) -> Result<bool> {
+    let mut flock = Command::new("flock");
+    flock.args(["--timeout", &patience.as_secs().to_string(), "--conflict-exit-code", "75"]);
+    let status = flock.arg(lock).arg("true").status()?;
     match status.code() {
         Some(0) => Ok(false),
         Some(75) => Ok(true),
-        _ => Err(format!("{LOCK} cannot be locked: flock ended with {status}; are you root?").into()),
+        _ => Err(format!("{} cannot be locked: flock ended with {status}; are you root?", lock.display()).into()),
     }
 }
