@@ -191,14 +191,21 @@ struct Limit {
 impl Limit {
     fn new(rate: f32, burst: u32) -> Self {
         let every = Duration::try_from_secs_f32(1.0 / rate).unwrap_or(Duration::from_secs(1));
-        Self { every, burst, due: Mutex::new(Instant::now()) }
+        let limit = Self { every, burst, due: Mutex::new(Instant::now()) };
+        let saved = limit.saved_up();
+        Self { due: Mutex::new(saved), ..limit }
+    }
+
+    /// What would be due now if nothing had been asked for in a long while.
+    fn saved_up(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(self.every.saturating_mul(self.burst.saturating_sub(1))).unwrap_or(now)
     }
 
     async fn wait(&self) {
         let at = {
             let mut due = self.due.lock().await;
-            let saved = Instant::now().checked_sub(self.every.saturating_mul(self.burst.saturating_sub(1)));
-            let at = saved.map_or(*due, |saved| (*due).max(saved));
+            let at = (*due).max(self.saved_up());
             *due = at + self.every;
             at
         };
