@@ -8,6 +8,10 @@ use toehold::cli::args::Cli;
 use toehold::cli::{Failure, Output, Signals, usage};
 use tracing_subscriber::EnvFilter;
 
+/// Gives back to the system what connections leave behind that have closed; glibc's keeps all of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if let Some(exit) = toehold::adapters::local_pods::stage(std::env::args_os()) {
         return exit;

@@ -152,19 +152,19 @@ async fn explained<B: SharedBackend, A: Send + Sync + 'static>(
     pod: &PodReference,
     outcome: Outcome,
 ) -> Outcome {
-    let goes_with_pod = match outcome {
-        Outcome::Failed(_) | Outcome::Unknown => true,
-        // SIGKILL and SIGTERM, as a node sends them. One look tells whether it was somebody in the pod.
-        Outcome::Exited(137 | 143) => match place.hub.backend.get(&pod.namespace, &pod.name).await {
-            Ok(Some(now)) if now.uid == pod.uid => {
-                matches!(now.availability(&pod.container), Availability::Failed(_) | Availability::Ended(_))
-            }
-            Ok(_) => true,
-            Err(_) => false,
-        },
-        Outcome::Exited(_) | Outcome::NotFound(_) | Outcome::NotExecutable(_) => false,
+    // SIGKILL and SIGTERM, as a node sends them. One look tells whether it was somebody in the pod.
+    if !matches!(outcome, Outcome::Failed(_) | Outcome::Unknown | Outcome::Exited(137 | 143)) {
+        return outcome;
+    }
+    let is_there = match place.hub.backend.get(&pod.namespace, &pod.name).await {
+        Ok(Some(now)) if now.uid == pod.uid => {
+            !matches!(now.availability(&pod.container), Availability::Failed(_) | Availability::Ended(_))
+        }
+        Ok(_) => false,
+        // What cannot be asked is not blamed.
+        Err(_) => true,
     };
-    if !goes_with_pod {
+    if is_there {
         return outcome;
     }
     match timeout(EXPLANATION, failed(state)).await {

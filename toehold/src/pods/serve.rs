@@ -1,5 +1,6 @@
 //! The accept loop: awaits connections, and no client.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use russh::{MethodKind, MethodSet, SshId, server};
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, server};
 use toehold_core::PublicKey;
 use toehold_podrun::config::Settings;
 use toehold_podrun::driver::Keeper;
@@ -34,6 +35,16 @@ const TIDY: Duration = Duration::from_secs(300);
 const MAX_EVENTS: usize = 1024;
 /// How many keys may fail to prove themselves in one connection.
 const MAX_ATTEMPTS: usize = 6;
+
+/// What sshd offers, in its order; a client's order counts.
+const CIPHERS: [cipher::Name; 6] = [
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_128_GCM,
+    cipher::AES_256_GCM,
+    cipher::AES_128_CTR,
+    cipher::AES_192_CTR,
+    cipher::AES_256_CTR,
+];
 
 /// What is said once a gateway listens.
 #[derive(Clone, Debug)]
@@ -176,6 +187,7 @@ fn ssh(key: russh::keys::PrivateKey, options: &ServeOptions) -> server::Config {
     server::Config {
         server_id: SshId::Standard(concat!("SSH-2.0-Toehold_", env!("CARGO_PKG_VERSION")).into()),
         methods,
+        preferred: Preferred { cipher: Cow::Borrowed(&CIPHERS), ..Preferred::DEFAULT },
         // Nobody guesses keys, and a client that asks with several waits for each answer.
         auth_rejection_time: Duration::ZERO,
         keys: vec![key],

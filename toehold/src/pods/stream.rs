@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
@@ -20,7 +21,7 @@ const MAX_WAITING: usize = 1024 * 1024;
 
 /// What is granted at a time while it is slowed down. Not nothing: russh grants only on receipt, and would never grant again.
 const TRICKLE: u32 = 2;
-/// How long to wait then before each read.
+/// How long to wait then before each read, unless it is over before.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// How much of what clients have sent waits for processes, over all channels of a connection.
@@ -34,6 +35,8 @@ pub(super) struct Intake {
     /// What cannot be waiting but for a client that sends more than it was granted.
     granted: usize,
     is_slow: AtomicBool,
+    /// Woken when it no longer is.
+    eased: AtomicWaker,
     /// Bytes of channels in both directions so far, and what was asked of them.
     passed: AtomicU64,
 }
@@ -53,6 +56,7 @@ impl Intake {
             waiting: AtomicUsize::new(0),
             granted: window.saturating_mul(channels).saturating_add(MAX_WAITING + window),
             is_slow: AtomicBool::new(false),
+            eased: AtomicWaker::new(),
             passed: AtomicU64::new(0),
         }
     }
@@ -63,14 +67,14 @@ impl Intake {
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let noted = Waiting { intake: Arc::clone(self), bytes };
         if waiting > MAX_WAITING {
-            self.is_slow.store(true, Ordering::Relaxed);
+            self.is_slow.store(true, Ordering::Release);
         }
         (waiting <= self.granted).then_some(noted)
     }
 
     /// Up to how much a client is to be granted from now on.
     pub(super) fn grant(&self) -> u32 {
-        if self.is_slow.load(Ordering::Relaxed) { TRICKLE } else { WINDOW }
+        if self.is_slow.load(Ordering::Acquire) { TRICKLE } else { WINDOW }
     }
 
     /// Notes that somebody, or a process, is at work. What only keeps a connection alive is nobody's work.
@@ -87,8 +91,8 @@ impl Intake {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let before = self.intake.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
-        if before.saturating_sub(self.bytes) <= MAX_WAITING / 2 {
-            self.intake.is_slow.store(false, Ordering::Relaxed);
+        if before.saturating_sub(self.bytes) <= MAX_WAITING / 2 && self.intake.is_slow.swap(false, Ordering::AcqRel) {
+            self.intake.eased.wake();
         }
     }
 }
@@ -127,11 +131,15 @@ impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if let Some(pause) = &mut this.pause {
-            ready!(pause.as_mut().poll(context));
+            // Whoever is to be fed is not left to wait for the rest of it.
+            this.intake.eased.register(context.waker());
+            if this.intake.is_slow.load(Ordering::Acquire) {
+                ready!(pause.as_mut().poll(context));
+            }
             this.pause = None;
         }
         ready!(Pin::new(&mut this.tcp).poll_read(context, buffer))?;
-        if this.intake.is_slow.load(Ordering::Relaxed) {
+        if this.intake.is_slow.load(Ordering::Acquire) {
             this.pause = Some(Box::pin(tokio::time::sleep_until(Instant::now() + PAUSE)));
         }
         Poll::Ready(Ok(()))

@@ -112,6 +112,17 @@ fn who_has_no_key_that_is_known_gets_no_pod() {
 }
 
 #[test]
+fn every_cipher_that_sshd_offers_is_taken_and_no_other() {
+    let pods = Pods::start();
+    let cipher = |name: &str| Done::of(pods.ssh_with(&["-c", name], "echo here").output().unwrap());
+    for good in ["chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes256-ctr"]
+    {
+        assert_eq!(cipher(good).ends(0).stdout, "here\n", "{good}");
+    }
+    cipher("aes128-cbc").ends(255);
+}
+
+#[test]
 fn nothing_is_forwarded() {
     let pods = Pods::start();
     let done = Done::of(pods.ssh_with(&["-W", "127.0.0.1:22"], "").output().unwrap()).ends(255);
