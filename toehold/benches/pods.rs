@@ -15,6 +15,8 @@
 
 #[path = "../tests/pods/gateway.rs"]
 mod gateway;
+#[path = "../tests/pods/ground.rs"]
+mod ground;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -118,7 +120,7 @@ fn main() {
         let before = pods.memory();
         let all = open(&pods, &key, count).await;
         let full = pods.memory();
-        assert_eq!(pods.directories(), count);
+        assert_eq!(pods.ground.directories(&pods.toehold), count);
         close(&pods, all).await;
         let after = if is_measured { settled(&pods) } else { pods.memory() };
         let kept = |memory: u64| memory.saturating_sub(before) as f64;

@@ -1,5 +1,10 @@
 //! The grammar of `pods …`.
-#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "these texts are what --help prints")]
+#![allow(
+    clippy::doc_markdown,
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "these texts are what --help prints"
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -137,11 +137,17 @@ impl LocalPods {
         };
         let mut object: Value = serde_json::from_str(&text)?;
         let standing = self.running().get(name).map_or(Standing::Running, |pod| *pod.standing().borrow());
-        if standing == Standing::Overdue || deadline(&object).is_some_and(|deadline| deadline <= SystemClock.now()) {
+        let is_overdue = standing == Standing::Overdue || deadline(&object).is_some_and(|deadline| deadline <= SystemClock.now());
+        let mut set = |pointer: &str, name: &str, value: Value| {
+            if let Some(members) = object.pointer_mut(pointer).and_then(Value::as_object_mut) {
+                members.insert(name.to_owned(), value);
+            }
+        };
+        if is_overdue {
             // As the kubelet says it.
-            object["status"] = json!({ "phase": "Failed", "reason": "DeadlineExceeded" });
+            set("", "status", json!({ "phase": "Failed", "reason": "DeadlineExceeded" }));
         } else if standing != Standing::Running {
-            object["metadata"]["deletionTimestamp"] = json!(SystemClock.now());
+            set("/metadata", "deletionTimestamp", json!(SystemClock.now()));
         }
         PodSnapshot::from_object(object).map(Some).map_err(io::Error::other)
     }

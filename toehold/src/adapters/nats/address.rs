@@ -9,7 +9,7 @@ const PORT: u16 = 4222;
 /// The most servers that are named.
 const MAX_SERVERS: usize = 16;
 
-/// Where a shared store is: the servers of one NATS cluster, and a bucket of its JetStream.
+/// Where a shared store is: the servers of one NATS cluster, and a bucket of its `JetStream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatsAddress {
     servers: Vec<(String, u16)>,

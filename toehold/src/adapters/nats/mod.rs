@@ -1,4 +1,4 @@
-//! The shared store: a bucket of NATS JetStream's key-value store, used by many machines at once.
+//! The shared store: a bucket of NATS `JetStream`'s key-value store, used by many machines at once.
 //!
 //! A bucket is a stream `KV_<bucket>` that keeps the last message of each subject `$KV.<bucket>.<key>`; a revision is a message's
 //! sequence in that stream, so none ever comes back. A write names the sequence that the key's last message has to have
@@ -46,7 +46,7 @@ const HEADERS: usize = 4 * 1024;
 const OPERATION: &str = "KV-Operation";
 const DELETED: &str = "DEL";
 
-/// A store in a bucket of JetStream. Clones share one connection, which is made again whenever it breaks.
+/// A store in a bucket of `JetStream`. Clones share one connection, which is made again whenever it breaks.
 #[derive(Clone)]
 pub struct NatsStore {
     inner: Arc<Inner>,
