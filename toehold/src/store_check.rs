@@ -54,7 +54,7 @@ pub async fn check<S: Store + ?Sized>(store: &S) -> Result<StoreReport, StoreErr
     check.master_keys()?;
     check.specifications(store, &entries).await?;
     for fault in AuditLog::read(store).await?.verify(&BTreeMap::new()).faults {
-        check.find(format!("audit/{}/{:020}", fault.writer, fault.number), fault.flaw.to_string());
+        check.find(&format!("audit/{}/{:020}", fault.writer, fault.number), fault.flaw.to_string());
     }
     let mut report = check.report;
     report.findings.sort_by(|a, b| a.key.cmp(&b.key));
@@ -67,7 +67,7 @@ struct Check {
 }
 
 impl Check {
-    fn find(&mut self, key: impl ToString, what: impl Into<String>) {
+    fn find(&mut self, key: &impl ToString, what: impl Into<String>) {
         self.report.findings.push(Finding { key: key.to_string(), what: what.into(), newer: false });
     }
 

@@ -41,8 +41,8 @@ impl AuditPlan {
             let checkpoint = Checkpoint { writer: writer.to_owned(), through: head };
             let stays = |by: &str, number: u64| through.get(by).is_none_or(|gone| number > *gone);
             let is_recorded = log.places().any(|(by, number, found)| {
-                let says = found.as_ref().ok().and_then(|entry| Checkpoint::of(&entry.event));
-                stays(by, number) && says.as_ref() == Some(&checkpoint)
+                let checkpoint_there = found.as_ref().ok().and_then(|entry| Checkpoint::of(&entry.event));
+                stays(by, number) && checkpoint_there.as_ref() == Some(&checkpoint)
             });
             if last >= chain.first {
                 plan.entries.insert(writer.to_owned(), usize::try_from(last - chain.first + 1).unwrap_or(usize::MAX));

@@ -23,8 +23,6 @@ pub struct StoreAudit<S> {
 /// What need not be read again. All of it may be out of date.
 #[derive(Debug, Default)]
 struct Known {
-    /// Whether the store says that this writer has a chain.
-    is_registered: bool,
     /// The last entry of each chain that was seen.
     heads: BTreeMap<String, AuditHead>,
     /// How far this chain has named the others, as far as this process knows.
@@ -103,62 +101,50 @@ impl<S: Store> StoreAudit<S> {
         last.map(|entry| Stored::decode(entry).map(|stored| stored.body)).transpose()
     }
 
-    /// The last entries of the other chains. What cannot be read is left out: an event without them is better than none.
-    async fn others(&self) -> BTreeMap<String, AuditHead> {
-        let mut heads = BTreeMap::new();
-        if self.register().await.is_err() {
-            return heads;
+    /// Where each chain begins. A writer that is not among them is put there; the first one to do so puts the chains of earlier
+    /// releases there, too.
+    async fn firsts(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let writers = self.store.list(&AuditWriter::prefix()).await?;
+        let mut firsts: BTreeMap<String, u64> = writers
+            .iter()
+            .filter_map(|entry| Stored::<AuditWriter>::decode(entry).ok())
+            .map(|stored| (stored.key.name().to_owned(), stored.body.first))
+            .collect();
+        if firsts.contains_key(&self.writer) {
+            return Ok(firsts);
         }
-        let Ok(writers) = self.store.list(&AuditWriter::prefix()).await else { return heads };
-        for stored in writers.iter().filter_map(|entry| Stored::<AuditWriter>::decode(entry).ok()) {
-            let writer = stored.key.name();
-            if writer == self.writer {
-                continue;
+        let mut missing = BTreeMap::from([(self.writer.clone(), 1)]);
+        for entry in self.store.list(&Key::literal("audit")).await?.iter().rev() {
+            if let Some((writer, number)) = place_of(&entry.key).filter(|(writer, _)| !firsts.contains_key(*writer)) {
+                missing.insert(writer.to_owned(), number);
             }
-            if let Ok(Some(last)) = self.last(writer, stored.body.first).await {
-                self.known().heads.insert(writer.to_owned(), last.head());
-                heads.insert(writer.to_owned(), last.head());
+        }
+        for (writer, first) in missing {
+            let key = AuditWriter::key(&writer).map_err(|error| unusable_writer(&writer, error))?;
+            match Stored::create(&self.store, key, AuditWriter { first }).await {
+                Ok(_) | Err(StoreError::Conflict { .. }) => firsts.insert(writer, first),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(firsts)
+    }
+
+    /// The last entries of the other chains. What cannot be read is left out: an event without them is better than none.
+    async fn others(&self, firsts: &BTreeMap<String, u64>) -> BTreeMap<String, AuditHead> {
+        let mut heads = BTreeMap::new();
+        for (writer, first) in firsts.iter().filter(|(writer, _)| **writer != self.writer) {
+            if let Ok(Some(last)) = self.last(writer, *first).await {
+                self.known().heads.insert(writer.clone(), last.head());
+                heads.insert(writer.clone(), last.head());
             }
         }
         heads
     }
 
-    /// Says in the store that this chain exists. The first one to do so says it of the chains of earlier releases, too.
-    async fn register(&self) -> Result<(), StoreError> {
-        if self.known().is_registered {
-            return Ok(());
-        }
-        let own = AuditWriter::key(&self.writer).map_err(|error| unusable_writer(&self.writer, error))?;
-        if self.store.get(&own).await?.is_none() {
-            let mut firsts = BTreeMap::from([(self.writer.clone(), 1)]);
-            for entry in self.store.list(&Key::literal("audit")).await?.iter().rev() {
-                if let Some((writer, number)) = place_of(&entry.key) {
-                    firsts.insert(writer.to_owned(), number);
-                }
-            }
-            for (writer, first) in firsts {
-                let key = AuditWriter::key(&writer).map_err(|error| unusable_writer(&writer, error))?;
-                match Stored::create(&self.store, key, AuditWriter { first }).await {
-                    Ok(_) | Err(StoreError::Conflict { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        self.known().is_registered = true;
-        Ok(())
-    }
-
-    async fn first(&self) -> u64 {
-        let Ok(key) = AuditWriter::key(&self.writer) else { return 1 };
-        let stored = Stored::<AuditWriter>::read(&self.store, &key).await;
-        stored.ok().flatten().map_or(1, |stored| stored.body.first)
-    }
-
     async fn append(&self, event: AuditEvent, all: bool) -> Result<(), StoreError> {
-        let others = self.others().await;
-        let is_new = !self.known().heads.contains_key(&self.writer);
-        let first = if is_new { self.first().await } else { 1 };
-        let mut last = self.last(&self.writer, first).await?;
+        let firsts = self.firsts().await.unwrap_or_default();
+        let others = self.others(&firsts).await;
+        let mut last = self.last(&self.writer, firsts.get(&self.writer).copied().unwrap_or(1)).await?;
         let mut tries = 0;
         loop {
             if let Some(last) = &last {

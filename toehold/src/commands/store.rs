@@ -150,6 +150,7 @@ async fn place(export: &StoreExport, directory: &Path) -> Result<Copied, Failure
     Ok(copied)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn refused(error: CopyError) -> Failure {
     let failure = Failure::new(format!("the store cannot be filled: {}", chain(&error)));
     match error {

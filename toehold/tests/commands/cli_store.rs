@@ -126,7 +126,7 @@ async fn a_store_moves_to_another_directory_as_it_is() {
 
     // Anything else than what was written is refused before anything is made.
     let third = Toehold::bare();
-    for broken in [text.replacen("e", "f", 200), text[..text.len() / 2].to_owned(), String::new(), "{}\n".to_owned()] {
+    for broken in [text.replacen('e', "f", 200), text[..text.len() / 2].to_owned(), String::new(), "{}\n".to_owned()] {
         fs::write(&file, broken).unwrap();
         assert!(third.run(["store", "import", path]).ends(1).stderr.contains("nothing was written"));
         assert!(!third.state().exists());
@@ -145,7 +145,7 @@ async fn an_import_that_is_killed_leaves_no_half_store_and_is_run_again() {
     let staged = || other.state().exists() && names_in(&other.state()).iter().any(|name| name.starts_with("import.new-"));
     for _ in 0..3 {
         let mut child = other.spawn(["store", "import", path]);
-        eventually("the import begins", || staged());
+        eventually("the import begins", staged);
         child.kill().unwrap();
         child.wait().unwrap();
         // It may have been fast: then the store is there, and whole.
