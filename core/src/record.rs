@@ -66,6 +66,16 @@ impl<T: Record> Stored<T> {
         Ok(Self { key: entry.key.clone(), revision: entry.revision, body, header, unknown })
     }
 
+    /// Whether the entry that this was read from has members, at any depth, that this release knows nothing of. `false` for what a
+    /// newer release has written: it may.
+    pub(crate) fn says_more_than_its_body(&self, entry: &Entry) -> bool {
+        let read = serde_json::from_slice::<Map<String, Value>>(&entry.value).map(|mut read| {
+            read.retain(|name, _| name != "v" && name != "readable_from");
+            read
+        });
+        self.header.v <= T::VERSION && !matches!((read, members(&self.body)), (Ok(read), Ok(body)) if read == body)
+    }
+
     /// Reads one record; `None` where the key has no value.
     ///
     /// # Errors

@@ -65,6 +65,12 @@ impl Key {
         self.0.rsplit('/').next().unwrap_or_default()
     }
 
+    /// The key of the first segment alone.
+    #[must_use]
+    pub fn kind(&self) -> Self {
+        Self(self.0.split('/').next().unwrap_or_default().to_owned())
+    }
+
     /// The printed form.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -204,6 +210,9 @@ pub trait Store: Send + Sync {
     /// All values below `prefix` (see [`Key::is_below`]), in the order of their keys.
     fn list(&self, prefix: &Key) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
 
+    /// The first segments of all keys that have a value, each once and in order: with them everything in the store can be listed.
+    fn kinds(&self) -> impl Future<Output = Result<Vec<Key>, StoreError>> + Send;
+
     /// Reports changes below `prefix` from now on.
     fn watch(&self, prefix: &Key) -> impl Future<Output = Result<Self::Watch, StoreError>> + Send;
 
@@ -240,6 +249,10 @@ impl<S: Store + ?Sized> Store for &S {
         (**self).list(prefix)
     }
 
+    fn kinds(&self) -> impl Future<Output = Result<Vec<Key>, StoreError>> + Send {
+        (**self).kinds()
+    }
+
     fn watch(&self, prefix: &Key) -> impl Future<Output = Result<Self::Watch, StoreError>> + Send {
         (**self).watch(prefix)
     }
@@ -261,6 +274,7 @@ mod tests {
         assert!(!key("session/1").is_below(&key("sess")));
         assert!(!key("session").is_below(&key("session")));
         assert_eq!(key("rotation/1/root@[::1]").name(), "root@[::1]");
+        assert_eq!(key("rotation/1/root@[::1]").kind(), key("rotation"));
     }
 
     #[test]

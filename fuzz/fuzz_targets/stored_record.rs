@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use toehold_core::{
-    AuditEntry, CurrentMasterKey, Entry, HostProgress, HostRecord, Key, KnownHost, MasterKeyRecord, Record, RetiredKey, Revision,
+    AuditEntry, AuditWriter, CurrentMasterKey, Entry, HostProgress, HostRecord, Key, KnownHost, MasterKeyRecord, Record, RetiredKey, Revision,
     RotationRecord, SessionGlance, Stored, Timestamp,
 };
 use toehold_masterkey::grant::GrantRecord;
@@ -11,6 +11,7 @@ use toehold_session::{AccountClaim, SessionRecord};
 
 fuzz_target!(|bytes: &[u8]| {
     read::<AuditEntry>(bytes);
+    read::<AuditWriter>(bytes);
     read::<HostRecord>(bytes);
     read::<KnownHost>(bytes);
     read::<SessionRecord>(bytes);

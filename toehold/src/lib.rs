@@ -3,6 +3,7 @@
 mod accepting;
 pub mod adapters;
 pub mod agent;
+pub mod audit_seen;
 mod child;
 pub mod cli;
 pub mod commands;
@@ -14,4 +15,7 @@ pub mod private;
 pub mod recovery;
 pub mod spec_store;
 pub mod state;
+pub mod store_check;
+pub mod store_copy;
+pub mod store_gc;
 mod telling;

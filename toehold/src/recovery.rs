@@ -29,10 +29,11 @@ const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 pub const COPIED: [&str; 6] = ["grant", "host", "knownhost", "renewal", "retired", "rotation"];
 
 /// What is kept in the store and left out of a copy, and why. What is in neither list has been forgotten.
-pub const LEFT_OUT: [(&str, &str); 12] = [
+pub const LEFT_OUT: [(&str, &str); 13] = [
     ("agent", "a joined machine is bound to the gateway's keys, which are sealed to the store's own identity: it joins anew"),
     ("agentpins", "of a joined machine"),
     ("audit", "each writer's chain goes on where it was written; a restored store begins one of its own"),
+    ("auditwriter", "which chains there are in this store's log"),
     ("claim", "of a session that is under way"),
     ("gateway", "sealed to the store's own identity"),
     ("masterkey", "sealed to the store's own identities; the private halves stand in the copy, and which of them is current"),

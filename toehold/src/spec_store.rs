@@ -33,6 +33,13 @@ pub struct SpecRecord {
 
 impl Record for SpecRecord {}
 
+impl SpecRecord {
+    /// The digests of the pieces that the document is kept in; none where it stands in the record.
+    pub fn pieces(&self) -> &[Sha256Digest] {
+        &self.pieces
+    }
+}
+
 /// Why a document is not put into the store, or cannot be had out of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

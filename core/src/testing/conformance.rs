@@ -57,6 +57,7 @@ pub async fn store_conformance<S: Store>(store: &S) {
     writes_are_conditional(store).await;
     revisions_never_come_back(store).await;
     lists_go_by_whole_segments(store).await;
+    kinds_are_first_segments(store).await;
     any_segment_will_do(store).await;
     values_are_kept_as_they_are(store).await;
     the_limit_holds(store).await;
@@ -193,6 +194,21 @@ async fn lists_go_by_whole_segments<S: Store>(store: &S) {
     assert_lists(&named(&["sessio_"]), &[&["sessio_", "1"]], "no character stands for another").await;
     assert_lists(&named(&["%"]), &[], "nothing is nothing").await;
     assert_lists(&named(&["session", "2"]), &[], "a value is not below itself").await;
+}
+
+async fn kinds_are_first_segments<S: Store>(store: &S) {
+    let kinds = || async { store.kinds().await.unwrap_or_else(|error| panic!("listing the kinds: {error}")) };
+    let before = kinds().await;
+    assert!(before.contains(&key(&["conformance"])), "a kind has keys below it: {before:?}");
+    let (alone, below) = (key(&["conformance-alone"]), key(&["conformance-b", "one", "two"]));
+    let first = put(store, &alone, b"1", Expect::Absent).await;
+    let second = put(store, &below, b"2", Expect::Absent).await;
+    let mut wanted: BTreeSet<Key> = before.iter().cloned().collect();
+    wanted.extend([alone.clone(), below.kind()]);
+    assert_eq!(kinds().await, wanted.into_iter().collect::<Vec<_>>(), "the kinds are in order, and each is there once");
+    delete(store, &alone, first).await;
+    delete(store, &below, second).await;
+    assert_eq!(kinds().await, before, "what is deleted has no kind");
 }
 
 async fn any_segment_will_do<S: Store>(store: &S) {

@@ -79,6 +79,18 @@ impl<S: Store> Store for Crashing<S> {
         result
     }
 
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        let step = self.faults.begin(CallKind::StoreList, String::new).await;
+        let result = match step.fault {
+            Some(_) => {
+                Err(StoreError::Unavailable { doing: "listing".to_owned(), source: "simulated failure of the store".into() })
+            }
+            None => self.inner.kinds().await,
+        };
+        self.faults.end(step).await;
+        result
+    }
+
     async fn watch(&self, prefix: &Key) -> Result<Self::Watch, StoreError> {
         let step = self.faults.begin(CallKind::StoreWatch, || prefix.to_string()).await;
         let result = if step.fault.is_some() { Err(unavailable("watching", prefix)) } else { self.inner.watch(prefix).await };

@@ -1,6 +1,6 @@
 //! A store in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, Weak};
@@ -141,6 +141,11 @@ impl Store for MemoryStore {
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {
         Ok(lock(&self.shared).entries.values().filter(|entry| entry.key.is_below(prefix)).cloned().collect())
+    }
+
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        let kinds: BTreeSet<Key> = lock(&self.shared).entries.keys().map(Key::kind).collect();
+        Ok(kinds.into_iter().collect())
     }
 
     async fn watch(&self, prefix: &Key) -> Result<MemoryWatch, StoreError> {

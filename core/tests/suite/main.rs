@@ -8,10 +8,12 @@
 )]
 
 mod audit_chain;
+mod audit_log;
 mod clock_and_executor;
 mod faults;
 mod memory_store;
 mod records;
 mod simulated_fleet;
 mod simulated_sshd;
+mod store_exports;
 mod store_keys;

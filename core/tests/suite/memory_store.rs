@@ -132,6 +132,10 @@ impl Store for Flawed {
         Ok(entries)
     }
 
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        self.0.kinds().await
+    }
+
     async fn watch(&self, prefix: &Key) -> Result<MemoryWatch, StoreError> {
         let everything = Key::parse("conformance").unwrap();
         self.0.watch(if self.1 == Flaw::WatchOfEverything { &everything } else { prefix }).await

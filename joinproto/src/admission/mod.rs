@@ -26,4 +26,4 @@ pub use error::{DeskError, Vault};
 pub use new_token::{DEFAULT_LIFETIME, MAX_USES, NewToken};
 pub use opni::{LABEL_NAME, LABEL_VERSION, OpniJoin, OpniRequest};
 pub use record::{AgentRecord, AgentState, Held, Holder, Protocol, Role, RoleError, TokenRecord, UseRecord};
-pub use sweep::SWEEP_MARGIN;
+pub use sweep::{SWEEP_MARGIN, Sweep};

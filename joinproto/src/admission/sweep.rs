@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use toehold_core::{Clock, Key, Store, StoreError, Stored, Timestamp};
+use toehold_core::{Clock, Key, Revision, Store, StoreError, Stored, Timestamp};
 
 use super::desk::{Desk, token_key};
 use super::error::{DeskError, Vault};
@@ -10,6 +10,33 @@ use super::record::{AgentRecord, AgentState, TokenRecord};
 
 /// How long after its end a token is kept, with its uses: far more than the clocks of gateways differ.
 pub const SWEEP_MARGIN: Duration = Duration::from_secs(3600);
+
+/// What a sweep is about to do.
+#[derive(Clone, Debug, Default)]
+pub struct Sweep {
+    tokens: Vec<(Key, Revision)>,
+    uses: Vec<(Key, Revision)>,
+    agents: Vec<(Key, Revision)>,
+    /// Agents of which only the mark of their removal stays.
+    marks: Vec<(Stored<AgentRecord>, Timestamp)>,
+}
+
+impl Sweep {
+    /// The tokens that go.
+    pub fn tokens(&self) -> impl Iterator<Item = &Key> {
+        self.tokens.iter().map(|(key, _)| key)
+    }
+
+    /// The uses that go: those of these tokens, and of others that are gone already.
+    pub fn uses(&self) -> impl Iterator<Item = &Key> {
+        self.uses.iter().map(|(key, _)| key)
+    }
+
+    /// The records of agents that go: marks of removed ones, and of those that never showed their keys.
+    pub fn agents(&self) -> impl Iterator<Item = &Key> {
+        self.agents.iter().map(|(key, _)| key)
+    }
+}
 
 impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     /// Clears away tokens that ended more than an hour ago, each before its uses (a use that is gone while its token is still there could be
@@ -19,15 +46,31 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
     /// # Errors
     /// As [`Store::list`]; what somebody else changes in the meantime is left to the next time.
     pub async fn sweep(&self) -> Result<usize, DeskError> {
+        let sweep = self.plan_sweep().await?;
+        for (key, revision) in sweep.tokens.iter().chain(&sweep.uses).chain(&sweep.agents) {
+            self.delete(key, *revision).await?;
+        }
+        let swept = sweep.tokens.len();
+        for (stored, removed) in sweep.marks {
+            self.leave_mark(stored, removed).await?;
+        }
+        Ok(swept)
+    }
+
+    /// What [`Desk::sweep`] would do now.
+    ///
+    /// # Errors
+    /// As [`Store::list`].
+    pub async fn plan_sweep(&self) -> Result<Sweep, DeskError> {
         let limit = self.clock.now().saturating_sub(SWEEP_MARGIN);
-        let mut swept = 0;
+        let mut sweep = Sweep::default();
         let mut oldest_left = None;
-        let mut orphans = Vec::new();
+        let mut uses = Vec::new();
         let entries = self.store.list(&Key::new(["token"])?).await?;
         for entry in &entries {
             if entry.key.segments().count() != 2 {
                 let id = entry.key.segments().nth(1).and_then(|id| id.parse().ok());
-                orphans.extend(id.map(|id| (id, entry)));
+                uses.extend(id.map(|id| (id, entry)));
                 continue;
             }
             // What cannot be read is not swept, and may be as old as any: an error is not a no.
@@ -36,15 +79,15 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
                 continue;
             };
             if token.expires_at < limit {
-                self.delete(&entry.key, entry.revision).await?;
-                swept += 1;
+                sweep.tokens.push((entry.key.clone(), entry.revision));
             } else {
                 oldest_left = Some(oldest_left.map_or(token.created_at, |oldest: Timestamp| oldest.min(token.created_at)));
             }
         }
-        for (id, entry) in orphans {
-            if self.store.get(&token_key(id)?).await?.is_none() {
-                self.delete(&entry.key, entry.revision).await?;
+        for (id, entry) in uses {
+            let token = token_key(id)?;
+            if sweep.tokens().any(|swept| *swept == token) || self.store.get(&token).await?.is_none() {
+                sweep.uses.push((entry.key.clone(), entry.revision));
             }
         }
         for entry in self.store.list(&Key::new(["agent"])?).await? {
@@ -60,12 +103,12 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
                 AgentState::Joined => false,
             };
             match agent.last_removed() {
-                Some(removed) if is_over && !mark_is_over => self.leave_mark(stored, removed).await?,
-                _ if is_over => self.delete(&entry.key, entry.revision).await?,
+                Some(removed) if is_over && !mark_is_over => sweep.marks.push((stored, removed)),
+                _ if is_over => sweep.agents.push((entry.key, entry.revision)),
                 _ => {}
             }
         }
-        Ok(swept)
+        Ok(sweep)
     }
 
     /// Of an id that is nobody's any more the mark stays that its agent was removed.
@@ -78,7 +121,7 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         }
     }
 
-    async fn delete(&self, key: &Key, revision: toehold_core::Revision) -> Result<(), DeskError> {
+    async fn delete(&self, key: &Key, revision: Revision) -> Result<(), DeskError> {
         match self.store.delete(key, revision).await {
             Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.into()),

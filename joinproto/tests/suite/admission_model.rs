@@ -137,6 +137,10 @@ impl Store for Tape {
         }
     }
 
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        panic!("admission works with tokens and agents alone")
+    }
+
     async fn watch(&self, _: &Key) -> Result<NoWatch, StoreError> {
         Ok(NoWatch)
     }

@@ -103,6 +103,15 @@ impl SqliteStore {
         Self::start(open::existing(&path, options)?, path, options)
     }
 
+    /// Moves the store of one directory, which nobody has open, to another one on the same file system that has none. It is there whole or
+    /// not at all, whatever is interrupted. `false`: another process has made one there meanwhile.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::create`].
+    pub fn move_between(from: &Path, to: &Path) -> Result<bool, StoreError> {
+        open::publish(&from.join(FILE_NAME), &to.join(FILE_NAME))
+    }
+
     /// The database file.
     pub fn path(&self) -> &Path {
         &self.inner.path
@@ -204,6 +213,16 @@ impl Store for SqliteStore {
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {
         self.inner.read("listing", prefix, |answer| Read::List { prefix: prefix.clone(), answer }).await
+    }
+
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let stopped = || {
+            let source = SqliteError::Stopped { path: self.inner.path.clone() };
+            StoreError::Unavailable { doing: "listing the kinds of records".to_owned(), source: Box::new(source) }
+        };
+        let sent = self.inner.reads.as_ref().is_some_and(|reads| reads.send(Read::Kinds { answer }).is_ok());
+        if sent { answered.await.unwrap_or_else(|_| Err(stopped())) } else { Err(stopped()) }
     }
 
     async fn watch(&self, prefix: &Key) -> Result<SqliteWatch, StoreError> {

@@ -17,6 +17,7 @@ use toehold_masterkey::grant::GrantId;
 use super::agent_args::{Agent, Agents};
 pub use super::gateway_args::{Create, Gateway, Serve, Token};
 pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsKey, PodsRole, PodsServe};
+pub use super::store_args::{Audit, AuditList, AuditVerify, Gc, Moment, StoreCommand};
 pub use spec::{EnvelopeOptions, KeyRequest, KeyText, MatchSpec, PackSpec, PlanSpec, PutSpec, Signing, Spec, VerifySpec, When};
 pub(in crate::cli) use spec_apply::parse_governor;
 pub use spec_apply::{ApplySpec, RootTakes};
@@ -96,6 +97,12 @@ pub enum Command {
     /// Signed specifications of what machines should run: pack, verify, match, plan, apply
     #[command(subcommand)]
     Spec(Spec),
+    /// The audit log: who did what to which host
+    #[command(subcommand)]
+    Audit(Audit),
+    /// The store by itself: check it, move it, remove what is long over
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Pods on demand: an SSH connection becomes a pod, which goes when the connection goes
     #[command(subcommand)]
     Pods(Pods),

@@ -8,6 +8,7 @@ mod output;
 mod pods_args;
 pub mod secret_argument;
 mod signals;
+mod store_args;
 pub mod usage;
 
 pub use output::{Exit, Failure, Output, chain, printable, table};

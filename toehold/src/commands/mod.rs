@@ -3,6 +3,7 @@
 mod agent;
 mod agent_local;
 mod agents;
+mod audit;
 mod demo;
 mod gateway;
 mod grant;
@@ -25,6 +26,8 @@ mod rotation_display;
 mod session;
 mod spec;
 mod ssh_agent_follower;
+mod store;
+mod store_gc;
 mod token;
 mod via;
 
@@ -77,6 +80,8 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Agents(Agents::Show { id }) => agents::show(&context()?, &id).await,
         Command::Agents(Agents::Rm { id }) => agents::remove(&context()?, &id).await,
         Command::Spec(command) => spec::run(&global, command, output, signals).await,
+        Command::Audit(command) => audit::run(&global, command, output, signals).await,
+        Command::Store(command) => store::run(&global, command, output, signals).await,
         Command::Pods(command) => pods::run(&global, command, output, signals).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

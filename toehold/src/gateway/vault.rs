@@ -29,6 +29,14 @@ struct VaultRecord {
 
 impl Record for VaultRecord {}
 
+/// Sees that the record of the gateway's sealed key can be read.
+///
+/// # Errors
+/// As [`Stored::decode`].
+pub(crate) fn check_record(entry: &toehold_core::Entry) -> Result<(), StoreError> {
+    Stored::<VaultRecord>::decode(entry).map(drop)
+}
+
 /// Seals what gateways have to have in clear.
 pub struct GatewayVault {
     cipher: XChaCha20Poly1305,

@@ -10,10 +10,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cli_audit;
 mod cli_demo;
 mod cli_let_go;
 mod cli_newer_store;
 mod cli_passphrase;
+mod cli_store;
 mod cli_terminal;
 mod cli_usage;
 mod local_host;
+mod store_copying;
+mod store_pruning;

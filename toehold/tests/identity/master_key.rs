@@ -49,6 +49,10 @@ impl Store for Failing<'_> {
         self.store.list(prefix).await
     }
 
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        self.store.kinds().await
+    }
+
     async fn watch(&self, prefix: &Key) -> Result<Self::Watch, StoreError> {
         self.store.watch(prefix).await
     }

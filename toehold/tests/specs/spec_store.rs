@@ -110,6 +110,10 @@ impl toehold_core::Store for Racing {
         self.inner.list(prefix).await
     }
 
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        self.inner.kinds().await
+    }
+
     async fn watch(&self, prefix: &Key) -> Result<Self::Watch, StoreError> {
         self.inner.watch(prefix).await
     }

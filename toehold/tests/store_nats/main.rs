@@ -16,6 +16,7 @@ mod support;
 mod access;
 mod cluster;
 mod contract;
+mod copying;
 mod outages;
 mod server;
 

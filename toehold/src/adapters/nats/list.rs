@@ -1,6 +1,6 @@
 //! All values below a prefix, as they were when they were asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::OrderedConfig;
@@ -10,13 +10,26 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Inner, NatsError, is_marker, subject};
 
+/// The first segments of all keys that have a value.
+pub(super) async fn kinds(inner: &Inner) -> Result<Vec<Key>, NatsError> {
+    let entries = list(inner, inner.prefix.trim_end_matches('.'), true).await?;
+    let kinds: BTreeSet<Key> = entries.iter().map(|entry| entry.key.kind()).collect();
+    Ok(kinds.into_iter().collect())
+}
+
 pub(super) async fn below(inner: &Inner, prefix: &str) -> Result<Vec<Entry>, NatsError> {
+    list(inner, prefix, false).await
+}
+
+/// All values below a prefix; with `headers_only` each of them is empty.
+async fn list(inner: &Inner, prefix: &str, headers_only: bool) -> Result<Vec<Entry>, NatsError> {
     let timed_out = |_| NatsError::TimedOut { limit: inner.patience };
     let mut deadline = Instant::now() + inner.patience;
     let config = OrderedConfig {
         deliver_subject: inner.client.new_inbox(),
         filter_subject: format!("{prefix}.>"),
         deliver_policy: DeliverPolicy::LastPerSubject,
+        headers_only,
         ..OrderedConfig::default()
     };
     let consumer = timeout_at(deadline, inner.stream.create_consumer(config)).await.map_err(timed_out)?;

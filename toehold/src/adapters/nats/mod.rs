@@ -230,6 +230,10 @@ impl Store for NatsStore {
         list::below(&self.inner, &subject).await.map_err(|error| error.while_doing(format!("listing {prefix}")))
     }
 
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        list::kinds(&self.inner).await.map_err(|error| error.while_doing("listing the kinds of records"))
+    }
+
     async fn watch(&self, prefix: &Key) -> Result<NatsWatch, StoreError> {
         let subject = self.subject("watching", prefix)?;
         NatsWatch::open(&self.inner, &subject, prefix).await.map_err(|error| error.while_doing(format!("watching {prefix}")))

@@ -78,6 +78,19 @@ fn create_file(path: &Path, limit: Duration) -> Result<(), SqliteError> {
     published.map(drop)
 }
 
+/// Gives a closed database another name, which nothing may have.
+pub(super) fn publish(staged: &Path, path: &Path) -> Result<bool, StoreError> {
+    let published = || {
+        private::check_directory(path.parent().unwrap_or(Path::new("/")))?;
+        let log = beside(path, "-wal");
+        if length(&log).is_some_and(|bytes| bytes > 0) && length(path).is_none() {
+            return Err(SqliteError::LogWithoutDatabase { path: path.to_owned(), log });
+        }
+        Ok(private::publish(staged, path)?)
+    };
+    published().map_err(|error: SqliteError| error.while_doing(format!("creating {}", path.display())))
+}
+
 /// Fills a new file with the schema and leaves it closed, without a log beside it.
 fn fill(path: &Path) -> rusqlite::Result<()> {
     let mut connection = Connection::open_with_flags(path, flags())?;

@@ -23,6 +23,9 @@ pub(super) enum Read {
         prefix: Key,
         answer: oneshot::Sender<Result<Vec<Entry>, StoreError>>,
     },
+    Kinds {
+        answer: oneshot::Sender<Result<Vec<Key>, StoreError>>,
+    },
     Watch {
         prefix: Key,
         answer: oneshot::Sender<Result<Arc<Pending>, StoreError>>,
@@ -125,6 +128,10 @@ impl Reader {
                     let result = self.list(&prefix).map_err(|error| self.failed(&error, format!("listing {prefix}")));
                     drop(answer.send(result));
                 }
+                Ok(Read::Kinds { answer }) => {
+                    let result = self.kinds().map_err(|error| self.failed(&error, "listing the kinds of records".to_owned()));
+                    drop(answer.send(result));
+                }
                 Ok(Read::Watch { prefix, answer }) => {
                     let result = self.watch(&prefix).map_err(|error| self.failed(&error, format!("watching {prefix}")));
                     drop(answer.send(result));
@@ -156,6 +163,15 @@ impl Reader {
         self.connection
             .prepare_cached("SELECT key, revision, written_at, value FROM entry WHERE key > ?1 AND key < ?2 ORDER BY key")?
             .query_map([format!("{prefix}/"), format!("{prefix}0")], entry)?
+            .collect()
+    }
+
+    fn kinds(&self) -> rusqlite::Result<Vec<Key>> {
+        self.connection
+            .prepare_cached(
+                "SELECT DISTINCT iif(instr(key, '/') = 0, key, substr(key, 1, instr(key, '/') - 1)) AS kind FROM entry ORDER BY kind",
+            )?
+            .query_map([], |row| key(row, 0))?
             .collect()
     }
 

@@ -1,0 +1,130 @@
+//! The grammar of `audit …` and `store …`.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "these texts are what --help prints")]
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use toehold_core::Timestamp;
+
+use super::args::parse_duration;
+
+/// `toehold audit …`.
+#[derive(Debug, Subcommand)]
+pub enum Audit {
+    /// List what is in the log, of all writers, the newest last
+    Ls(AuditList),
+    /// See whether the log is as its writers wrote it; exit code 3 where it is not
+    Verify(AuditVerify),
+    /// Write the log as JSON lines, with its hashes
+    Export {
+        /// Write it to this new file (0600) instead of standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// `toehold audit ls`.
+#[derive(Debug, Args)]
+pub struct AuditList {
+    /// Only from then on: a time such as 2027-01-01T00:00:00Z, or so long ago, such as 7d
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<Moment>,
+    /// Only up to then
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<Moment>,
+    /// Only what begins with this, such as session or session.completed
+    #[arg(long, value_name = "PREFIX")]
+    pub what: Option<String>,
+    /// Only what is about this account, session, key or rotation
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: Option<String>,
+    /// Only what this writer wrote
+    #[arg(long, value_name = "WRITER")]
+    pub writer: Option<String>,
+}
+
+/// `toehold audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerify {
+    /// Verify this file of `audit export` instead of the store's log
+    #[arg(long, value_name = "FILE", conflicts_with = "accept")]
+    pub file: Option<PathBuf>,
+    /// From now on take the log as it is for what was seen here, such as after a backup was restored
+    #[arg(long)]
+    pub accept: bool,
+}
+
+/// `toehold store …`.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read every record, and tell which cannot be read and which names another that is not there; exit code 3 for any
+    Check,
+    /// Write everything in the store to a new file (0600); what is sealed stays sealed
+    Export {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Fill an empty store with the file of an export
+    Import {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Remove what is long over; never what is owed or open
+    Gc(Gc),
+}
+
+/// `toehold store gc`.
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Say what would go, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove the records of sessions that were closed so long ago
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = parse_retention)]
+    pub sessions_older_than: Duration,
+    /// Remove the beginning of the audit log, up to the first entry that is younger [default: keep all of it]
+    #[arg(long, value_name = "TIME", value_parser = parse_retention)]
+    pub audit_older_than: Option<Duration>,
+}
+
+/// An instant: itself, or so long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Then.
+    At(Timestamp),
+    /// So long ago.
+    Ago(Duration),
+}
+
+impl Moment {
+    /// The instant, counted from `now`.
+    pub fn from(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(span) => now.saturating_sub(span),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(at) => Ok(Self::At(at)),
+            Err(_) => parse_duration(text)
+                .map(Self::Ago)
+                .map_err(|_| format!("\"{text}\" is neither a time such as 2027-01-01T00:00:00Z nor a span such as 7d")),
+        }
+    }
+}
+
+/// How long something is kept. Not less than a day: whoever is at it must not lose it meanwhile.
+fn parse_retention(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration >= Duration::from_hours(24) { Ok(duration) } else { Err(format!("{text} is less than 1d")) }
+}

@@ -1,0 +1,108 @@
+//! `toehold store gc`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use toehold_core::{Clock as _, Key, StoreAudit, Timestamp};
+use toehold_joinproto::admission::Desk;
+
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::args::Gc;
+use crate::cli::context::Context;
+use crate::cli::{Exit, Failure, chain};
+use crate::gateway::NoVault;
+use crate::store_gc::{self, AuditPlan};
+
+/// Removes what is long over, or says what would go.
+///
+/// # Errors
+/// Where the store fails; exit code 3 where it broke off, or where something is wrong with the audit log, of which nothing goes then.
+pub(super) async fn collect(context: &Context, options: &Gc) -> Result<Exit, Failure> {
+    let (store, now) = (context.store(), SystemClock.now());
+    if options.audit_older_than.is_some() && !options.dry_run {
+        // Before anything goes: whoever removes entries says so in a chain of his own.
+        context.state.vault().await?;
+    }
+    let sessions = store_gc::closed_sessions(store, options.sessions_older_than, now).await?;
+    let desk = Desk::new(store.clone(), SystemClock, NoVault);
+    let sweep = desk.plan_sweep().await?;
+    let mut found = json!({
+        "dry_run": options.dry_run,
+        "sessions": names(sessions.iter().map(|(key, _)| key)),
+        "tokens": names(sweep.tokens()),
+        "token_uses": sweep.uses().count(),
+        "agents": names(sweep.agents()),
+    });
+    if !options.dry_run {
+        for (key, revision) in &sessions {
+            if context.signals.came() {
+                return Err(interrupted(found));
+            }
+            store_gc::delete(store, key, *revision).await.map_err(|error| broke_off(&error, found.clone()))?;
+        }
+        desk.sweep().await.map_err(|error| broke_off(&error, found.clone()))?;
+    }
+    context.output.text(format_args!(
+        "{} records of closed sessions, {} tokens with {} uses, and {} records of agents {}.",
+        sessions.len(),
+        sweep.tokens().count(),
+        sweep.uses().count(),
+        sweep.agents().count(),
+        if options.dry_run { "would go" } else { "went" }
+    ));
+    if let Some(kept) = options.audit_older_than {
+        let done = audit(context, kept, now, options.dry_run, &mut found).await;
+        done.map_err(|failure| if options.dry_run { failure } else { failure.partly() })?;
+    }
+    context.output.document(&found);
+    Ok(Exit::Done)
+}
+
+fn broke_off(error: &(dyn std::error::Error + 'static), found: Value) -> Failure {
+    Failure::new(chain(error)).hint(AGAIN).partly().with(found)
+}
+
+async fn audit(context: &Context, kept: Duration, now: Timestamp, dry_run: bool, found: &mut Value) -> Result<(), Failure> {
+    let (log, report) = super::audit::look(context).await?;
+    if let Some(fault) = report.faults.first() {
+        return Err(Failure::new(format!("something is wrong with the audit log, so nothing of it goes: {fault}"))
+            .hint("see all of it: toehold audit verify")
+            .partly()
+            .with(found.clone()));
+    }
+    let plan = AuditPlan::of(&log, &report, now.saturating_sub(kept));
+    set(found, "audit", json!(plan.entries));
+    let total: usize = plan.entries.values().sum();
+    if dry_run || plan.is_empty() {
+        context.output.text(format_args!("{total} entries of the audit log {}.", if dry_run { "would go" } else { "went" }));
+        return Ok(());
+    }
+    let vault = context.state.vault().await?;
+    let store = context.store();
+    let own = StoreAudit::new(store, vault.recipient().to_string());
+    let removed = plan.carry_out(store, &own, now, || !context.signals.came()).await;
+    match removed {
+        Ok(_) if context.signals.came() => Err(interrupted(found.take())),
+        Ok(removed) => {
+            context.output.text(format_args!("{removed} entries of the audit log went; the ones after them say so."));
+            Ok(())
+        }
+        Err(error) => Err(broke_off(&error, found.take())),
+    }
+}
+
+const AGAIN: &str = "run it again: it goes on where it was";
+
+fn interrupted(found: Value) -> Failure {
+    Failure::new("interrupted: some of it went").hint(AGAIN).partly().with(found)
+}
+
+fn set(found: &mut Value, name: &str, value: Value) {
+    if let Some(object) = found.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+fn names<'a>(keys: impl Iterator<Item = &'a Key>) -> Vec<&'a str> {
+    keys.map(Key::name).collect()
+}
