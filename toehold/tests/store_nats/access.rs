@@ -57,7 +57,7 @@ fn certificate(directory: &std::path::Path) -> (std::path::PathBuf, String) {
     let (cert_file, key_file) = (directory.join("cert.pem"), directory.join("key.pem"));
     fs::write(&cert_file, certificate.pem()).unwrap();
     write_private(&key_file, key.serialize_pem());
-    let block = format!("tls {{ cert_file: {cert_file:?}, key_file: {key_file:?} }}");
+    let block = format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}", cert_file.display(), key_file.display());
     (cert_file, block)
 }
 

@@ -30,7 +30,8 @@ impl Nats {
         let config = directory.path().join("nats.conf");
         let store = directory.path().join("jetstream");
         let text = format!(
-            "server_name: {name}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?}, max_file_store: 1G, max_memory_store: 64M }}\n{more}\n"
+            "server_name: {name}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: \"{}\", max_file_store: 1G, max_memory_store: 64M }}\n{more}\n",
+            store.display()
         );
         std::fs::write(&config, text).unwrap();
         Self { directory, config, port, server: None }
