@@ -142,12 +142,6 @@ impl Pods {
         Done::of(self.ssh(line).output().unwrap())
     }
 
-    /// Runs a command line over this `ssh`, as a shell's word.
-    pub(crate) fn run_on(&self, ssh: &str, line: &str) -> Done {
-        let line = format!("{ssh} anybody@127.0.0.1 '{line}'");
-        Done::of(Command::new("sh").args(["-c", &line]).stdin(Stdio::null()).output().unwrap()).ends(0)
-    }
-
     /// Runs one that is given this on its standard input.
     pub(crate) fn run_with(&self, line: &str, input: &[u8]) -> Vec<u8> {
         fed(self.ssh(line), input)

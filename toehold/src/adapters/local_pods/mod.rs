@@ -139,9 +139,13 @@ impl LocalPods {
         let standing = self.running().get(name).map_or(Standing::Running, |pod| *pod.standing().borrow());
         if standing == Standing::Overdue || deadline(&object).is_some_and(|deadline| deadline <= SystemClock.now()) {
             // As the kubelet says it.
-            object["status"] = json!({ "phase": "Failed", "reason": "DeadlineExceeded" });
-        } else if standing != Standing::Running {
-            object["metadata"]["deletionTimestamp"] = json!(SystemClock.now());
+            if let Some(object) = object.as_object_mut() {
+                object.insert("status".to_owned(), json!({ "phase": "Failed", "reason": "DeadlineExceeded" }));
+            }
+        } else if standing != Standing::Running
+            && let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut)
+        {
+            metadata.insert("deletionTimestamp".to_owned(), json!(SystemClock.now()));
         }
         PodSnapshot::from_object(object).map(Some).map_err(io::Error::other)
     }

@@ -1,4 +1,4 @@
-//! A command of the operator's that knows who may log in, as sshd's `AuthorizedKeysCommand` (sshd_config(5)).
+//! A command of the operator's that knows who may log in, as sshd's `AuthorizedKeysCommand` (`sshd_config(5)`).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
