@@ -46,7 +46,7 @@ pub enum PodsKey {
     Add {
         /// Whose they are; a key is one principal's and no other's
         principal: String,
-        /// The public keys, as in authorized_keys: options that are enforced, key, comment; `-` is standard input
+        /// The public keys, as in `authorized_keys`: options that are enforced, key, comment; `-` is standard input
         file: PathBuf,
         /// Put them in place of what is there of the same keys
         #[arg(long)]
@@ -110,9 +110,9 @@ pub struct PodsServe {
     /// Who may log in as well: the keys of `pods key add`; asked after the files
     #[arg(long, group = "who")]
     pub keys_in_store: bool,
-    /// Who may log in as well: whoever this command prints, as sshd's AuthorizedKeysCommand; asked last. An absolute path and arguments,
-    /// run without a shell: `%u` is the user name, `%t` the key's type, `%k` the key, `%f` its fingerprint. It prints authorized_keys
-    /// lines, or a JSON document that also says which variables and files the login brings along
+    /// Who may log in as well: whoever this command prints, as sshd's `AuthorizedKeysCommand`; asked last. An absolute path and arguments,
+    /// run without a shell: `%u` is the user name, `%t` the key's type, `%k` the key, `%f` its fingerprint. It prints
+    /// `authorized_keys` lines, or a JSON document that also says which variables and files the login brings along
     #[arg(long, value_name = "COMMAND", group = "who")]
     pub authorized_keys_command: Option<String>,
     /// How long that command may take

@@ -8,13 +8,13 @@ use crate::support::Done;
 
 const MODES: [&str; 3] = ["connection", "session", "persistent"];
 
-fn with(mode: &str, limits: &str, more: &[&str]) -> Pods {
+fn with(mode: &str, limits: &str, options: &[&str]) -> Pods {
     let toehold = Pods::prepared();
     let config = file_of(&toehold, "config.yaml");
     let creates = mode == "persistent";
     fs::write(&config, format!("pod: {{mode: {mode}, createMissingPods: {creates}}}\nlimits: {{{limits}}}\n")).unwrap();
     let config = config.to_str().unwrap().to_owned();
-    Pods::at(toehold, &[&["--config", config.as_str()], more].concat())
+    Pods::at(toehold, &[&["--config", config.as_str()], options].concat())
 }
 
 /// Something that runs until it is ended, and has said so.
