@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use toehold_core::{
-    AuditEntry, AuditWriter, CurrentMasterKey, Entry, HostProgress, HostRecord, Key, KnownHost, MasterKeyRecord, Record, RetiredKey, Revision,
-    RotationRecord, SessionGlance, Stored, Timestamp,
+    AuditEntry, AuditWriter, CurrentMasterKey, Entry, HostProgress, HostRecord, Key, KnownHost, MasterKeyRecord, Record,
+    RetiredKey, Revision, RotationRecord, SessionGlance, Stored, Timestamp,
 };
 use toehold_masterkey::grant::GrantRecord;
 use toehold_session::{AccountClaim, SessionRecord};
