@@ -173,6 +173,10 @@ pub trait PodBackend: Send + Sync {
     /// The way out of it.
     type Output: ProcessOutput;
 
+    /// What tells this cluster from others that are worked with from the same store, such as its address. A record of another cluster's
+    /// pod is left alone here, where nothing is known of it.
+    fn cluster(&self) -> &str;
+
     /// Creates a pod from its manifest.
     fn create(&self, namespace: &str, manifest: &Value) -> impl Future<Output = Result<PodSnapshot, BackendError>> + Send;
 

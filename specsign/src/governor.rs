@@ -96,8 +96,18 @@ impl<S: Store, C: Clock> Governors for StoreGovernors<S, C> {
     type Slot = Stored<SlotRecord>;
 
     async fn take(&self, governor: &str) -> Result<Option<Self::Slot>, StoreError> {
-        for number in 0..self.limits.get(governor).copied().unwrap_or(1) {
-            let key = Key::new(["slot", governor, &number.to_string()])?;
+        let slots = 0..self.limits.get(governor).copied().unwrap_or(1);
+        let keys = slots.map(|number| Key::new(["slot", governor, &number.to_string()])).collect::<Result<Vec<_>, _>>()?;
+        // One that is held already, from a run that died or an answer that was lost, goes before another.
+        for key in &keys {
+            let held = Stored::<SlotRecord>::read(&self.store, key).await?;
+            if held.is_some_and(|slot| slot.body.holder == self.holder)
+                && let Some(slot) = self.take_one(key.clone()).await?
+            {
+                return Ok(Some(slot));
+            }
+        }
+        for key in keys {
             if let Some(slot) = self.take_one(key).await? {
                 return Ok(Some(slot));
             }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # up.sh KUBE_TESTSERVER DIR [flags of "up"]: containerd and the whole cluster, in pid and mount namespaces of their own.
-# Wants root and containerd, runc, busybox-static, iproute2, util-linux, and bash, git, openssh-sftp-server, rsync for an image.
+# Wants root and containerd, runc, busybox, iproute2, util-linux, and bash, git, openssh-sftp-server, rsync for an image.
 # SIGKILL to the unshare process, which is the one that was started, ends every container too.
 set -e
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin

@@ -84,8 +84,6 @@ enum Origin {
     Apt(&'static str),
     /// A component of the Rust toolchain that runs this task.
     Component(&'static str),
-    /// The Debian package busybox-static: the other one, which cannot be installed beside it, does not run in an image of its own.
-    Busybox,
     /// cargo-fuzz, from its registry.
     CargoFuzz,
     /// Go, in a version that builds Kubernetes; not needed where that is built.
@@ -116,7 +114,7 @@ const TOOLS: [Tool; 41] = [
     Tool { program: "unshare", from: Origin::Apt("util-linux"), part: Some(Part::Root) },
     Tool { program: "mounting", from: Origin::Root, part: Some(Part::Root) },
     Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Shells) },
-    Tool { program: "busybox", from: Origin::Busybox, part: Some(Part::Shells) },
+    Tool { program: "busybox", from: Origin::Apt("busybox"), part: Some(Part::Shells) },
     Tool { program: "dash", from: Origin::Apt("dash"), part: Some(Part::Shells) },
     Tool { program: "fish", from: Origin::Apt("fish"), part: Some(Part::Shells) },
     Tool { program: "mksh", from: Origin::Apt("mksh"), part: Some(Part::Shells) },
@@ -133,7 +131,7 @@ const TOOLS: [Tool; 41] = [
     Tool { program: "ip", from: Origin::Apt("iproute2"), part: Some(Part::Kubernetes) },
     Tool { program: "nsenter", from: Origin::Apt("util-linux"), part: Some(Part::Kubernetes) },
     Tool { program: "flock", from: Origin::Apt("util-linux"), part: Some(Part::Kubernetes) },
-    Tool { program: "busybox", from: Origin::Busybox, part: Some(Part::Kubernetes) },
+    Tool { program: "busybox", from: Origin::Apt("busybox"), part: Some(Part::Kubernetes) },
     Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Kubernetes) },
     Tool { program: "rsync", from: Origin::Apt("rsync"), part: Some(Part::Kubernetes) },
     Tool { program: "sftp-server", from: Origin::Apt("openssh-sftp-server"), part: Some(Part::Kubernetes) },
@@ -252,7 +250,7 @@ fn install(missing: &[&Tool]) -> Result<()> {
     // In the table's order: cargo-fuzz needs no nightly to be installed, but is of no use without.
     for tool in missing {
         match tool.from {
-            Origin::Apt(_) | Origin::Busybox | Origin::Go | Origin::Root => {}
+            Origin::Apt(_) | Origin::Go | Origin::Root => {}
             Origin::Component(component) => {
                 process::run(Command::new("rustup").args(["component", "add", component]))?;
             }
@@ -272,7 +270,6 @@ fn explain(missing: &[&Tool]) -> String {
     let line = |tool: &&Tool| {
         let how = match tool.from {
             Origin::Apt(package) => format!("Debian package {package}"),
-            Origin::Busybox => "Debian package busybox-static".to_owned(),
             Origin::Go => format!("Go {}.{} or later, once, to build it: https://go.dev/dl/", kubernetes::GO.0, kubernetes::GO.1),
             Origin::Component(component) => format!("rustup component add {component}"),
             Origin::Nightly => format!("rustup toolchain install {} --profile minimal", fuzz::TOOLCHAIN),
@@ -298,7 +295,6 @@ impl Tool {
             // rustup leaves a file for each component on `PATH`, installed or not: only running it tells.
             Origin::Component(_) => works(process::cargo().args([self.program.trim_start_matches("cargo-"), "--version"])),
             Origin::Nightly => works(Command::new("rustup").args(["run", fuzz::TOOLCHAIN, "rustc", "--version"])),
-            Origin::Busybox => process::find("busybox").is_some_and(|program| is_static(&program)),
             Origin::CargoFuzz => works(process::cargo().args(["fuzz", "--version"])),
             Origin::Go => kubernetes::is_built() || has_go(),
             Origin::Root => is_root().unwrap_or(false) && works(Command::new("unshare").args(["--mount", "true"])),
@@ -309,7 +305,6 @@ impl Tool {
     fn packages(&self) -> impl Iterator<Item = &'static str> {
         let names = match self.from {
             Origin::Apt(names) => names,
-            Origin::Busybox => "busybox-static",
             Origin::Component(_) | Origin::CargoFuzz | Origin::Go | Origin::Nightly | Origin::Root => "",
         };
         names.split_whitespace()
@@ -319,15 +314,6 @@ impl Tool {
 /// Whether we may install for everybody.
 fn is_root() -> Result<bool> {
     Ok(process::user_id()? == 0)
-}
-
-/// Whether a program is linked to nothing, so that it runs in an image of its own.
-fn is_static(program: &std::path::Path) -> bool {
-    // It says so on either stream, by libc, and with either status.
-    Command::new("ldd").arg(program).env("LC_ALL", "C").stdin(Stdio::null()).output().is_ok_and(|output| {
-        let said = [output.stdout, output.stderr].concat();
-        ["not a dynamic executable", "statically linked"].iter().any(|words| String::from_utf8_lossy(&said).contains(words))
-    })
 }
 
 /// Whether there is a Go that builds Kubernetes, or one that fetches such a one by itself.

@@ -53,7 +53,8 @@ impl<S: Store> StoreAudit<S> {
     }
 
     async fn entry(&self, writer: &str, number: u64) -> Result<Option<AuditEntry>, StoreError> {
-        Ok(Stored::read(&self.store, &chain_key(writer, number)?).await?.map(|stored| stored.body))
+        let stored = Stored::read(&self.store, &chain_key(writer, number)?).await?;
+        stored.map(|stored| in_its_place(stored, number)).transpose()
     }
 
     /// The last entry of a chain, which is dense from its first entry on, beginning where it is thought to be.
@@ -82,7 +83,7 @@ impl<S: Store> StoreAudit<S> {
         let mut absent = last.number.saturating_add(step);
         while let Some(entry) = self.entry(writer, absent).await? {
             last = entry;
-            step *= 2;
+            step = step.saturating_mul(2);
             absent = last.number.saturating_add(step);
         }
         while absent - last.number > 1 {
@@ -97,8 +98,8 @@ impl<S: Store> StoreAudit<S> {
 
     async fn listed_last(&self, writer: &str) -> Result<Option<AuditEntry>, StoreError> {
         let entries = self.store.list(&chain_prefix(writer)?).await?;
-        let last = entries.iter().rev().find(|entry| place_of(&entry.key).is_some());
-        last.map(|entry| Stored::decode(entry).map(|stored| stored.body)).transpose()
+        let last = entries.iter().rev().find_map(|entry| place_of(&entry.key).map(|(_, number)| (entry, number)));
+        last.map(|(entry, number)| in_its_place(Stored::decode(entry)?, number)).transpose()
     }
 
     /// Where each chain begins. A writer that is not among them is put there; the first one to do so puts the chains of earlier
@@ -196,4 +197,12 @@ impl<S: Store> AuditSink for StoreAudit<S> {
     async fn record(&self, event: AuditEvent) -> Result<(), StoreError> {
         self.append(event, false).await
     }
+}
+
+/// An entry that says the number that its key has. Another one leads nowhere: who followed it would never come to the chain's end.
+fn in_its_place(stored: Stored<AuditEntry>, number: u64) -> Result<AuditEntry, StoreError> {
+    if stored.body.number == number && number < u64::MAX {
+        return Ok(stored.body);
+    }
+    Err(StoreError::Corrupt { key: stored.key, reason: format!("it says that it is entry {}", stored.body.number) })
 }

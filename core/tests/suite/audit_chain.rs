@@ -190,3 +190,21 @@ fn what_is_no_entry_is_an_error() {
     assert_eq!(fault.number, 2);
     assert!(matches!(fault.flaw, AuditFlaw::Unreadable { .. }), "{fault}");
 }
+
+/// An entry that says another number than its key would lead whoever follows it round and round.
+#[test]
+fn an_entry_with_another_number_holds_no_writer_up() {
+    for said in [0, 1, 3, 9, 40, u64::MAX] {
+        for at in [2, 5, 9] {
+            let store = chain_of(9);
+            let other = StoreAudit::new(&store, "phone");
+            block_on(other.record(event(1))).unwrap();
+            replace(&store, &keys(&store)[at - 1], |entry| entry.number = said);
+            // By one that remembers, one that comes new, and one whose own chain it is.
+            block_on(other.record(event(2))).unwrap();
+            block_on(StoreAudit::new(&store, "tablet").record(event(3))).unwrap();
+            let own = block_on(StoreAudit::new(&store, "laptop").record(event(4)));
+            assert!(matches!(own, Ok(()) | Err(StoreError::Corrupt { .. })), "{at} says {said}: {own:?}");
+        }
+    }
+}

@@ -56,7 +56,10 @@ impl Reaper {
         match parts.ask(doing, parts.backend.list_owners(namespace)).await {
             Ok(owners) => {
                 let living: BTreeMap<&Uid, &OwnerSnapshot> = owners.iter().map(|owner| (&owner.uid, owner)).collect();
-                let gone = |record: &PodRecord| record.namespace == namespace && !living.contains_key(&record.owner.uid);
+                let is_here = |record: &PodRecord| {
+                    record.namespace == namespace && (record.cluster.is_empty() || record.cluster == parts.backend.cluster())
+                };
+                let gone = |record: &PodRecord| is_here(record) && !living.contains_key(&record.owner.uid);
                 reaped.orphans = records.into_iter().filter(gone).collect();
                 self.owners(parts, namespace, &owners, own, &mut reaped).await;
             }

@@ -33,6 +33,9 @@ pub struct PodRecord {
     /// The session channel that it is for, where each has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<u32>,
+    /// Which cluster, as its backend names it ([`PodBackend::cluster`](crate::backend::PodBackend::cluster)); empty in records of before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
     /// The namespace.
     pub namespace: String,
     /// The pod's name.

@@ -60,6 +60,10 @@ impl PodBackend for SimulatedCluster {
     type Input = SimulatedInput;
     type Output = SimulatedOutput;
 
+    fn cluster(&self) -> &str {
+        "simulated"
+    }
+
     async fn create(&self, namespace: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {
         let late = Late::Create(namespace.to_owned(), manifest.clone());
         let now = self.clock.now();

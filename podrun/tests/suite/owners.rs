@@ -302,3 +302,20 @@ fn a_pod_that_was_created_after_all_is_found_and_deleted_though_its_record_is_go
     assert_eq!(run_until_stalled(strays), Some(vec![0, 1, 0]), "seen twice, then deleted");
     assert_eq!(world.cluster.pods(), []);
 }
+
+/// One store, two clusters with a namespace of the same name: nothing is known here of the other one's owners.
+#[test]
+fn p2_a_pod_of_another_cluster_is_nobodys_orphan_here() {
+    let world = World::new();
+    let hands = world.hands();
+    let elsewhere = toehold_podrun::pod::OwnerReference { name: owner(1, 0, 0).name, uid: owner(1, 0, 0).uid };
+    let here = record(&world, &elsewhere, &settings());
+    let there = toehold_podrun::pod::PodRecord { cluster: "production".to_owned(), ..record(&world, &elsewhere, &settings()) };
+    for record in [&here, &there] {
+        run_until_stalled(toehold_core::Stored::create(hands.parts().store, record.key().unwrap(), record.clone()))
+            .unwrap()
+            .unwrap();
+    }
+    let found = run_until_stalled(Reaper::new().pass(hands.parts(), NAMESPACE, None)).unwrap();
+    assert_eq!(found.orphans, [here]);
+}

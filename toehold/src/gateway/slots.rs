@@ -50,18 +50,40 @@ pub(super) async fn take<S: Store + Clone, C: Clock + Clone>(
 ) -> Result<SlotAnswer, SlotError> {
     let holder = holder(agent, &wanted.root)?;
     let slots = Key::new(["slot", &wanted.governor])?;
-    let now = clock.now();
-    for slot in Stored::<SlotRecord>::list(store, &slots).await?.into_iter().flatten() {
-        let is_the_agents = slot.body.holder.split_once(' ').is_some_and(|(_, other)| other == agent);
-        if is_the_agents && slot.body.holder != holder && slot.body.until > now {
-            return Ok(SlotAnswer::default());
-        }
+    if holds_another(store, clock, &slots, agent, &holder).await? {
+        return Ok(SlotAnswer::default());
     }
     let lease = Duration::from_secs(u64::from(wanted.lease)).min(MAX_LEASE);
-    let governors = StoreGovernors { store: store.clone(), clock: clock.clone(), holder, limits: limits.clone(), lease };
+    let governors =
+        StoreGovernors { store: store.clone(), clock: clock.clone(), holder: holder.clone(), limits: limits.clone(), lease };
     let taken = governors.take(&wanted.governor).await?;
+    // Several questions at once would each have found none before.
+    if let Some(slot) = &taken
+        && holds_another(store, clock, &slots, agent, &holder).await?
+    {
+        match store.delete(&slot.key, slot.revision).await {
+            Ok(()) | Err(StoreError::Conflict { .. }) => return Ok(SlotAnswer::default()),
+            Err(error) => return Err(error.into()),
+        }
+    }
     let number = taken.as_ref().and_then(|slot| slot.key.name().parse().ok());
     Ok(SlotAnswer { taken: taken.is_some(), number: number.unwrap_or_default() })
+}
+
+/// Whether an agent holds a slot of a governor for another of its roots.
+async fn holds_another<S: Store, C: Clock>(
+    store: &S,
+    clock: &C,
+    slots: &Key,
+    agent: &str,
+    holder: &str,
+) -> Result<bool, SlotError> {
+    let now = clock.now();
+    let held = Stored::<SlotRecord>::list(store, slots).await?;
+    Ok(held.into_iter().flatten().any(|slot| {
+        let is_the_agents = slot.body.holder.split_once(' ').is_some_and(|(_, other)| other == agent);
+        is_the_agents && slot.body.holder != holder && slot.body.until > now
+    }))
 }
 
 /// Gives a slot back that this agent holds.

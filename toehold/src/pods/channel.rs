@@ -99,8 +99,20 @@ fn event<B: SharedBackend, A>(place: &Place<B, A>, job: &Job) -> AuditEvent {
         .with("user", who.user.clone())
         .with("address", who.address.clone())
         .with("kind", kind);
-    if what.is_empty() { event } else { event.with("what", what) }
+    if what.is_empty() {
+        event
+    } else if what.len() <= MAX_TOLD {
+        event.with("what", what)
+    } else {
+        // However long it is, it is on record: an entry that is too large for the store would be none.
+        let digest = toehold_specsign::Sha256Digest::of(what.as_bytes());
+        let end = what.floor_char_boundary(MAX_TOLD);
+        event.with("what", what.get(..end).unwrap_or_default()).with("what_sha256", digest.to_string())
+    }
 }
+
+/// How much of a command line is in the audit log, in bytes.
+const MAX_TOLD: usize = 16 * 1024;
 
 /// The outcome; `None` where the client has gone.
 async fn work<B: SharedBackend, A: Send + Sync + 'static>(

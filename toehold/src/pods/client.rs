@@ -23,6 +23,9 @@ use super::stream::{Intake, Waiting};
 /// How many keys may be offered: guessing is slow, and so is asking.
 const MAX_OFFERS: usize = 64;
 
+/// The longest user name, in bytes.
+const MAX_USER: usize = 256;
+
 /// What both tasks of a connection know.
 pub(super) struct Link {
     pub(super) intake: Arc<Intake>,
@@ -119,6 +122,9 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
     }
 
     async fn admits(&self, user: &str, key: &russh::keys::PublicKey) -> Option<(Admission, Fingerprint)> {
+        if user.len() > MAX_USER {
+            return None;
+        }
         let key = PublicKey::from_blob(&key.to_bytes().ok()?).ok()?;
         let applicant = Applicant { user, key: &key, address: self.address.ip().to_canonical() };
         match self.hub.authenticator.admit(applicant).await {
@@ -207,6 +213,11 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
                 };
                 if !asked.is_empty() {
                     let name = "SSH_ORIGINAL_COMMAND".to_owned();
+                    // A variable can make a program run another one: who is let in for one command chooses none but the language (sshd's AcceptEnv).
+                    let is_language = name == "LANG" || name.starts_with("LC_");
+                    if !is_language && self.admission.as_ref().is_none_or(|admission| admission.command.is_some()) {
+                        return session.channel_failure(id);
+                    }
                     let request = ChannelRequest::Environment { name, value: asked };
                     // Too long a line is one that the command cannot see.
                     let _ = self.link.channels().handle(id.number(), ChannelEvent::Requested { request, want_reply: false });

@@ -106,6 +106,7 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
     let writing = tokio::spawn(upkeep::write_down(Arc::downgrade(&hub), store, writer, events));
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::keep(Arc::clone(&hub), keeper));
+    tasks.spawn(upkeep::reap(Arc::clone(&hub)));
     if let Some(listener) = metrics {
         let hub = Arc::clone(&hub);
         tasks.spawn(telling::tell(listener, move |method, path| told(&hub, method, path)));

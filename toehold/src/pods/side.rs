@@ -104,6 +104,7 @@ async fn lead<B: SharedBackend, A: Send + Sync>(hub: &Hub<B, A>, tenant: &Tenant
     let record = PodRecord {
         connection: tenant.connection,
         channel: tenant.channel,
+        cluster: hub.backend.cluster().to_owned(),
         namespace: settings.namespace.clone(),
         pod: PodName::generate(&mut system_rng()),
         nonce: Nonce::generate(&mut system_rng()),

@@ -18,9 +18,20 @@ use crate::adapters::sqlite::SqliteStore;
 use crate::cli::chain;
 use crate::gateway::system_rng;
 
-/// Extends the owner, makes another where it is lost, and looks for what others have left.
+/// Extends the owner, and makes another where it is lost. Nothing else is done here: other gateways take an owner that is not extended in
+/// time for a dead one's (P2).
 pub(super) async fn keep<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hub<B, A>>, first: Keeper) -> Infallible {
     let mut keeper = Some(first);
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        hold(&hub, &mut keeper).await;
+    }
+}
+
+/// Looks for what others have left, and clears it away.
+pub(super) async fn reap<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hub<B, A>>) -> Infallible {
     let mut reaper = Reaper::new();
     let mut recovering = JoinSet::new();
     let mut under_way = std::collections::BTreeSet::new();
@@ -29,7 +40,6 @@ pub(super) async fn keep<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hu
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                hold(&hub, &mut keeper).await;
                 let own = hub.owner.borrow().clone();
                 let found = reaper.pass(hub.parts(), &hub.settings.namespace, own.as_ref()).await;
                 hub.metrics.add(Counter::Reaped, (found.owners.len() + found.strays.len()) as u64);

@@ -74,6 +74,12 @@ fn p4_a_key_that_is_bound_to_a_command_runs_that_and_gets_no_terminal() {
     let done = Done::of(pods.ssh_with(&["-tt"], "").output().unwrap());
     assert!(done.stderr.contains("PTY allocation request failed"), "{done:?}");
     assert_eq!(Done::of(pods.ssh_with(&["-T"], "").output().unwrap()).ends(0).stdout, "bound to \n");
+    // Nor does it choose variables, which can make a program run another one; its language it may have.
+    std::fs::write(&file, format!("restrict,command=\"echo \\\"$GIT_CONFIG_COUNT,$LC_ALL\\\"\" {line}")).unwrap();
+    for (set, printed) in [("GIT_CONFIG_COUNT=1", ",\n"), ("LC_ALL=C.UTF-8", ",C.UTF-8\n")] {
+        let done = Done::of(pods.ssh_with(&["-o", &format!("SetEnv={set}")], "").output().unwrap());
+        assert_eq!(done.stdout, printed, "{done:?}");
+    }
     std::fs::write(&file, format!("environment=\"A=b\" {line}")).unwrap();
     let done = pods.run("true").ends(255);
     assert!(done.stderr.contains("Permission denied (publickey)"), "{done:?}");

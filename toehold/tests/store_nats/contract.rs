@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use toehold::adapters::nats::{NatsOptions, NatsStore};
 use toehold_core::testing::store_conformance;
 use toehold_core::{Expect, Store, StoreError};
@@ -48,6 +48,8 @@ async fn a_bucket_that_would_lose_values_is_refused() {
         ("full", Config { max_bytes: 1 << 20, discard: DiscardPolicy::Old, ..good("full") }, "forgets old values"),
         ("other", Config { subjects: vec!["other.>".to_owned()], ..good("other") }, "for something else"),
         ("forgetful", Config { duplicate_window: Duration::from_secs(5), ..good("forgetful") }, "does not know duplicates"),
+        ("interest", Config { retention: RetentionPolicy::Interest, ..good("interest") }, "nobody waits for"),
+        ("queue", Config { retention: RetentionPolicy::WorkQueue, ..good("queue") }, "somebody has read"),
         ("silent", Config { no_ack: true, ..good("silent") }, "does not acknowledge"),
     ];
     for (bucket, config, why) in cases {

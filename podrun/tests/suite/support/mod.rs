@@ -109,6 +109,7 @@ pub(crate) fn record(world: &World, owner: &OwnerReference, settings: &Settings)
     PodRecord {
         connection: ConnectionId::generate(&mut rng),
         channel: None,
+        cluster: "simulated".to_owned(),
         namespace: NAMESPACE.to_owned(),
         pod: PodName::generate(&mut rng),
         nonce: Nonce::generate(&mut rng),

@@ -33,6 +33,8 @@ const TRIES: usize = 3;
 #[derive(Clone, Debug)]
 pub struct KubePods {
     api: Api,
+    /// The API server's URL.
+    server: std::sync::Arc<str>,
 }
 
 impl KubePods {
@@ -42,7 +44,7 @@ impl KubePods {
     /// [`ConnectError`].
     pub async fn connect(access: &ClusterAccess) -> Result<Self, ConnectError> {
         let client = client::connect(access).await?;
-        Ok(Self { api: Api::new(client, access) })
+        Ok(Self { api: Api::new(client, access), server: access.server.as_str().into() })
     }
 
     /// A watch that begins at this version of the cluster, which may be one that it no longer has.
@@ -128,6 +130,10 @@ impl PodBackend for KubePods {
     type Watch = KubeWatch;
     type Input = KubeInput;
     type Output = KubeOutput;
+
+    fn cluster(&self) -> &str {
+        &self.server
+    }
 
     async fn create(&self, namespace: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {
         const DOING: &str = "creating a pod";

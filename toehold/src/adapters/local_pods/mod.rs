@@ -319,6 +319,10 @@ impl PodBackend for LocalPods {
     type Input = LocalInput;
     type Output = LocalOutput;
 
+    fn cluster(&self) -> &str {
+        "this machine"
+    }
+
     async fn create(&self, _: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {
         let snapshot = self.make(manifest)?;
         if let Err(error) = self.start(&snapshot).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, ConnectOptions};
 use rustls::pki_types::CertificateDer;
@@ -169,8 +169,11 @@ pub(super) async fn existing(client: Client, address: &NatsAddress, options: &Na
 /// Why a bucket would not keep what it was given.
 fn unfit(config: &Config, address: &NatsAddress) -> Option<&'static str> {
     let is_limited = config.max_messages > 0 || config.max_bytes > 0;
-    if config.subjects != [format!("$KV.{}.>", address.bucket())] || config.mirror.is_some() {
+    let has_sources = config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
+    if config.subjects != [format!("$KV.{}.>", address.bucket())] || config.mirror.is_some() || has_sources {
         Some("it is a stream for something else")
+    } else if config.retention != RetentionPolicy::Limits {
+        Some("it forgets what nobody waits for, or what somebody has read")
     } else if config.max_messages_per_subject != 1 {
         Some("it keeps a history of its keys")
     } else if config.storage != StorageType::File {

@@ -57,7 +57,10 @@ pub enum NatsError {
         /// How long it may be.
         limit: usize,
     },
-    /// No answer came. Whether a write took place is unknown.
+    /// There is no connection just now; it is being made again. Nothing was sent.
+    #[error("no server is connected")]
+    Disconnected,
+    /// No answer came. Whether a write took place, or will when the connection is there again, is unknown.
     #[error("no answer came within {} s", limit.as_secs_f32())]
     TimedOut {
         /// How long it was waited for.

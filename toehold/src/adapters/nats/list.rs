@@ -1,12 +1,14 @@
 //! All values below a prefix, as they were when they were asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::OrderedConfig;
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use futures_util::StreamExt as _;
 use toehold_core::{Entry, Key, Revision, Timestamp};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Inner, NatsError, is_marker, subject};
 
@@ -21,50 +23,99 @@ pub(super) async fn below(inner: &Inner, prefix: &str) -> Result<Vec<Entry>, Nat
     list(inner, prefix, false).await
 }
 
-/// All values below a prefix; with `headers_only` each of them is empty.
+/// All values below a prefix; with `headers_only` each of them may be empty.
+///
+/// Most come in one stream, which one of the servers sends that may be behind, and whose end is an estimate. So the leader is asked for
+/// what follows on the last that came until it has nothing more: what a server has is a beginning of what the leader has.
 async fn list(inner: &Inner, prefix: &str, headers_only: bool) -> Result<Vec<Entry>, NatsError> {
-    let timed_out = |_| NatsError::TimedOut { limit: inner.patience };
-    let mut deadline = Instant::now() + inner.patience;
-    let config = OrderedConfig {
-        deliver_subject: inner.client.new_inbox(),
-        filter_subject: format!("{prefix}.>"),
-        deliver_policy: DeliverPolicy::LastPerSubject,
-        headers_only,
-        ..OrderedConfig::default()
-    };
-    let consumer = timeout_at(deadline, inner.stream.create_consumer(config)).await.map_err(timed_out)?;
-    let consumer = consumer.map_err(|error| NatsError::engine(&error))?;
-    let mut entries: BTreeMap<Key, Entry> = BTreeMap::new();
-    if consumer.cached_info().num_pending == 0 {
-        return Ok(Vec::new());
+    let filter = format!("{prefix}.>");
+    let mut found = Found::default();
+    found.stream(inner, &filter, headers_only).await?;
+    found.follow(inner, &filter).await?;
+    Ok(found.entries.into_values().collect())
+}
+
+#[derive(Default)]
+struct Found {
+    entries: BTreeMap<Key, Entry>,
+    /// The highest sequence that was seen.
+    last: u64,
+}
+
+impl Found {
+    async fn stream(&mut self, inner: &Inner, filter: &str, headers_only: bool) -> Result<(), NatsError> {
+        let timed_out = |_| NatsError::TimedOut { limit: inner.patience };
+        let deadline = Instant::now() + inner.patience;
+        let config = OrderedConfig {
+            deliver_subject: inner.client.new_inbox(),
+            filter_subject: filter.to_owned(),
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            headers_only,
+            ..OrderedConfig::default()
+        };
+        let consumer = timeout_at(deadline, inner.stream.create_consumer(config)).await.map_err(timed_out)?;
+        let consumer = consumer.map_err(|error| NatsError::engine(&error))?;
+        if consumer.cached_info().num_pending == 0 {
+            return Ok(());
+        }
+        let messages = timeout_at(deadline, consumer.messages()).await.map_err(timed_out)?;
+        let mut messages = messages.map_err(|error| NatsError::engine(&error))?;
+        // As long as it comes; the rest, if there is any, is the leader's to tell.
+        while let Ok(next) = timeout(SILENCE, messages.next()).await {
+            let message = match next {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(NatsError::engine(&error)),
+                None => return Err(NatsError::Engine { reason: "the list was cut short".to_owned() }),
+            };
+            let (sequence, pending, written_at) = {
+                let info = message.info().map_err(|error| NatsError::Engine { reason: error.to_string() })?;
+                (info.stream_sequence, info.pending, Timestamp::from_unix_seconds(info.published.unix_timestamp()))
+            };
+            let value = (!is_marker(message.headers.as_ref())).then(|| message.payload.to_vec());
+            self.take(inner, &message.subject, value, sequence, written_at);
+            if pending == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
-    let mut messages = consumer.messages().await.map_err(|error| NatsError::engine(&error))?;
-    loop {
-        let next = timeout_at(deadline, messages.next()).await.map_err(timed_out)?;
-        let message = match next {
-            Some(Ok(message)) => message,
-            Some(Err(error)) => return Err(NatsError::engine(&error)),
-            None => return Err(NatsError::Engine { reason: "the list was cut short".to_owned() }),
-        };
-        let (sequence, pending, written_at) = {
-            let info = message.info().map_err(|error| NatsError::Engine { reason: error.to_string() })?;
-            (info.stream_sequence, info.pending, Timestamp::from_unix_seconds(info.published.unix_timestamp()))
-        };
-        let name = message.subject.strip_prefix(inner.prefix.as_str()).unwrap_or_default();
-        match subject::decode(name) {
-            Some(key) if is_marker(message.headers.as_ref()) => {
-                entries.remove(&key);
-            }
-            Some(key) => {
-                let value = message.payload.to_vec();
-                entries.insert(key.clone(), Entry { key, value, revision: Revision(sequence), written_at });
-            }
-            None => tracing::warn!("{} holds {name}, which is no key of ours", inner.address),
+
+    async fn follow(&mut self, inner: &Inner, filter: &str) -> Result<(), NatsError> {
+        let timed_out = |_| NatsError::TimedOut { limit: inner.patience };
+        let info = timeout(inner.patience, inner.stream.get_info()).await.map_err(timed_out)?;
+        // What comes later is another list's, however fast it comes.
+        let end = info.map_err(|error| NatsError::engine(&error))?.state.last_sequence;
+        while self.last < end {
+            let asked = inner.stream.get_first_raw_message_by_subject(filter, self.last + 1);
+            let asked = timeout(inner.patience, asked).await.map_err(timed_out)?;
+            let message = match asked {
+                Ok(message) => message,
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(()),
+                Err(error) => return Err(NatsError::engine(&error)),
+            };
+            let written_at = Timestamp::from_unix_seconds(message.time.unix_timestamp());
+            let value = (!is_marker(Some(&message.headers))).then(|| message.payload.to_vec());
+            self.take(inner, &message.subject, value, message.sequence, written_at);
         }
-        if pending == 0 {
-            return Ok(entries.into_values().collect());
+        Ok(())
+    }
+
+    fn take(&mut self, inner: &Inner, subject: &str, value: Option<Vec<u8>>, sequence: u64, written_at: Timestamp) {
+        self.last = self.last.max(sequence);
+        let name = subject.strip_prefix(inner.prefix.as_str()).unwrap_or_default();
+        let Some(key) = subject::decode(name) else {
+            tracing::warn!("{} holds {name}, which is no key of ours", inner.address);
+            return;
+        };
+        match value {
+            Some(value) => {
+                let entry = Entry { key: key.clone(), value, revision: Revision(sequence), written_at };
+                self.entries.insert(key, entry);
+            }
+            None => drop(self.entries.remove(&key)),
         }
-        // As long as it comes.
-        deadline = Instant::now() + inner.patience;
     }
 }
+
+/// How long a stream that has begun may be silent.
+const SILENCE: Duration = Duration::from_secs(2);

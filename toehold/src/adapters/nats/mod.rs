@@ -24,8 +24,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
@@ -133,6 +134,10 @@ impl NatsStore {
     /// Adds a message to a key whose last one has this sequence; 0 stands for none at all.
     async fn write(&self, subject: &str, value: Option<Bytes>, last: u64) -> Result<Revision, Refused> {
         let inner = &self.inner;
+        // What is handed over while there is no connection is sent when there is one again, however late, and nobody would know.
+        if inner.client.connection_state() != State::Connected {
+            return Err(Refused::Failed(NatsError::Disconnected));
+        }
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(last));
         if value.is_none() {
@@ -151,7 +156,7 @@ impl NatsStore {
             // Another one has replaced that message.
             Ok(acknowledged) if acknowledged.duplicate => Err(Refused::Conflict),
             Ok(acknowledged) => Ok(Revision(acknowledged.sequence)),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Err(Refused::Conflict),
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence || is_conflict(&error) => Err(Refused::Conflict),
             Err(error) => Err(Refused::Failed(NatsError::engine(&error))),
         }
     }
@@ -173,6 +178,15 @@ struct Last {
     sequence: u64,
     written_at: Timestamp,
     value: Option<Bytes>,
+}
+
+/// What newer servers answer to a write that comes too late: 2.11 where the sequence is another, 2.12 where one of the same name is being
+/// agreed on.
+fn is_conflict(error: &PublishError) -> bool {
+    const WRONG_SEQUENCE: u64 = 10_164;
+    const IN_PROCESS: u64 = 10_158;
+    let answer = std::error::Error::source(error).and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    answer.is_some_and(|answer| matches!(answer.error_code().0, WRONG_SEQUENCE | IN_PROCESS))
 }
 
 /// Whether a message says that its key has no value: deleted, or purged by somebody's hand.
