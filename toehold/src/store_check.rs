@@ -16,6 +16,7 @@ use toehold_specsign::{Sha256Digest, SlotRecord, SpecName};
 use crate::cli::chain;
 use crate::gateway::keys::{AgentPins, GatewayRecord};
 use crate::gateway::vault;
+use crate::pods::authentication::PodKeyRecord;
 use crate::recovery::CopyRecord;
 use crate::spec_store::{self, SpecRecord};
 use crate::store_copy;
@@ -153,6 +154,7 @@ impl Check {
                     self.find(&entry.key, "it is of another connection");
                 }
             }
+            ["podkey", _] => drop(self.read::<PodKeyRecord>(entry)),
             ["recovery", _] => drop(self.read::<CopyRecord>(entry)),
             ["renewal", _] => drop(self.read::<RenewalSchedule>(entry)),
             ["retired", _] => {
