@@ -351,11 +351,6 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_linked_to_a_library_is_not_static() {
-        assert!(!is_static(&std::env::current_exe().unwrap()));
-    }
-
-    #[test]
     fn a_missing_program_is_named_with_both_ways_out() {
         let tool = Tool { program: "mksh", from: Origin::Apt("mksh"), part: Some(Part::Shells) };
         let text = explain(&[&tool]);
