@@ -310,7 +310,11 @@ fn p2_a_pod_of_another_cluster_is_nobodys_orphan_here() {
     let hands = world.hands();
     let elsewhere = toehold_podrun::pod::OwnerReference { name: owner(1, 0, 0).name, uid: owner(1, 0, 0).uid };
     let here = record(&world, &elsewhere, &settings());
-    let there = toehold_podrun::pod::PodRecord { cluster: "production".to_owned(), ..record(&world, &elsewhere, &settings()) };
+    let there = toehold_podrun::pod::PodRecord {
+        cluster: "production".to_owned(),
+        channel: Some(1),
+        ..record(&world, &elsewhere, &settings())
+    };
     for record in [&here, &there] {
         run_until_stalled(toehold_core::Stored::create(hands.parts().store, record.key().unwrap(), record.clone()))
             .unwrap()

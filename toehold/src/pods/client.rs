@@ -213,11 +213,6 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
                 };
                 if !asked.is_empty() {
                     let name = "SSH_ORIGINAL_COMMAND".to_owned();
-                    // A variable can make a program run another one: who is let in for one command chooses none but the language (sshd's AcceptEnv).
-                    let is_language = name == "LANG" || name.starts_with("LC_");
-                    if !is_language && self.admission.as_ref().is_none_or(|admission| admission.command.is_some()) {
-                        return session.channel_failure(id);
-                    }
                     let request = ChannelRequest::Environment { name, value: asked };
                     // Too long a line is one that the command cannot see.
                     let _ = self.link.channels().handle(id.number(), ChannelEvent::Requested { request, want_reply: false });
@@ -340,6 +335,11 @@ impl<B: SharedBackend, A: Authenticator> server::Handler for Client<B, A> {
     }
 
     async fn env_request(&mut self, id: ChannelId, name: &str, value: &str, session: &mut Session) -> Result<(), russh::Error> {
+        // A variable can make a program run another one: who is let in for one command chooses none but the language (sshd's AcceptEnv).
+        let is_language = name == "LANG" || name.starts_with("LC_");
+        if !is_language && self.admission.as_ref().is_none_or(|admission| admission.command.is_some()) {
+            return session.channel_failure(id);
+        }
         let request = ChannelRequest::Environment { name: name.to_owned(), value: value.as_bytes().to_vec() };
         self.request(id, request, session)
     }
