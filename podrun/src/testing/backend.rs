@@ -60,6 +60,7 @@ impl PodBackend for SimulatedCluster {
     type Input = SimulatedInput;
     type Output = SimulatedOutput;
 
+    #[expect(clippy::unnecessary_literal_bound, reason = "others have to look it up")]
     fn cluster(&self) -> &str {
         "simulated"
     }

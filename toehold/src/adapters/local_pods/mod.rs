@@ -319,6 +319,7 @@ impl PodBackend for LocalPods {
     type Input = LocalInput;
     type Output = LocalOutput;
 
+    #[expect(clippy::unnecessary_literal_bound, reason = "others have to look it up")]
     fn cluster(&self) -> &str {
         "this machine"
     }
