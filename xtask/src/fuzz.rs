@@ -15,15 +15,7 @@ const TAIL: usize = 60;
 
 /// Builds all targets, then runs each for `seconds`; a finding is a failure and its input stays in `fuzz/artifacts`.
 pub(crate) fn run(seconds: u32) -> Result<()> {
-    let manifest = root().join("fuzz/Cargo.toml");
-    // Asked of the cargo that builds them, which knows nothing of where the others build.
-    let metadata =
-        nightly("cargo").args(["metadata", "--format-version=1", "--locked", "--manifest-path"]).arg(&manifest).output()?;
-    if !metadata.status.success() {
-        // Cargo-fuzz would renew the lock file in silence.
-        return Err(format!("fuzz/Cargo.toml: {}", String::from_utf8_lossy(&metadata.stderr)).into());
-    }
-    let metadata: Metadata = serde_json::from_slice(&metadata.stdout)?;
+    let metadata = locked()?;
     let targets: Vec<&str> = metadata.members().flat_map(|package| package.targets_of("bin")).collect();
     if targets.is_empty() {
         return Err("fuzz/Cargo.toml names no target".into());
@@ -32,6 +24,19 @@ pub(crate) fn run(seconds: u32) -> Result<()> {
     let programs = metadata.target_directory.join(host_triple()?).join("release");
     let faults = run_all(&programs, &targets, seconds);
     if faults.is_empty() { Ok(()) } else { Err(faults.join("\n").into()) }
+}
+
+/// What the targets are built of, by their lock file, which must have it all: cargo-fuzz would renew it in silence.
+pub(crate) fn locked() -> Result<Metadata> {
+    // Asked of the cargo that builds them, which knows nothing of where the others build.
+    let metadata = nightly("cargo")
+        .args(["metadata", "--format-version=1", "--locked", "--manifest-path"])
+        .arg(root().join("fuzz/Cargo.toml"))
+        .output()?;
+    if !metadata.status.success() {
+        return Err(format!("fuzz/Cargo.toml: {}", String::from_utf8_lossy(&metadata.stderr)).into());
+    }
+    Ok(serde_json::from_slice(&metadata.stdout)?)
 }
 
 /// Runs the built targets, as many at a time as there are cores since each has one thread; gives what failed.

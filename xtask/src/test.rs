@@ -57,6 +57,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     });
     report.step("hygiene", hygiene::check);
     report.step("invariants", |_| invariants::check());
+    if !options.without.contains(&Part::Fuzz) {
+        // The fuzz targets come last; what only their lock file wants is said at once.
+        report.step("lock", |_| fuzz::locked().map(drop));
+    }
     report.step("architecture", |_| architecture::check(&metadata));
     report.step("codegen", |_| codegen::check());
     report.step("readme", |_| readme::check(&metadata));
