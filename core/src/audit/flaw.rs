@@ -69,6 +69,13 @@ pub enum AuditFlaw {
         /// The last entry that was seen.
         through: u64,
     },
+    /// The last entry that was seen here before was removed with the beginning of the chain, and so were the ones that followed on it:
+    /// nothing that is left is known to descend from it.
+    #[error("it does not follow on entry {through}, up to which the chain was seen here, and what lay between was removed")]
+    SeenRemoved {
+        /// The last entry that was seen.
+        through: u64,
+    },
     /// Something lies below `audit` that is no place of an entry.
     #[error("\"{key}\" is no place for an entry")]
     Stray {

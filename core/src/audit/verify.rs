@@ -100,6 +100,8 @@ impl AuditLog {
             let (number, flaw) = match self.compare(writer, head) {
                 Compared::Beyond { next } => (next, AuditFlaw::SeenMissing { through: head.number }),
                 Compared::Other => (head.number, AuditFlaw::SeenDiffers),
+                // Whoever vouches for what was removed vouches for what follows, too: here it is not known to be the same chain.
+                Compared::Removed { first } => (first, AuditFlaw::SeenRemoved { through: head.number }),
                 Compared::Same | Compared::Unknown => continue,
             };
             report.faults.push(AuditFault { writer: writer.clone(), number, flaw });
@@ -158,7 +160,7 @@ impl AuditLog {
             }
             match compare(chain, &checkpoint.through) {
                 Compared::Same => return Ok(Some((by.to_owned(), entry.event.at))),
-                Compared::Unknown => return Ok(None),
+                Compared::Unknown | Compared::Removed { .. } => return Ok(None),
                 Compared::Other | Compared::Beyond { .. } => {
                     flaw = AuditFlaw::CheckpointDiffers { by: by.to_owned(), at: entry.number };
                 }
@@ -180,7 +182,7 @@ impl AuditLog {
                         }
                         continue;
                     }
-                    Compared::Unknown => continue,
+                    Compared::Unknown | Compared::Removed { .. } => continue,
                     Compared::Other => AuditFlaw::Differs { by: by.to_owned(), at: entry.number },
                     Compared::Beyond { next } => {
                         let flaw = AuditFlaw::CutOff { through: head.number, by: by.to_owned(), at: entry.number };
@@ -212,9 +214,11 @@ enum Compared {
     Beyond { next: u64 },
     /// Another one stands there.
     Other,
+    /// It was removed with the beginning, and the first one that is left does not follow on it.
+    Removed { first: u64 },
     /// It is the one.
     Same,
-    /// The chain does not tell: the entry was removed with the beginning, or cannot be read, which is told elsewhere.
+    /// The chain does not tell: the entry is missing or cannot be read, which is told elsewhere.
     Unknown,
 }
 
@@ -224,6 +228,9 @@ fn compare(chain: &Chain, head: &AuditHead) -> Compared {
         Some(Err(_)) => return Compared::Unknown,
         None => match chain.range((Bound::Excluded(head.number), Bound::Unbounded)).next() {
             Some((next, Ok(entry))) if *next == head.number.saturating_add(1) => entry.previous.clone(),
+            Some((next, _)) if head.number < first_of(chain) && *next > head.number.saturating_add(1) => {
+                return Compared::Removed { first: *next };
+            }
             Some(_) => return Compared::Unknown,
             None => {
                 return Compared::Beyond { next: chain.last_key_value().map_or(1, |(last, _)| last.saturating_add(1)) };

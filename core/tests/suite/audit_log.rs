@@ -181,6 +181,26 @@ fn a_chain_whose_beginning_was_removed_on_purpose_verifies_and_goes_on() {
     }
 }
 
+/// A checkpoint is a word of whoever can write to the store. What was seen here has to lead to what is there now.
+#[test]
+fn n4_what_was_removed_past_the_end_that_was_seen_is_told() {
+    let store = log_by(&[1, 1, 1, 1, 1, 0]);
+    let seen_up_to = |number: u64| {
+        let entry: Stored<toehold_core::AuditEntry> = Stored::decode(&chain(&store, "gateway")[number as usize - 1]).unwrap();
+        BTreeMap::from([("gateway".to_owned(), entry.body.head())])
+    };
+    let seen: Vec<_> = (1..=5).map(|number| (number, seen_up_to(number))).collect();
+    prune(&store, "gateway", 3, 3);
+    for (number, seen) in seen {
+        let report = block_on(AuditLog::read(&store)).unwrap().verify(&seen);
+        let flaws: Vec<_> = report.faults.iter().map(|fault| (fault.number, fault.flaw.clone())).collect();
+        // The first one that is left names the hash of the third.
+        let expected = if number < 3 { vec![(4, AuditFlaw::SeenRemoved { through: number })] } else { Vec::new() };
+        assert_eq!(flaws, expected, "seen up to {number}");
+        assert_eq!(report.sound_heads().contains_key("gateway"), number >= 3);
+    }
+}
+
 #[test]
 fn a_beginning_that_nobody_has_vouched_for_is_a_fault() {
     let store = log_by(&[1, 1, 1, 1, 0]);

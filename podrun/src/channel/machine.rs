@@ -294,10 +294,12 @@ impl Default for Channel {
     }
 }
 
-/// A cluster tells death by a signal as an exit code of 128 and its number. For a command that is taken to be one; for a shell
-/// that people type into only where it is the signal that was sent.
+/// A cluster tells death by a signal as an exit code of 128 and its number, which programs also end with by themselves: git with 129 where
+/// it was called wrongly, a script with 130 after an interrupt or with 141 for a pipe. So it is taken for a signal where that was sent
+/// through this channel, and otherwise, for a command, where it is one that hardly any program ends with of its own.
 fn exit_signal(outcome: &Outcome, running: &Running) -> Option<Signal> {
     let Outcome::Exited(code) = outcome else { return None };
     let signal = Signal::from_exit_code(*code)?;
-    (!running.interactive || running.signalled == Some(signal)).then_some(signal)
+    let is_a_death = matches!(signal, Signal::Abrt | Signal::Fpe | Signal::Ill | Signal::Kill | Signal::Segv | Signal::Term);
+    (running.signalled == Some(signal) || is_a_death && !running.interactive).then_some(signal)
 }

@@ -26,6 +26,8 @@ pub struct Keeper {
     namespace: String,
     owner: OwnerReference,
     asked_at: Timestamp,
+    /// When it was extended last, by our clock.
+    last: Timestamp,
     heartbeat: u64,
 }
 
@@ -45,7 +47,7 @@ impl Keeper {
         let doing = || format!("creating the owner {name}");
         let owner = parts.ask(doing, parts.backend.create_owner(namespace, &manifest)).await?;
         let owner = OwnerReference { name, uid: owner.uid };
-        Ok(Self { namespace: namespace.to_owned(), owner, asked_at, heartbeat: 0 })
+        Ok(Self { namespace: namespace.to_owned(), owner, asked_at, last: asked_at, heartbeat: 0 })
     }
 
     /// The owner, for the records of pods.
@@ -63,7 +65,11 @@ impl Keeper {
     ) -> Result<OwnerState, BackendError> {
         let OwnerReference { name, uid } = &self.owner;
         self.heartbeat = self.heartbeat.saturating_add(1);
-        let seconds = deadline_seconds(self.asked_at, parts.timer.now());
+        let now = parts.timer.now();
+        // A clock that was put back takes nothing from what has passed: the deadline counts from the Job's start by the cluster's clock.
+        self.asked_at = self.asked_at.saturating_sub(self.last.saturating_since(now));
+        self.last = now;
+        let seconds = deadline_seconds(self.asked_at, now);
         let doing = || format!("extending the owner {name}");
         let call = parts.backend.extend_owner(&self.namespace, *name, uid, seconds, self.heartbeat);
         match parts.ask(doing, call).await {

@@ -115,6 +115,11 @@ fn death_by_a_signal_is_told_as_one() {
     let ended = |mut channel: Channel, code| channel.handle(ChannelEvent::Ended(Outcome::Exited(code))).remove(0);
     assert_eq!(ended(running(command("x")), 137), ChannelAction::ExitSignal(Signal::Kill));
     assert_eq!(ended(running(command("x")), 143), ChannelAction::ExitSignal(Signal::Term));
+    assert_eq!(ended(running(command("x")), 139), ChannelAction::ExitSignal(Signal::Segv));
+    // What programs end with by themselves: git where it was called wrongly, scripts after an interrupt, for a pipe.
+    for code in [129, 130, 131, 138, 140, 141, 142, 255] {
+        assert_eq!(ended(running(command("x")), code), ChannelAction::ExitStatus(code.into()));
+    }
     // A shell in which something was interrupted ends with 130 by itself.
     assert_eq!(ended(running(ChannelRequest::Run(Wanted::Shell)), 130), ChannelAction::ExitStatus(130));
     let mut shell = running(ChannelRequest::Run(Wanted::Shell));

@@ -141,6 +141,25 @@ fn p1_a_gateway_that_was_taken_for_dead_learns_it_and_tells_its_people() {
     assert!(matches!(run_until_stalled(keeper.beat(hands.parts())), Some(Ok(OwnerState::Lost(_)))));
 }
 
+/// The cluster's clock goes on.
+#[test]
+fn p1_a_clock_that_is_put_back_ends_no_pod() {
+    let world = World::new();
+    let hands = world.hands();
+    let mut keeper = run_until_stalled(Keeper::create(hands.parts(), NAMESPACE, &mut world.rng())).unwrap().unwrap();
+    world.clock.set_auto_advance(false);
+    let mut beat = || matches!(run_until_stalled(keeper.beat(hands.parts())), Some(Ok(OwnerState::Held(_))));
+    for _ in 0..24 {
+        world.wait(LAPSE.as_secs() / 2);
+        assert!(beat());
+    }
+    let now = world.clock.now();
+    world.clock.set(now.saturating_sub(Duration::from_secs(3600)));
+    assert!(beat());
+    world.clock.set(now.saturating_add(Duration::from_secs(10)));
+    assert!(beat(), "it was told a time that is over");
+}
+
 #[test]
 fn p2_a_sign_of_life_at_the_last_moment_stops_the_deletion() {
     let world = World::new();

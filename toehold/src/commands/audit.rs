@@ -105,25 +105,32 @@ async fn verify(context: &Context, accept: bool) -> Result<Exit, Failure> {
     // Read after what was seen: of two that verify at once, the later look is at a log that has grown.
     let log = AuditLog::read(context.store()).await?;
     let report = log.verify(if accept { const { &BTreeMap::new() } } else { &seen });
-    let next = if accept { heads(&report) } else { seen.iter().map(pair).chain(report.sound_heads()).collect() };
-    if next != seen || accept {
-        audit_seen::write(directory, &next)?;
+    if accept {
+        audit_seen::write(directory, &heads(&report))?;
+    } else {
+        remember(directory, &seen, &report)?;
     }
     told(&report, context.output, if accept { 0 } else { seen.len() }, "the audit log")
 }
 
-fn pair((writer, head): (&String, &AuditHead)) -> (String, AuditHead) {
-    (writer.clone(), head.clone())
+/// Keeps the ends of the chains in which nothing is wrong; of the others, those that were seen before.
+fn remember(directory: &Path, seen: &BTreeMap<String, AuditHead>, report: &AuditReport) -> Result<(), AuditSeenError> {
+    let mut next = seen.clone();
+    next.extend(report.sound_heads());
+    if next == *seen { Ok(()) } else { audit_seen::write(directory, &next) }
 }
 
-/// Verifies what the store holds, against what was seen here, for whoever is about to remove some of it.
+/// Verifies what the store holds, against what was seen here, for whoever is about to remove some of it; and keeps what is seen now, which
+/// tells afterwards that what is left descends from it.
 ///
 /// # Errors
 /// What the store says, and where the memory cannot be read.
 pub(super) async fn look(context: &Context) -> Result<(AuditLog, AuditReport), Failure> {
-    let seen = audit_seen::read(context.state.directory())?;
+    let directory = context.state.directory();
+    let seen = audit_seen::read(directory)?;
     let log = AuditLog::read(context.store()).await?;
     let report = log.verify(&seen);
+    remember(directory, &seen, &report)?;
     Ok((log, report))
 }
 

@@ -10,6 +10,8 @@ use crate::adapters::grpc::agent_v1::{FreeSlot, SlotAnswer, SlotFreed, TakeSlot}
 
 /// The longest that a slot is held.
 const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most slots that one agent holds, of all governors.
+const MAX_HELD: usize = 16;
 /// The most characters that stand for a root.
 const MAX_ROOT: usize = 64;
 
@@ -50,7 +52,7 @@ pub(super) async fn take<S: Store + Clone, C: Clock + Clone>(
 ) -> Result<SlotAnswer, SlotError> {
     let holder = holder(agent, &wanted.root)?;
     let slots = Key::new(["slot", &wanted.governor])?;
-    if holds_another(store, clock, &slots, agent, &holder).await? {
+    if held_by(store, clock, agent).await? >= MAX_HELD || holds_another(store, clock, &slots, agent, &holder).await? {
         return Ok(SlotAnswer::default());
     }
     let lease = Duration::from_secs(u64::from(wanted.lease)).min(MAX_LEASE);
@@ -70,6 +72,28 @@ pub(super) async fn take<S: Store + Clone, C: Clock + Clone>(
     Ok(SlotAnswer { taken: taken.is_some(), number: number.unwrap_or_default() })
 }
 
+/// How many slots an agent holds, of whatever governors. Those whose time is up go: a governor is whatever an agent names, and nobody else
+/// may ever ask for that one again.
+async fn held_by<S: Store, C: Clock>(store: &S, clock: &C, agent: &str) -> Result<usize, SlotError> {
+    let now = clock.now();
+    let mut held = 0;
+    for slot in
+        Stored::<SlotRecord>::list(store, &Key::new(["slot"])?).await?.into_iter().flatten().filter(|slot| is_of(slot, agent))
+    {
+        if slot.body.until > now {
+            held += 1;
+        } else {
+            // Whoever was faster has made something else of it.
+            let _ = store.delete(&slot.key, slot.revision).await;
+        }
+    }
+    Ok(held)
+}
+
+fn is_of(slot: &Stored<SlotRecord>, agent: &str) -> bool {
+    slot.body.holder.split_once(' ').is_some_and(|(_, holder)| holder == agent)
+}
+
 /// Whether an agent holds a slot of a governor for another of its roots.
 async fn holds_another<S: Store, C: Clock>(
     store: &S,
@@ -80,10 +104,7 @@ async fn holds_another<S: Store, C: Clock>(
 ) -> Result<bool, SlotError> {
     let now = clock.now();
     let held = Stored::<SlotRecord>::list(store, slots).await?;
-    Ok(held.into_iter().flatten().any(|slot| {
-        let is_the_agents = slot.body.holder.split_once(' ').is_some_and(|(_, other)| other == agent);
-        is_the_agents && slot.body.holder != holder && slot.body.until > now
-    }))
+    Ok(held.into_iter().flatten().any(|slot| is_of(&slot, agent) && slot.body.holder != holder && slot.body.until > now))
 }
 
 /// Gives a slot back that this agent holds.
@@ -136,6 +157,23 @@ mod tests {
         assert_eq!(take("three", "a").await, SlotAnswer { taken: true, number: 0 });
         clock.advance(Duration::from_secs(61));
         assert!(take("one", "b").await.taken, "those whose time is up");
+    }
+
+    /// Governors are whatever an agent names.
+    #[tokio::test]
+    async fn an_agent_fills_no_store_with_slots() {
+        let (store, clock) = (MemoryStore::new(), ManualClock::new(Timestamp::from_unix_seconds(1_000)));
+        let limits = BTreeMap::new();
+        let take = async |number: usize| {
+            let wanted = TakeSlot { governor: format!("g{number}"), ..wants("a") };
+            take(&store, &clock, &limits, "one", &wanted).await.unwrap().taken
+        };
+        for number in 0..40 {
+            assert_eq!(take(number).await, number < MAX_HELD, "{number}");
+        }
+        clock.advance(Duration::from_secs(61));
+        assert!(take(99).await);
+        assert_eq!(store.entries().len(), 1, "those whose time is up are gone");
     }
 
     #[tokio::test]

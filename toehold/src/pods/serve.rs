@@ -102,7 +102,6 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
     let keeper = Keeper::create(hub.parts(), &hub.settings.namespace, &mut system_rng()).await?;
     let writer = format!("pods-{}", keeper.owner().name);
     hub.owner.send_replace(Some(keeper.owner().clone()));
-    let own = keeper.owner().clone();
     let writing = tokio::spawn(upkeep::write_down(Arc::downgrade(&hub), store, writer, events));
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::keep(Arc::clone(&hub), keeper));
@@ -153,10 +152,13 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
     drop(listener);
     drain(&hub, connections).await;
     tasks.shutdown().await;
-    // What is still there of the pods goes with it.
-    let preconditions = toehold_podrun::backend::Preconditions { uid: own.uid, resource_version: None };
-    if let Err(error) = hub.backend.delete_owner(&hub.settings.namespace, own.name, &preconditions).await {
-        tracing::warn!("the owner of this gateway's pods is left to end by itself: {error}");
+    // What is still there of the pods goes with it; it may be another one than at the start.
+    let own = hub.owner.borrow().clone();
+    if let Some(own) = own {
+        let preconditions = toehold_podrun::backend::Preconditions { uid: own.uid, resource_version: None };
+        if let Err(error) = hub.backend.delete_owner(&hub.settings.namespace, own.name, &preconditions).await {
+            tracing::warn!("the owner of this gateway's pods is left to end by itself: {error}");
+        }
     }
     drop(hub);
     if tokio::time::timeout(LAST_PODS, writing).await.is_err() {

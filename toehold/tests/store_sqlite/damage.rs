@@ -162,3 +162,16 @@ async fn damage_that_shows_later_is_an_error_in_words_and_hides_nothing_else() {
     drop(store);
     assert!(fs::read(&path).unwrap() == bytes, "the damaged file was changed");
 }
+
+/// A log that the last close could not put into the database is a part of it: moved without, the last writes would be gone.
+#[test]
+fn a_database_that_was_not_closed_whole_is_not_moved() {
+    let (from, to) = (directory(), directory());
+    drop(SqliteStore::create(from.path()).unwrap());
+    fs::write(from.path().join("state.db-wal"), "frames").unwrap();
+    let words = in_words(&SqliteStore::move_between(from.path(), to.path()).unwrap_err());
+    assert!(words.contains("still in the log"), "{words}");
+    assert!(!to.path().join(FILE_NAME).exists());
+    fs::remove_file(from.path().join("state.db-wal")).unwrap();
+    assert!(SqliteStore::move_between(from.path(), to.path()).unwrap());
+}

@@ -95,6 +95,11 @@ impl Api {
         Self { client, call_timeout: access.call_timeout, limit }
     }
 
+    /// The same without a limit on requests: what keeps pods alive, or ends them, waits for nobody's creations.
+    pub(super) fn urgent(&self) -> Self {
+        Self { limit: None, ..self.clone() }
+    }
+
     /// A call that ends within its time.
     pub(super) async fn within<T>(
         &self,
@@ -202,14 +207,12 @@ impl Limit {
         now.checked_sub(self.every.saturating_mul(self.burst.saturating_sub(1))).unwrap_or(now)
     }
 
+    /// One after the other. Who gives up in the queue has taken nothing out of it.
     async fn wait(&self) {
-        let at = {
-            let mut due = self.due.lock().await;
-            let at = (*due).max(self.saved_up());
-            *due = at + self.every;
-            at
-        };
+        let mut due = self.due.lock().await;
+        let at = (*due).max(self.saved_up());
         tokio::time::sleep_until(at).await;
+        *due = at + self.every;
     }
 }
 

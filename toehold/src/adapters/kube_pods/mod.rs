@@ -154,7 +154,7 @@ impl PodBackend for KubePods {
     }
 
     async fn delete(&self, namespace: &str, name: &str, preconditions: &Preconditions) -> Result<bool, BackendError> {
-        deleted(self.api.delete("deleting a pod", &pods(namespace, Some(name)), &options(preconditions)).await)
+        deleted(self.api.urgent().delete("deleting a pod", &pods(namespace, Some(name)), &options(preconditions)).await)
     }
 
     async fn list(&self, namespace: &str, selector: &str) -> Result<Vec<PodSnapshot>, BackendError> {
@@ -177,7 +177,7 @@ impl PodBackend for KubePods {
 
     async fn create_owner(&self, namespace: &str, manifest: &Value) -> Result<OwnerSnapshot, BackendError> {
         const DOING: &str = "creating the owner of the pods";
-        let job = self.api.post(DOING, &jobs(namespace, None), manifest).await?;
+        let job = self.api.urgent().post(DOING, &jobs(namespace, None), manifest).await?;
         OwnerSnapshot::from_object(&job).ok_or_else(|| unreadable(DOING, "it is no owner"))
     }
 
@@ -191,7 +191,7 @@ impl PodBackend for KubePods {
     ) -> Result<Option<OwnerSnapshot>, BackendError> {
         const DOING: &str = "extending the owner of the pods";
         let patch = owner_extension(uid, deadline_seconds, heartbeat);
-        match self.api.merge(DOING, &jobs(namespace, Some(&name.to_string())), &patch).await {
+        match self.api.urgent().merge(DOING, &jobs(namespace, Some(&name.to_string())), &patch).await {
             Ok(job) if is_over(&job) => Ok(None),
             Ok(job) => {
                 let owner = OwnerSnapshot::from_object(&job).ok_or_else(|| unreadable(DOING, "it is no owner"))?;
@@ -213,7 +213,7 @@ impl PodBackend for KubePods {
         if let Some(options) = options.as_object_mut() {
             options.insert("propagationPolicy".to_owned(), json!("Background"));
         }
-        deleted(self.api.delete("deleting an owner of pods", &jobs(namespace, Some(&name.to_string())), &options).await)
+        deleted(self.api.urgent().delete("deleting an owner of pods", &jobs(namespace, Some(&name.to_string())), &options).await)
     }
 
     async fn list_owners(&self, namespace: &str) -> Result<Vec<OwnerSnapshot>, BackendError> {

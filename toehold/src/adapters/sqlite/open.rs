@@ -82,6 +82,12 @@ fn create_file(path: &Path, limit: Duration) -> Result<(), SqliteError> {
 pub(super) fn publish(staged: &Path, path: &Path) -> Result<bool, StoreError> {
     let published = || {
         private::check_directory(path.parent().unwrap_or(Path::new("/")))?;
+        // Whoever closed it has put all of its log into it, or could not, as where the disk is full: the rest would be lost.
+        let log = beside(staged, "-wal");
+        if length(&log).is_some_and(|bytes| bytes > 0) {
+            let reason = "its last writes are still in the log beside it".to_owned();
+            return Err(SqliteError::Engine { path: staged.to_owned(), reason });
+        }
         let log = beside(path, "-wal");
         if length(&log).is_some_and(|bytes| bytes > 0) && length(path).is_none() {
             return Err(SqliteError::LogWithoutDatabase { path: path.to_owned(), log });

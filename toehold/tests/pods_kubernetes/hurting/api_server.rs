@@ -1,6 +1,8 @@
 //! The API server stands still, dies and comes back, in the middle.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -88,8 +90,22 @@ fn input_that_nobody_takes_is_no_sign_of_its_death() {
     // But where it does stand still, it ends all the same.
     let mut session = begun(&pods, &[], "echo begun; sleep 600");
     let mut stdin = session.child.stdin.take().unwrap();
-    let writing = std::thread::spawn(move || while std::io::Write::write_all(&mut stdin, &[b'x'; 16_384]).is_ok() {});
-    std::thread::sleep(Duration::from_secs(1));
+    let written = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&written);
+    let writing = std::thread::spawn(move || {
+        while std::io::Write::write_all(&mut stdin, &[b'x'; 16_384]).is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // Until everything on the way is full.
+    let mut before = 0;
+    eventually("the input stands still", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = written.load(Ordering::Relaxed);
+        let stands_still = now > 0 && now == before;
+        before = now;
+        stands_still
+    });
     hurt("stop kube-apiserver");
     let done = session.ends();
     assert!(done.code != 0 && done.stderr.contains("the connection to the pod is lost"), "{done:?}");
