@@ -31,7 +31,10 @@ pub(crate) fn run(metadata: &Metadata, without: &[Part], report: &mut Report) ->
     let way = Way { arguments: &skips(without), environment: &[], at_once: None };
     let tests = test_programs::run(built, &way, metadata);
     let documentation = process::run(cargo_test().arg("--doc"));
-    tests.and(documentation)
+    match (tests, documentation) {
+        (Err(tests), Err(documentation)) => Err(format!("{tests}\n{documentation}").into()),
+        (tests, documentation) => tests.and(documentation),
+    }
 }
 
 /// The names of the test programs that run on a cluster.
