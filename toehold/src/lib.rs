@@ -13,6 +13,7 @@ pub mod master_key;
 pub mod pods;
 pub mod private;
 pub mod recovery;
+pub mod serve;
 pub mod spec_store;
 pub mod state;
 pub mod store_check;

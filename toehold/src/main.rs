@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(usage::report(&error, std::env::args_os())),
     };
-    let output = Output { json: cli.global.json };
+    let output = Output::new(cli.global.json);
     let default = match cli.global.verbose {
         0 => "warn,russh=error",
         1 => "info,russh=warn",

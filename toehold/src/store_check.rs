@@ -18,6 +18,7 @@ use crate::gateway::keys::{AgentPins, GatewayRecord};
 use crate::gateway::vault;
 use crate::pods::authentication::PodKeyRecord;
 use crate::recovery::CopyRecord;
+use crate::serve::lease::LeaseRecord;
 use crate::spec_store::{self, SpecRecord};
 use crate::store_copy;
 
@@ -137,6 +138,7 @@ impl Check {
                 }
             }
             ["knownhost", _] => drop(self.read::<KnownHost>(entry)),
+            ["lease", _] => drop(self.read::<LeaseRecord>(entry)),
             ["masterkey", "current"] => {
                 if let Some(current) = self.read::<CurrentMasterKey>(entry) {
                     self.needs(entry, &MasterKeyRecord::key(&current.fingerprint)?, "it names the key that is current");

@@ -15,8 +15,9 @@ use toehold_keygen::{FromPatterns, FromPatternsError, KeyAlgorithm};
 use toehold_masterkey::grant::GrantId;
 
 use super::agent_args::{Agent, Agents};
-pub use super::gateway_args::{Create, Gateway, Serve, Token};
+pub use super::gateway_args::{Create, Gateway, GatewayOptions, Serve, Token};
 pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsKey, PodsRole, PodsServe};
+pub use super::serve_args::ServeHost;
 pub use super::store_args::{Audit, AuditList, AuditVerify, Gc, Moment, StoreCommand};
 pub use spec::{EnvelopeOptions, KeyRequest, KeyText, MatchSpec, PackSpec, PlanSpec, PutSpec, Signing, Spec, VerifySpec, When};
 pub(in crate::cli) use spec_apply::parse_governor;
@@ -106,10 +107,17 @@ pub enum Command {
     /// Pods on demand: an SSH connection becomes a pod, which goes when the connection goes
     #[command(subcommand)]
     Pods(Pods),
+    /// Do what an operations host does, in one process: gateway, sessions, grants, owed hosts, renewal, pods; with a status page
+    Serve(Box<ServeHost>),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
         shell: Shell,
+    },
+    /// Write the manual pages of all commands into a directory
+    Manual {
+        /// The directory, which has to be there
+        directory: PathBuf,
     },
     /// Show the main jobs on hosts of its own, on loopback, with nothing to install or configure
     Demo(Demo),
@@ -388,7 +396,7 @@ pub struct Rotate {
 }
 
 /// `toehold key renew`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Renew {
     /// Time between two renewals, such as 30d (1m to 366d)
     #[arg(long, value_name = "TIME", value_parser = parse_interval)]
@@ -536,7 +544,7 @@ fn parse_provisional(text: &str) -> Result<Duration, String> {
 }
 
 /// Time between two renewals.
-fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if (60..=366 * 86_400).contains(&duration.as_secs()) {
         Ok(duration)

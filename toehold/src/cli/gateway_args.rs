@@ -32,6 +32,17 @@ pub enum Gateway {
 /// `toehold gateway serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
+    /// How it is to be
+    #[command(flatten)]
+    pub how: GatewayOptions,
+    /// Tell metrics (Prometheus) and health at this loopback address: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_loopback)]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// How a gateway is to be.
+#[derive(Clone, Debug, Args)]
+pub struct GatewayOptions {
     /// Where to listen
     #[arg(long, default_value = "[::]:7443", value_name = "ADDRESS")]
     pub listen: SocketAddr,
@@ -56,9 +67,6 @@ pub struct Serve {
     /// A load balancer that says with the PROXY protocol (v1 or v2) who is behind it; may be given several times
     #[arg(long = "proxy-from", value_name = "CIDR", value_parser = parse_network)]
     pub proxy_from: Vec<IpNet>,
-    /// Tell metrics (Prometheus) and health at this loopback address: /metrics, /healthz, /readyz
-    #[arg(long, value_name = "ADDRESS", value_parser = parse_loopback)]
-    pub metrics: Option<SocketAddr>,
     /// How many agents may be in an update of machines with this governor at once [default: 1]; may be given several times
     #[arg(long = "governor", value_name = "NAME=N", value_parser = parse_governor)]
     pub governors: Vec<(String, u32)>,

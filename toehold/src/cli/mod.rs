@@ -7,6 +7,7 @@ mod gateway_args;
 mod output;
 mod pods_args;
 pub mod secret_argument;
+mod serve_args;
 mod signals;
 mod store_args;
 pub mod usage;

@@ -126,9 +126,27 @@ static LOST: OnceLock<String> = OnceLock::new();
 pub struct Output {
     /// Whether JSON was asked for.
     pub json: bool,
+    /// Whether nothing is printed: it is somebody else's place to tell.
+    is_mute: bool,
 }
 
 impl Output {
+    /// Text for people, or JSON.
+    pub fn new(json: bool) -> Self {
+        Self { json, is_mute: false }
+    }
+
+    /// The same, which prints nothing on standard output, and what it says beside the result into the log.
+    #[must_use]
+    pub fn mute(self) -> Self {
+        Self { is_mute: true, ..self }
+    }
+
+    /// Whether it prints nothing.
+    pub fn is_mute(self) -> bool {
+        self.is_mute
+    }
+
     /// Prints a line for people; nothing under `--json`.
     pub fn text(self, line: impl fmt::Display) {
         if !self.json {
@@ -150,6 +168,9 @@ impl Output {
 
     /// Prints `text` as it is. A reader that has gone away does not matter; any other trouble is told at the end ([`Output::end`]).
     pub fn raw(self, text: &str) {
+        if self.is_mute {
+            return;
+        }
         let mut stdout = anstream::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => drop(LOST.set(error.to_string())),
@@ -166,6 +187,9 @@ impl Output {
 
     /// Says something that people should know beside the result, on standard error.
     pub fn aside(self, text: &str) {
+        if self.is_mute {
+            return tracing::info!("{}", printable(text));
+        }
         drop(writeln!(anstream::stderr().lock(), "toehold: {}", printable(text)));
     }
 

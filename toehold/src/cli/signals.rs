@@ -40,6 +40,12 @@ impl Signals {
         Ok(Self { came })
     }
 
+    /// Signals that come when whoever holds the sender says so, and from nowhere else.
+    pub fn by_hand() -> (watch::Sender<bool>, Self) {
+        let (sender, came) = watch::channel(false);
+        (sender, Self { came })
+    }
+
     /// Whether one has come.
     pub fn came(&self) -> bool {
         *self.came.borrow()

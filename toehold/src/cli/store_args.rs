@@ -124,7 +124,7 @@ impl FromStr for Moment {
 }
 
 /// How long something is kept. Not less than a day: whoever is at it must not lose it meanwhile.
-fn parse_retention(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration >= Duration::from_hours(24) { Ok(duration) } else { Err(format!("{text} is less than 1d")) }
 }

@@ -12,7 +12,7 @@ pub fn report(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>
     let failed = error.use_stderr();
     if failed && asks_for_json(arguments) {
         let failure = failure(error);
-        Output { json: true }.failure(&failure);
+        Output::new(true).failure(&failure);
         return failure.exit.code();
     }
     // A reader that has gone away does not matter.

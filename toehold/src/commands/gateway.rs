@@ -1,11 +1,13 @@
 //! `toehold gateway serve`, `gateway pin` and `gateway renew-key`.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin::Pin;
 
-use crate::cli::args::Serve;
+use crate::cli::args::{GatewayOptions, Serve};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure};
 use crate::gateway::keys::{AgentPins, GatewayRecord};
@@ -16,6 +18,58 @@ use crate::gateway::{self, Announcement, GatewayError, GatewayVault, LimitOption
 /// # Errors
 /// Where it cannot listen, or its key cannot be had.
 pub(super) async fn serve(context: &Context, options: Serve) -> Result<Exit, Failure> {
+    let Serve { how, metrics } = options;
+    let output = context.output;
+    let announce = move |announced: Announced| {
+        let Announced { announcement, endpoint, serves_opni } = announced;
+        output.document(&json!({
+            "event": "listening",
+            "address": announcement.listening.to_string(),
+            "metrics": announcement.metrics.map(|address| address.to_string()),
+            "endpoint": endpoint,
+            "pins": announcement.pins,
+            "serves_opni": serves_opni,
+        }));
+        output.text(format_args!("Listening on {}.", announcement.listening));
+        if let Some(metrics) = announcement.metrics {
+            output.text(format_args!("Metrics and health: http://{metrics}/metrics, /healthz, /readyz"));
+        }
+        if let Some(pin) = announcement.pins.first() {
+            output.text(format_args!("Its key's pin: {pin}"));
+        }
+        match &endpoint {
+            Some(endpoint) => output.text(format_args!("Let a machine in at {endpoint}: toehold token create")),
+            None => output.text("Let a machine in: toehold token create --endpoint HOST:PORT"),
+        }
+        if !serves_opni {
+            output.text("Opni's agents cannot join here: the key is not an Ed25519 key.");
+        }
+    };
+    run(context, how, metrics, announce).await?;
+    output.document(&json!({ "event": "stopped" }));
+    output.text("Stopped.");
+    Ok(Exit::Done)
+}
+
+/// What is said once a gateway listens.
+pub(super) struct Announced {
+    pub(super) announcement: Announcement,
+    /// Where machines reach it.
+    pub(super) endpoint: Option<String>,
+    /// Whether its key is one that Opni's agents can use.
+    pub(super) serves_opni: bool,
+}
+
+/// Runs a gateway until the context's signals come; prints nothing.
+///
+/// # Errors
+/// As [`serve`].
+pub(super) async fn run(
+    context: &Context,
+    options: GatewayOptions,
+    metrics: Option<SocketAddr>,
+    announce: impl FnOnce(Announced),
+) -> Result<(), Failure> {
     raise_file_limit();
     let vault = GatewayVault::load(&context.state).await?;
     let (serving, record) = match (&options.cert, &options.key) {
@@ -40,43 +94,18 @@ pub(super) async fn serve(context: &Context, options: Serve) -> Result<Exit, Fai
     };
     let serves_opni = serving.serves_opni();
     let (pins, endpoint) = (record.pins(), record.endpoint.clone());
-    let output = context.output;
-    let announce = move |announcement: Announcement| {
-        output.document(&json!({
-            "event": "listening",
-            "address": announcement.listening.to_string(),
-            "metrics": announcement.metrics.map(|address| address.to_string()),
-            "endpoint": endpoint,
-            "pins": announcement.pins,
-            "serves_opni": serves_opni,
-        }));
-        output.text(format_args!("Listening on {}.", announcement.listening));
-        if let Some(metrics) = announcement.metrics {
-            output.text(format_args!("Metrics and health: http://{metrics}/metrics, /healthz, /readyz"));
-        }
-        if let Some(pin) = announcement.pins.first() {
-            output.text(format_args!("Its key's pin: {pin}"));
-        }
-        match &endpoint {
-            Some(endpoint) => output.text(format_args!("Let a machine in at {endpoint}: toehold token create")),
-            None => output.text("Let a machine in: toehold token create --endpoint HOST:PORT"),
-        }
-        if !serves_opni {
-            output.text("Opni's agents cannot join here: the key is not an Ed25519 key.");
-        }
-    };
+    let announce = move |announcement| announce(Announced { announcement, endpoint, serves_opni });
     let store = context.store().clone();
-    gateway::serve(serve_options(options), store, vault, serving, pins, announce, context.signals.clone()).await?;
-    context.output.document(&json!({ "event": "stopped" }));
-    context.output.text("Stopped.");
-    Ok(Exit::Done)
+    let options = serve_options(options, metrics);
+    gateway::serve(options, store, vault, serving, pins, announce, context.signals.clone()).await?;
+    Ok(())
 }
 
-fn serve_options(options: Serve) -> ServeOptions {
+fn serve_options(options: GatewayOptions, metrics: Option<SocketAddr>) -> ServeOptions {
     let many = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     ServeOptions {
         listen: options.listen,
-        metrics: options.metrics,
+        metrics,
         proxy_from: options.proxy_from,
         capabilities: options.capabilities,
         governors: options.governors.into_iter().collect(),

@@ -195,6 +195,16 @@ fn tell_ended(context: &Context, ended: &Ended, evidence: &str) {
     }
 }
 
+/// Sweeps where there is something to sweep; else no identity is needed.
+///
+/// # Errors
+/// As `grant sweep`.
+pub(super) async fn sweep_owed(context: &Context) -> Result<Exit, Failure> {
+    let now = SystemClock.now();
+    let is_owed = listed(context).await?.iter().flatten().any(|record| record.is_owed(now));
+    if is_owed { sweep(context).await } else { Ok(Exit::Done) }
+}
+
 async fn sweep(context: &Context) -> Result<Exit, Failure> {
     let grants = grants(context).await?;
     let masters = context.login_keys().await?;

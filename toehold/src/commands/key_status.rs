@@ -57,6 +57,17 @@ pub(super) async fn settle(context: &Context, concurrency: u16, timeout: Duratio
         .with(found))
 }
 
+/// Settles where hosts are owed or keys are held that perhaps no host needs any more, and no rotation is open, whose leader sees to its
+/// hosts; else no identity is needed.
+///
+/// # Errors
+/// As [`settle`].
+pub(super) async fn settle_owed(context: &Context, concurrency: u16, timeout: Duration) -> Result<Exit, Failure> {
+    let status = fleet_status(context).await?;
+    let is_owed = !status.held.is_empty() || status.hosts.iter().any(|host| host.is_owed);
+    if status.rotation.is_none() && is_owed { settle(context, concurrency, timeout).await } else { Ok(Exit::Done) }
+}
+
 /// Shows where the fleet stands, by the store alone.
 ///
 /// # Errors

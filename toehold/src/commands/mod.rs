@@ -23,6 +23,7 @@ mod recovery_copy;
 mod renew;
 mod rotate;
 mod rotation_display;
+mod serve;
 mod session;
 mod spec;
 mod ssh_agent_follower;
@@ -83,6 +84,13 @@ pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Fai
         Command::Audit(command) => audit::run(&global, command, output, signals).await,
         Command::Store(command) => store::run(&global, command, output, signals).await,
         Command::Pods(command) => pods::run(&global, command, output, signals).await,
+        Command::Serve(options) => serve::serve(&global, *options, output, signals).await,
+        Command::Manual { directory } => {
+            clap_mangen::generate_to(Cli::command(), &directory)
+                .map_err(|error| Failure::new(format!("writing manual pages to {} failed: {error}", directory.display())))?;
+            output.document(&serde_json::json!({ "directory": directory }));
+            Ok(Exit::Done)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "toehold", &mut script);

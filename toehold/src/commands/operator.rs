@@ -66,8 +66,8 @@ pub(super) struct Console {
 impl Console {
     /// For one session at a time, with a spinner of its own.
     pub(super) fn new(output: Output, signals: Signals, state_directory: PathBuf, delivery: Delivery) -> Self {
-        let bar =
-            if output.json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+        let hides = output.json || output.is_mute() || !std::io::stderr().is_terminal();
+        let bar = if hides { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }

@@ -353,6 +353,46 @@ async fn collect<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit
     Ok(Exit::Done)
 }
 
+/// Looks at a cluster again and again, and clears away what gateways have left that are gone.
+pub(super) struct Collector {
+    place: Place<KubePods>,
+    reaper: Reaper,
+}
+
+impl Collector {
+    /// Connects to the cluster.
+    ///
+    /// # Errors
+    /// Where there is none, or it does not answer.
+    pub(super) async fn open(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
+        Ok(Self { place: Place::in_cluster(global, at).await?, reaper: Reaper::new() })
+    }
+
+    /// How often it is to look.
+    pub(super) const EVERY: Duration = INTERVAL;
+
+    /// Looks once; the pods that are there then: name, principal, user.
+    ///
+    /// # Errors
+    /// Where something could not be cleared away, or the cluster does not answer.
+    pub(super) async fn look(&mut self) -> Result<Vec<(String, String, String)>, Failure> {
+        let namespace = &self.place.settings.namespace;
+        let found = self.reaper.pass(self.place.parts(), namespace, None).await;
+        let mut problems = found.problems;
+        for record in &found.orphans {
+            if let Err(error) = Reaper::recover(self.place.parts(), record).await {
+                problems.push(format!("pod {} of a gateway that is gone: {}", record.pod, crate::cli::chain(&error)));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Failure::new(problems.join("; ")));
+        }
+        let text = |pod: &PodSnapshot, name: &str| annotation(pod, name).to_owned();
+        let pods = all(&self.place).await?;
+        Ok(pods.iter().map(|pod| (pod.name.clone(), text(pod, "principal"), text(pod, "user"))).collect())
+    }
+}
+
 /// Waits until the cluster has collected the pods of an owner that was deleted; `false`: it takes too long.
 async fn collected<B: PodBackend>(place: &Place<B>, owner: OwnerName) -> Result<bool, Failure> {
     let waiting = async {

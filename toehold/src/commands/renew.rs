@@ -25,6 +25,18 @@ const SCHEDULE: &str = "master-key";
 /// # Errors
 /// Where the identity cannot be unlocked. A renewal that fails is told and tried again.
 pub(super) async fn renew(context: &Context, options: args::Renew) -> Result<Exit, Failure> {
+    renew_watched(context, options, |_| {}).await
+}
+
+/// The same, with somebody who is told of every event.
+///
+/// # Errors
+/// As [`renew`].
+pub(super) async fn renew_watched(
+    context: &Context,
+    options: args::Renew,
+    watch: impl Fn(&RenewalEvent) + Send + Sync,
+) -> Result<Exit, Failure> {
     let pace = Pace { concurrency: usize::from(options.concurrency), timeout: options.timeout, ..Pace::default() };
     let rotator = rotator(context, pace).await?;
     let advice = Mutex::new(None);
@@ -40,6 +52,7 @@ pub(super) async fn renew(context: &Context, options: args::Renew) -> Result<Exi
             RenewalEvent::Renewed { .. } => *failed = None,
             _ => {}
         }
+        watch(&event);
         let advice = advice.lock().unwrap_or_else(PoisonError::into_inner);
         tell(context, &event, advice.as_deref());
     };

@@ -49,7 +49,8 @@ struct State {
 
 impl Display {
     pub(super) fn new(output: Output, signals: Signals) -> Self {
-        let bar = if output.json || !std::io::stderr().is_terminal() { ProgressBar::hidden() } else { ProgressBar::new(0) };
+        let hides = output.json || output.is_mute() || !std::io::stderr().is_terminal();
+        let bar = if hides { ProgressBar::hidden() } else { ProgressBar::new(0) };
         if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg} ({elapsed})") {
             bar.set_style(style);
         }
@@ -281,7 +282,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_that_fails_counts_as_that_and_the_bar_never_passes_its_length() {
-        let display = Display::new(Output { json: false }, Signals::listen().unwrap());
+        let display = Display::new(Output::new(false), Signals::listen().unwrap());
         let took = Duration::ZERO;
         let done = |name: &str, phase| display.progress(Progress::HostDone { account: account(name), phase, took });
         let stands_at = || (display.bar.position(), display.bar.length());

@@ -285,6 +285,29 @@ pub(super) async fn recover(context: &Context, id: Option<SessionId>) -> Result<
     report(context, results, &busy, false)
 }
 
+/// One round of the reaper: leads on what is orphaned, or whose key has ended. Where there is nothing of that kind, no identity is
+/// needed. What others work on is theirs.
+///
+/// # Errors
+/// Where sessions are still owed after it, or what the store says.
+pub(super) async fn reap(context: &Context) -> Result<Exit, Failure> {
+    let now = SystemClock.now();
+    let is_due = |record: &SessionRecord| record.status == Status::Orphaned || record.is_expired(now);
+    let listed = toehold_session::list(context.store()).await?;
+    if !listed.iter().flatten().any(|record| record.status.is_open() && is_due(record)) {
+        return Ok(Exit::Done);
+    }
+    let onboarder = context.onboarder().await?;
+    let master = context.master_key().await?;
+    let mut console = console(context);
+    let locks = Locks::of(&console);
+    let is_ours = |record: &SessionRecord| is_due(record) && locks.take(context, record);
+    let results = onboarder.recover_all(&master, &mut UnwrapErr(SysRng), &mut console, is_ours).await?;
+    console.finish();
+    let (results, _) = locks.and(results);
+    report(context, results, &[], false)
+}
+
 /// What became of a session.
 struct Told {
     id: SessionId,

@@ -11,6 +11,7 @@ mod hub;
 mod join_service;
 pub mod keys;
 pub mod limits;
+mod look;
 pub mod metrics;
 mod opni_service;
 pub mod proxy_protocol;
@@ -32,6 +33,7 @@ use toehold_joinproto::admission::Desk;
 
 pub use error::GatewayError;
 pub use limits::LimitOptions;
+pub use look::GatewayLook;
 pub use serve::{Announcement, serve};
 pub use serving::Serving;
 pub use vault::{GatewayVault, NoVault};

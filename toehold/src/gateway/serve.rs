@@ -19,7 +19,7 @@ use super::metrics::{Counter, Metrics};
 use super::serving::Serving;
 use super::specs::Specs;
 use super::vault::GatewayVault;
-use super::{GatewayError, ServeOptions, system_rng, upkeep};
+use super::{GatewayError, GatewayLook, ServeOptions, system_rng, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
@@ -34,6 +34,8 @@ pub struct Announcement {
     pub metrics: Option<SocketAddr>,
     /// The pins of its key and of the next.
     pub pins: Vec<Pin>,
+    /// How it is, from then on.
+    pub look: GatewayLook,
 }
 
 /// Runs a gateway until a signal comes, then lets open calls end. `announce` is called once it listens.
@@ -58,8 +60,8 @@ pub async fn serve(
         let named = |source| GatewayError::Listen { address: options.listen.to_string(), source };
         listener.local_addr().map_err(named)
     };
-    let announcement =
-        Announcement { listening: local(&listener)?, metrics: metrics.as_ref().map(local).transpose()?, pins: pins.clone() };
+    let (listening, told_at) = (local(&listener)?, metrics.as_ref().map(local).transpose()?);
+    let announced_pins = pins.clone();
     let (serving_sender, serving) = watch::channel(Arc::new(serving));
     let (pins_sender, pins) = watch::channel(Arc::new(pins));
     let (stop, stopping) = watch::channel(false);
@@ -82,7 +84,8 @@ pub async fn serve(
     if let Some(listener) = metrics {
         tasks.spawn(upkeep::tell(Arc::clone(&hub), listener));
     }
-    announce(announcement);
+    let look = GatewayLook(Arc::downgrade(&hub));
+    announce(Announcement { listening, metrics: told_at, pins: announced_pins, look });
 
     let mut connections = JoinSet::new();
     let services = Services::new(&hub);

@@ -1,0 +1,239 @@
+//! The jobs, each as turns of a task.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use toehold_core::Clock as _;
+use toehold_masterkey::renewal::RenewalEvent;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::super::pods::Collector;
+use super::super::{gateway, grant, key_status, renew, rotate, session, store_gc};
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::args::{GatewayOptions, Gc, Global, PodsAt, PodsBackend, Renew, ServeHost};
+use crate::cli::context::Context;
+use crate::cli::{Exit, Failure, Output, Signals};
+use crate::serve::board::Condition;
+use crate::serve::http::Site;
+use crate::serve::lease::Lease;
+use crate::serve::supervisor::{Pace, supervise};
+
+/// How many hosts are settled or renewed at a time, and how long one may take.
+const HOSTS: (u16, Duration) = (32, Duration::from_secs(60));
+/// By how much renewals come earlier at random, at the most.
+const JITTER: Duration = Duration::from_secs(3_600);
+const GATEWAY: &str = "gateway";
+const RENEWAL: &str = "renewal";
+
+/// What is to be done, and with what.
+pub(super) struct Jobs {
+    global: Global,
+    output: Output,
+    signals: Signals,
+    /// Another one for every process: who holds its leases, for people, and what is drawn anew.
+    holder: String,
+    instance: String,
+    /// For the gateway alone: it has no use for an operator's identity (N2), so that no other job opens one for it.
+    gateway: Option<Arc<Context>>,
+    /// For what logs in to hosts; unlocked from the beginning.
+    hosts: Option<Arc<Context>>,
+    names: Vec<&'static str>,
+}
+
+impl Jobs {
+    pub(super) async fn new(global: &Global, options: &ServeHost, output: Output, signals: &Signals) -> Result<Self, Failure> {
+        let open = || Context::open(global, output.mute(), signals.clone()).map(Arc::new);
+        let hosts = if options.no_hosts { None } else { Some(open()?) };
+        if let Some(hosts) = &hosts {
+            // Whoever starts it is there to be asked now, and is not when the first session needs it.
+            hosts.state.vault().await.map_err(|error| {
+                Failure::from(error)
+                    .hint("name a file that has the passphrase: --passphrase-file FILE; or log in to no host: --no-hosts")
+            })?;
+        }
+        let gateway = if options.no_gateway { None } else { Some(open()?) };
+        let mut names = Vec::new();
+        names.extend(gateway.iter().map(|_| GATEWAY));
+        if hosts.is_some() {
+            names.extend(["sessions", "grants", "owed"]);
+            names.extend(options.renew_every.map(|_| RENEWAL));
+        }
+        names.extend(options.collect_pods.then_some("pods"));
+        names.push("store-gc");
+        let mut drawn = [0; 8];
+        getrandom::fill(&mut drawn).map_err(|error| Failure::new(error.to_string()))?;
+        let instance = format!("{:016x}", u64::from_be_bytes(drawn));
+        let holder = format!("{}, process {}, {instance}", rotate::operator(), std::process::id());
+        let (global, signals) = (global.clone(), signals.clone());
+        Ok(Self { global, output, signals, holder, instance, gateway, hosts, names })
+    }
+
+    /// The tasks' names.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.names.clone()
+    }
+
+    /// What no other process is called.
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Starts all of them. `looker` is for those that need no identity.
+    pub(super) fn start(
+        self,
+        options: ServeHost,
+        looker: &Arc<Context>,
+        site: &Arc<Site>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), Failure> {
+        let ServeHost { sweep_every, settle_every, gc_every, sessions_older_than, lease, .. } = options;
+        let (concurrency, limit) = HOSTS;
+        let mut starter = Starter { jobs: &self, site, tasks, lease };
+        if let Some(context) = &self.hosts {
+            starter.alone("sessions", context, sweep_every, async |context| session::reap(&context).await)?;
+            starter.alone("grants", context, sweep_every, async |context| grant::sweep_owed(&context).await)?;
+            starter.alone("owed", context, settle_every, async move |context| {
+                key_status::settle_owed(&context, concurrency, limit).await
+            })?;
+            if let Some(every) = options.renew_every {
+                let request = Renew {
+                    every,
+                    jitter: JITTER,
+                    algorithm: None,
+                    on_unreachable: options.renew_on_unreachable,
+                    grace: options.renew_grace,
+                    canary: None,
+                    wave: None,
+                    max_failures: None,
+                    concurrency,
+                    timeout: limit,
+                };
+                starter.renewal(context, request)?;
+            }
+        }
+        let gc = move || Gc { dry_run: false, sessions_older_than, audit_older_than: None };
+        starter.alone("store-gc", looker, gc_every, async move |context| store_gc::collect(&context, &gc()).await)?;
+        if options.collect_pods {
+            let (kubeconfig, context) = (options.kubeconfig, options.context);
+            let at = PodsAt { backend: PodsBackend::Kube, kubeconfig, context, config: options.pods_config };
+            starter.pods(looker, at)?;
+        }
+        if let Some(context) = &self.gateway {
+            starter.gateway(context, options.gateway)?;
+        }
+        Ok(())
+    }
+}
+
+struct Starter<'s> {
+    jobs: &'s Jobs,
+    site: &'s Arc<Site>,
+    tasks: &'s mut JoinSet<()>,
+    lease: Duration,
+}
+
+impl Starter<'_> {
+    /// A job that one process does for all: again and again, under a lease of its name.
+    fn alone<F>(&mut self, name: &'static str, context: &Arc<Context>, every: Duration, turn: F) -> Result<(), Failure>
+    where
+        F: AsyncFn(Context) -> Result<Exit, Failure> + Clone + Send + 'static,
+    {
+        let store = Arc::clone(context);
+        let context = Arc::clone(context);
+        let turn = move |signals| Handle::current().block_on(turn(with(&context, signals)));
+        self.spawn(name, Some(&store), Pace::every(every), turn)
+    }
+
+    /// A task; with `alone`, whose store the lease is in, only one process does its job at a time.
+    fn spawn<F>(&mut self, name: &'static str, alone: Option<&Context>, pace: Pace, turn: F) -> Result<(), Failure>
+    where
+        F: Fn(Signals) -> Result<Exit, Failure> + Clone + Send + 'static,
+    {
+        let lease = |context: &Context| Lease::new(context.store().clone(), name, self.jobs.holder.clone(), self.lease);
+        let lease = alone.map(lease).transpose()?;
+        self.tasks.spawn(supervise(name, self.site.board.clone(), lease, pace, self.jobs.signals.clone(), turn));
+        Ok(())
+    }
+
+    /// The renewal's schedule in the store has a claim of its own, so that every process may run it.
+    fn renewal(&mut self, context: &Arc<Context>, request: Renew) -> Result<(), Failure> {
+        let (context, board) = (Arc::clone(context), self.site.board.clone());
+        let turn = move |signals| {
+            let context = with(&context, signals);
+            let has_failed = AtomicBool::new(false);
+            let watch = |event: &RenewalEvent| {
+                let now = SystemClock.now();
+                let failed = |reason: String| {
+                    has_failed.store(true, Ordering::Relaxed);
+                    board.failed(RENEWAL, reason, now);
+                };
+                match event {
+                    RenewalEvent::Failed { reason, .. } => failed(reason.clone()),
+                    RenewalEvent::StoreFailed(error) => failed(crate::cli::chain(error)),
+                    RenewalEvent::Renewed { key, .. } => {
+                        tracing::info!(%key, "the master key was renewed");
+                        has_failed.store(false, Ordering::Relaxed);
+                        board.ran(RENEWAL, None, now);
+                    }
+                    // Waiting for the next try, it has still failed.
+                    _ if has_failed.load(Ordering::Relaxed) => {}
+                    _ => board.set(RENEWAL, Condition::Running, now),
+                }
+            };
+            Handle::current().block_on(renew::renew_watched(&context, request.clone(), watch))
+        };
+        self.spawn(RENEWAL, None, Pace::long(), turn)
+    }
+
+    fn pods(&mut self, context: &Arc<Context>, at: PodsAt) -> Result<(), Failure> {
+        // Kept from turn to turn, since whether a gateway is alive shows only over several looks.
+        let collector = Arc::new(tokio::sync::Mutex::new(None));
+        let (global, site) = (self.jobs.global.clone(), Arc::clone(self.site));
+        let turn = move |_: Signals| {
+            let looking = async {
+                let mut held = collector.lock().await;
+                // One that fails is made anew the next time.
+                let mut collector = match held.take() {
+                    Some(collector) => collector,
+                    None => Collector::open(&global, &at).await?,
+                };
+                let pods = collector.look().await?;
+                *held = Some(collector);
+                *site.cluster.lock().unwrap_or_else(PoisonError::into_inner) = Some(pods);
+                Ok::<_, Failure>(Exit::Done)
+            };
+            Handle::current().block_on(looking)
+        };
+        self.spawn("pods", Some(context), Pace::every(Collector::EVERY), turn)
+    }
+
+    fn gateway(&mut self, context: &Arc<Context>, options: GatewayOptions) -> Result<(), Failure> {
+        let (context, site, output) = (Arc::clone(context), Arc::clone(self.site), self.jobs.output);
+        let turn = move |signals| {
+            let context = with(&context, signals);
+            let announce = |announced: gateway::Announced| {
+                let gateway::Announced { announcement, endpoint, .. } = announced;
+                output.document(&json!({
+                    "event": "listening",
+                    "task": "gateway",
+                    "address": announcement.listening.to_string(),
+                    "endpoint": endpoint,
+                    "pins": announcement.pins,
+                }));
+                output.text(format_args!("The gateway listens on {}.", announcement.listening));
+                *site.gateway.lock().unwrap_or_else(PoisonError::into_inner) = Some(announcement.look);
+                site.board.set(GATEWAY, Condition::Running, SystemClock.now());
+            };
+            Handle::current().block_on(gateway::run(&context, options.clone(), None, announce)).map(|()| Exit::Done)
+        };
+        self.spawn(GATEWAY, None, Pace::long(), turn)
+    }
+}
+
+/// The context for one turn, with the signals that tell it to leave.
+fn with(context: &Context, signals: Signals) -> Context {
+    Context { signals, ..context.clone() }
+}
