@@ -105,7 +105,7 @@ pub fn page(view: &View<'_>) -> Markup {
                 div.wide {
                     (state(view))
                     footer {
-                        "Toehold " (env!("CARGO_PKG_VERSION")) ", read only. "
+                        "Toehold " (env!("CARGO_PKG_VERSION")) ", read only. Times are UTC. "
                         noscript { "Without JavaScript this page stands still: reload it. " }
                         span #live role="status" {}
                     }
@@ -237,7 +237,7 @@ fn keys(snapshot: &Snapshot, now: Timestamp) -> Markup {
                 html! { @if key.is_current { span.word.good { "current" } } @else { span.word.rest { "held" } } },
                 html! { (key.public_key.algorithm().to_string()) },
                 html! { (key.generation) },
-                html! { (time(key.made_at)) " " span.faint { "(" (age(now, key.made_at)) ")" } },
+                html! { (time(key.made_at)) " " span.faint.age { "(" (age(now, key.made_at)) " ago)" } },
             ]
         })
         .collect();
@@ -254,7 +254,7 @@ fn keys(snapshot: &Snapshot, now: Timestamp) -> Markup {
 fn open_rotation(rotation: &OpenRotation) -> Markup {
     html! {
         p {
-            "Rotation " (rotation.number) " is open: " span.word.rest { (rotation.phase) } ", led by " (shown(&rotation.operator))
+            "Rotation " (rotation.number) " is open: " span.word.rest { (shown(&rotation.phase)) } ", led by " (shown(&rotation.operator))
             ", last seen " (time(rotation.seen_at)) "."
             @if let Some(reason) = &rotation.reason { " " (shown(reason)) }
         }
