@@ -36,6 +36,8 @@ apt-get install -y --no-install-recommends "$@"
 pub(crate) enum Part {
     /// A file's access control lists and extended attributes.
     Acl,
+    /// The status page in a real browser.
+    Browser,
     /// Tests against dropbear.
     Dropbear,
     /// The fuzz targets.
@@ -54,10 +56,13 @@ pub(crate) enum Part {
     Shells,
     /// Tests that look at system calls.
     Strace,
+    /// The units, as systemd reads them.
+    Systemd,
 }
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 12] = [
     Part::Acl,
+    Part::Browser,
     Part::Dropbear,
     Part::Fuzz,
     Part::Kubernetes,
@@ -67,6 +72,7 @@ const PARTS: [Part; 10] = [
     Part::Root,
     Part::Shells,
     Part::Strace,
+    Part::Systemd,
 ];
 
 /// A program that must be there.
@@ -94,7 +100,7 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 41] = [
+const TOOLS: [Tool; 44] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -122,6 +128,9 @@ const TOOLS: [Tool; 41] = [
     Tool { program: "setfacl", from: Origin::Apt("acl"), part: Some(Part::Acl) },
     Tool { program: "setfattr", from: Origin::Apt("attr"), part: Some(Part::Acl) },
     Tool { program: "nats-server", from: Origin::Apt("nats-server"), part: Some(Part::Nats) },
+    Tool { program: "chromium", from: Origin::Apt("chromium"), part: Some(Part::Browser) },
+    Tool { program: "chromedriver", from: Origin::Apt("chromium-driver"), part: Some(Part::Browser) },
+    Tool { program: "systemd-analyze", from: Origin::Apt("systemd"), part: Some(Part::Systemd) },
     // One of the three programs that the script may find for its tags.
     Tool { program: "openssl", from: Origin::Apt("openssl"), part: Some(Part::Shells) },
     Tool { program: "strace", from: Origin::Apt("strace"), part: Some(Part::Strace) },
@@ -148,6 +157,7 @@ impl Part {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Acl => "acl",
+            Self::Browser => "browser",
             Self::Dropbear => "dropbear",
             Self::Fuzz => "fuzz",
             Self::Kubernetes => "kubernetes",
@@ -157,6 +167,7 @@ impl Part {
             Self::Root => "root",
             Self::Shells => "shells",
             Self::Strace => "strace",
+            Self::Systemd => "systemd",
         }
     }
 
@@ -164,6 +175,7 @@ impl Part {
     pub(crate) fn loses(self) -> &'static str {
         match self {
             Self::Acl => "files with access control lists or extended attributes",
+            Self::Browser => "the status page in a real browser",
             Self::Dropbear => "hosts that run dropbear",
             Self::Fuzz => "the fuzz targets",
             Self::Kubernetes => "pods on a real cluster",
@@ -173,6 +185,7 @@ impl Part {
             Self::Root => "full disks, other users' files and hosts with an /etc of their own",
             Self::Shells => "the install command in real shells",
             Self::Strace => "what is read off system calls",
+            Self::Systemd => "whether systemd reads the units as they are meant",
         }
     }
 }
