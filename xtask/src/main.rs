@@ -5,6 +5,7 @@ mod bench;
 mod chaos;
 mod cli_document;
 mod codegen;
+mod dist;
 mod features;
 mod fuzz;
 mod home_guard;
@@ -36,8 +37,8 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 const USAGE: &str = "\
 cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
-    All that CI checks. Parts that can be left out: acl, dropbear, fuzz, kubernetes, nats, openssh, python, root,
-    shells, strace.
+    All that CI checks. Parts that can be left out: acl, browser, dropbear, fuzz, kubernetes, nats, openssh, python, root,
+    shells, strace, systemd.
     --only runs the named steps alone (a step's name as the table at the end prints it).
     --fuzz-seconds is for each fuzz target (default 3).
 
@@ -63,6 +64,11 @@ cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|spec-
 cargo xtask codegen
     Renews the Rust code of the gRPC services from toehold/proto.
 
+cargo xtask dist [--dynamic]
+    The archive that people install, in target/dist: a binary that needs no library of the system's, completions, manual pages, systemd units,
+    licences and SHA256SUMS. Two runs give the same bytes. It is tried where there is nothing but the binary. Wants the target
+    x86_64-unknown-linux-musl and a C compiler for it (rustup, Debian package musl-tools); --dynamic does without.
+
 cargo xtask invariants
     Which tests carry which invariant of docs/invariants.md.
 ";
@@ -79,6 +85,7 @@ fn main() -> ExitCode {
         "kubernetes" => kubernetes::Options::parse(rest).map(|options| kubernetes::run(&options)),
         "bench" => bench::Options::parse(rest).map(|options| bench::run(&options)),
         "chaos" => chaos::Options::parse(rest).map(|options| chaos::run(&options)),
+        "dist" => dist::Options::parse(rest).map(|options| dist::run(&options)),
         "codegen" if rest.is_empty() => Ok(codegen::run()),
         "invariants" if rest.is_empty() => Ok(invariants::print()),
         "help" | "--help" | "-h" => {
