@@ -26,19 +26,26 @@ const SHELLS: [(&str, &str); 5] = [
 const DOCUMENTS: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 
 /// What is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// For this machine's own libraries.
     dynamic: bool,
+    /// What was built already, instead of a build.
+    binary: Option<PathBuf>,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        match arguments {
-            [] => Ok(Self { dynamic: false }),
-            [only] if only == "--dynamic" => Ok(Self { dynamic: true }),
-            _ => Err(format!("dist takes --dynamic and nothing else; got {}", arguments.join(" ")).into()),
+        let mut options = Self::default();
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--dynamic" => options.dynamic = true,
+                "--binary" => options.binary = Some(arguments.next().ok_or("--binary wants a file")?.into()),
+                other => return Err(format!("dist takes --dynamic and --binary FILE; got {other}").into()),
+            }
         }
+        Ok(options)
     }
 }
 
@@ -48,10 +55,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let version =
         metadata.members().find(|package| package.name == "toehold").ok_or("there is no package toehold")?.version.clone();
     let target = if options.dynamic { host_target()? } else { TARGET.to_owned() };
-    if !options.dynamic {
-        ensure_static()?;
-    }
-    let binary = build(&metadata, &target)?;
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => {
+            if !options.dynamic {
+                ensure_static()?;
+            }
+            build(&metadata, &target)?
+        }
+    };
     let directory = metadata.target_directory.join("dist");
     let stem = format!("toehold-{version}-{target}");
     let tree = directory.join(&stem);
@@ -232,7 +244,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused() {
-        assert_eq!(Options::parse(&[]).unwrap(), Options { dynamic: false });
+        assert_eq!(Options::parse(&[]).unwrap(), Options::default());
+        assert!(Options::parse(&["--binary".to_owned()]).is_err());
         assert!(Options::parse(&["--static".to_owned()]).is_err());
     }
 }

@@ -64,10 +64,11 @@ cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|spec-
 cargo xtask codegen
     Renews the Rust code of the gRPC services from toehold/proto.
 
-cargo xtask dist [--dynamic]
-    The archive that people install, in target/dist: a binary that needs no library of the system's, completions, manual pages, systemd units,
-    licences and SHA256SUMS. Two runs give the same bytes. It is tried where there is nothing but the binary. Wants the target
-    x86_64-unknown-linux-musl and a C compiler for it (rustup, Debian package musl-tools); --dynamic does without.
+cargo xtask dist [--dynamic] [--binary FILE]
+    The archive that people install, in target/dist: a binary that needs no library of the system's, completions, manual pages,
+    systemd units, licences and SHA256SUMS. Two runs give the same bytes. It is tried where there is nothing but the binary.
+    Wants the target x86_64-unknown-linux-musl and a C compiler for it (rustup, Debian package musl-tools); --dynamic does
+    without. --binary takes one that was built already.
 
 cargo xtask invariants
     Which tests carry which invariant of docs/invariants.md.
