@@ -53,6 +53,9 @@ impl<T: Record> Stored<T> {
             key: entry.key.clone(),
             reason: format!("not a record of this kind (line {}, column {})", error.line(), error.column()),
         };
+        if let Some(fault) = entry.fault() {
+            return Err(fault);
+        }
         let header: Header = serde_json::from_slice(&entry.value).map_err(|e| corrupt(&e))?;
         if header.readable_from > T::VERSION {
             return Err(StoreError::Newer { what: entry.key.to_string(), found: header.v, supported: T::VERSION });

@@ -120,6 +120,25 @@ pub struct Entry {
     pub written_at: Timestamp,
 }
 
+/// What the value of an entry begins with in whose place a store has something that it does not vouch for. No record begins so.
+const UNREADABLE: &[u8] = b"\0toehold cannot read this: ";
+
+impl Entry {
+    /// What a [`Store::list`] has in the place of a value that the store does not vouch for, such as one whose signature is wrong: the
+    /// others are not hidden by it, and it is not dropped in silence. [`crate::Stored::decode`] gives [`StoreError::Corrupt`] for it,
+    /// with this reason.
+    pub fn unreadable(key: Key, reason: &str, revision: Revision, written_at: Timestamp) -> Self {
+        Self { key, value: [UNREADABLE, reason.as_bytes()].concat(), revision, written_at }
+    }
+
+    /// Why the store does not vouch for the value; `None` for a value that it does vouch for. Whoever takes values as they are, and not
+    /// as records, asks this first.
+    pub fn fault(&self) -> Option<StoreError> {
+        let reason = self.value.strip_prefix(UNREADABLE)?;
+        Some(StoreError::Corrupt { key: self.key.clone(), reason: String::from_utf8_lossy(reason).into_owned() })
+    }
+}
+
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
@@ -174,6 +193,14 @@ pub enum StoreError {
         /// What is wrong with it; never the value itself.
         reason: String,
     },
+    /// The store takes no such write from this machine; nothing was written.
+    #[error("{key} is not written: {reason}")]
+    Refused {
+        /// The key.
+        key: Key,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// The store, or a record in it, was written by a newer release, and cannot be read without guessing.
     #[error(
         "{what} was written by a newer release of Toehold (format {found}, this release reads up to {supported}); upgrade this machine"
@@ -207,7 +234,8 @@ pub trait Store: Send + Sync {
     /// Removes the value if it is of this revision.
     fn delete(&self, key: &Key, revision: Revision) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// All values below `prefix` (see [`Key::is_below`]), in the order of their keys.
+    /// All values below `prefix` (see [`Key::is_below`]), in the order of their keys. In the place of a value that the store does not
+    /// vouch for stands an [`Entry::unreadable`].
     fn list(&self, prefix: &Key) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
 
     /// The first segments of all keys that have a value, each once and in order: with them everything in the store can be listed.
@@ -275,6 +303,20 @@ mod tests {
         assert!(!key("session").is_below(&key("session")));
         assert_eq!(key("rotation/1/root@[::1]").name(), "root@[::1]");
         assert_eq!(key("rotation/1/root@[::1]").kind(), key("rotation"));
+    }
+
+    #[test]
+    fn what_is_not_vouched_for_is_told_when_it_is_read() {
+        #[derive(Debug, serde::Serialize, serde::Deserialize)]
+        struct Any {}
+        impl crate::Record for Any {}
+        let key = Key::parse("host/a").unwrap();
+        let entry = Entry::unreadable(key.clone(), "nobody signed it", Revision(7), Timestamp::UNIX_EPOCH);
+        for error in [entry.fault().unwrap(), crate::Stored::<Any>::decode(&entry).unwrap_err()] {
+            assert!(matches!(error, StoreError::Corrupt { key: named, reason } if named == key && reason == "nobody signed it"));
+        }
+        let good = Entry { value: b"{\"v\":1,\"readable_from\":1}".to_vec(), ..entry };
+        assert!(good.fault().is_none() && crate::Stored::<Any>::decode(&good).is_ok());
     }
 
     #[test]

@@ -235,6 +235,11 @@ impl SigningKey {
         Self(Box::new(ed25519_dalek::SigningKey::from_bytes(&seed)))
     }
 
+    /// From the 32 bytes of its seed, such as a derived one.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(Box::new(ed25519_dalek::SigningKey::from_bytes(seed)))
+    }
+
     /// Reads 128 hex digits in either case: seed and public half, as `mms keys` prints them.
     ///
     /// # Errors
