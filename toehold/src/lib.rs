@@ -14,6 +14,7 @@ pub mod pods;
 pub mod private;
 pub mod recovery;
 pub mod serve;
+pub mod shared;
 pub mod spec_store;
 pub mod state;
 pub mod store_check;

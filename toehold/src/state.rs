@@ -5,17 +5,23 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use etcetera::base_strategy::{BaseStrategy as _, Xdg};
-use toehold_core::{Identity, SecretBytes, Source, StoreError, Timestamp};
+use toehold_core::{Identity, Key, SecretBytes, Source, StoreError, Timestamp};
+use toehold_specsign::SigningKey;
 use tokio::sync::OnceCell;
 
 use crate::adapters::identity::{self, IdentityError, IdentityFile, NewIdentity, Recipient, Vault, read_wiped};
+use crate::adapters::nats::{NatsAddress, NatsOptions, NatsStore};
 use crate::adapters::sqlite::{self, SqliteStore};
 use crate::adapters::ssh_agent::AgentError;
 use crate::master_key::{self, MasterKey, MasterKeyError};
 use crate::private::{self, PrivateError};
+use crate::shared::{
+    AnyStore, Behind, Envelope, Marks, MarksError, MemberId, OperatorSet, Origin, SharedStore, SignedError, SignedStore, Signer,
+    StoreId, sealed,
+};
 
 /// The most bytes that a passphrase file may have.
 const MAX_PASSPHRASE: usize = 4096;
@@ -119,6 +125,29 @@ pub enum StateError {
     /// The directory is not private, not ours, or cannot be made.
     #[error(transparent)]
     Private(#[from] PrivateError),
+    /// The shared store was never seen from this directory.
+    #[error("{} knows nothing of the store {address}; run: toehold init --store {address}", path.display())]
+    NotJoined {
+        /// The directory.
+        path: PathBuf,
+        /// The store.
+        address: NatsAddress,
+    },
+    /// The identity is another one than the one that is a member.
+    #[error("the identity {} is not the one by which this directory knows the shared store; bring that one back from its copy", path.display())]
+    OtherIdentity {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// What was seen of the shared store cannot be used.
+    #[error(transparent)]
+    Marks(#[from] MarksError),
+    /// The shared store is not to be trusted, or cannot be used.
+    #[error(transparent)]
+    Shared(#[from] SignedError),
+    /// A member of the shared store cannot be sealed to.
+    #[error(transparent)]
+    Sealed(#[from] sealed::SealedError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -156,12 +185,126 @@ pub struct Initialised {
     pub master_key: MasterKey,
 }
 
-/// An open state directory.
-pub struct State {
+/// Where a shared store is, and how to come to it.
+#[derive(Clone, Debug)]
+pub struct SharedAt {
+    /// Where.
+    pub address: NatsAddress,
+    /// How.
+    pub options: NatsOptions,
+}
+
+/// The identity of a state directory, unlocked when it is first needed: opens what is sealed, and signs what goes into a shared store.
+pub struct Keys {
     directory: PathBuf,
-    store: SqliteStore,
     passphrase: Arc<dyn PassphraseSource>,
     vault: OnceCell<Vault>,
+    /// Who this is in a shared store, as was seen before.
+    member: OnceLock<MemberId>,
+    /// The members of the shared store, to whom is sealed.
+    members: Mutex<Option<OperatorSet>>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// Of this directory.
+    pub fn new(directory: &Path, passphrase: impl PassphraseSource + 'static) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            passphrase: Arc::new(passphrase),
+            vault: OnceCell::new(),
+            member: OnceLock::new(),
+            members: Mutex::default(),
+        }
+    }
+
+    /// What is sealed from now on is sealed to these; to be told before anything is.
+    ///
+    /// # Errors
+    /// [`sealed::SealedError::Member`].
+    pub fn seal_to(&self, members: OperatorSet) -> Result<(), sealed::SealedError> {
+        let audience = sealed::audience(&members)?;
+        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = Some(members);
+        if let Some(vault) = self.vault.get() {
+            vault.seal_to(audience);
+        }
+        Ok(())
+    }
+
+    /// Who this is in a shared store.
+    pub fn is_member(&self, id: MemberId) {
+        drop(self.member.set(id));
+    }
+
+    fn members(&self) -> Option<OperatorSet> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The unlocked identity; asks for its passphrase at the first call. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StateError::Identity`] and [`StateError::Passphrase`]. A later call tries again.
+    pub async fn vault(&self) -> Result<&Vault, StateError> {
+        self.vault
+            .get_or_try_init(|| async {
+                let directory = self.directory.clone();
+                let source = Arc::clone(&self.passphrase);
+                // A prompt waits for a person, and scrypt computes for a second.
+                let unlocked = tokio::task::spawn_blocking(move || unlock(&directory, source.as_ref()))
+                    .await
+                    .map_err(|error| StateError::Unlocking(Box::new(error)))??;
+                let is_other = |id: &MemberId| *id != MemberId::of(&unlocked.signing_key().verifying_key());
+                if self.member.get().is_some_and(is_other) {
+                    return Err(StateError::OtherIdentity { path: self.directory.join(identity::FILE_NAME) });
+                }
+                if let Some(members) = self.members() {
+                    unlocked.seal_to(sealed::audience(&members)?);
+                }
+                Ok(unlocked)
+            })
+            .await
+    }
+
+    /// The key that signs; unlocks the identity.
+    ///
+    /// # Errors
+    /// As [`Keys::vault`].
+    pub async fn signing_key(&self) -> Result<SigningKey, StateError> {
+        Ok(self.vault().await?.signing_key())
+    }
+}
+
+impl Signer for Arc<Keys> {
+    fn id(&self) -> MemberId {
+        // Who was never a member has none, and writes nothing.
+        self.member.get().cloned().unwrap_or_else(MemberId::nobody)
+    }
+
+    async fn sign(&self, store: &StoreId, key: &Key, origin: Origin, value: &[u8]) -> Result<Envelope, Source> {
+        Ok(Envelope::seal(&self.signing_key().await?, store, key, origin, value))
+    }
+
+    async fn reseal(&self, key: &Key, value: &[u8], members: &OperatorSet) -> Result<Option<Vec<u8>>, Source> {
+        if self.members().is_some_and(|sealed_to| sealed_to.number == members.number) {
+            return Ok(None);
+        }
+        let audience = sealed::audience(members)?;
+        Ok(sealed::reseal(self.vault().await?, &audience, key, value)?)
+    }
+}
+
+/// An open state directory, with its store or a shared one.
+pub struct State {
+    directory: PathBuf,
+    store: AnyStore,
+    keys: Arc<Keys>,
+    /// In what the shared store is behind what was seen of it.
+    behind: Vec<Behind>,
 }
 
 impl fmt::Debug for State {
@@ -205,7 +348,56 @@ impl State {
     }
 
     fn with(directory: &Path, store: SqliteStore, passphrase: impl PassphraseSource + 'static) -> Self {
-        Self { directory: directory.to_owned(), store, passphrase: Arc::new(passphrase), vault: OnceCell::new() }
+        let keys = Arc::new(Keys::new(directory, passphrase));
+        Self { directory: directory.to_owned(), store: store.into(), keys, behind: Vec::new() }
+    }
+
+    /// Opens a shared store that this directory knows. A store that is behind what was seen of it is not written to (N3).
+    ///
+    /// # Errors
+    /// [`StateError::NotInitialised`] and [`StateError::NotJoined`]; [`StateError::Shared`] for a store that is not to be trusted;
+    /// [`StateError::Store`].
+    pub async fn open_shared(
+        directory: &Path,
+        at: &SharedAt,
+        passphrase: impl PassphraseSource + 'static,
+    ) -> Result<Self, StateError> {
+        private::check_directory(directory).map_err(|error| {
+            if error.is_absent() { StateError::NotInitialised { path: directory.to_owned() } } else { error.into() }
+        })?;
+        let not_joined = || StateError::NotJoined { path: directory.to_owned(), address: at.address.clone() };
+        let marks = Marks::read(directory, at.address.bucket())?.ok_or_else(not_joined)?;
+        let store = NatsStore::open(&at.address, &at.options).await?;
+        Self::shared(directory, store, Arc::new(Keys::new(directory, passphrase)), marks).await
+    }
+
+    /// Over a shared store that has members.
+    ///
+    /// # Errors
+    /// As [`State::open_shared`].
+    pub async fn shared(directory: &Path, store: NatsStore, keys: Arc<Keys>, marks: Marks) -> Result<Self, StateError> {
+        keys.is_member(marks.seen().member);
+        let store: SharedStore = SignedStore::open(store, Arc::clone(&keys), marks).await?;
+        keys.seal_to(store.chain().members().clone())?;
+        let behind = store.behind().await?;
+        if !behind.is_empty() {
+            let words: Vec<String> = behind.iter().map(ToString::to_string).collect();
+            store.forbid_writes(format!(
+                "the store is behind what this machine has seen of it ({}); it may have been restored from a backup. Find out why, and then: toehold store accept-rollback",
+                words.join("; ")
+            ));
+        }
+        Ok(Self { directory: directory.to_owned(), store: store.into(), keys, behind })
+    }
+
+    /// In what the shared store is behind what this machine has seen of it; never anything for the embedded one.
+    pub fn behind(&self) -> &[Behind] {
+        &self.behind
+    }
+
+    /// The identity, unlocked when it is first needed.
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
     /// The directory.
@@ -213,8 +405,8 @@ impl State {
         &self.directory
     }
 
-    /// The store in it.
-    pub fn store(&self) -> &SqliteStore {
+    /// The store: the one in the directory, or the shared one.
+    pub fn store(&self) -> &AnyStore {
         &self.store
     }
 
@@ -238,11 +430,11 @@ impl State {
         let identity_created = made.is_some();
         if let Some(vault) = made {
             // Only filled already where somebody took the identity away meanwhile.
-            drop(self.vault.set(vault));
+            drop(self.keys.vault.set(vault));
         }
         if let Some(record) = current {
             let master_key = MasterKey { record, created: false };
-            return Ok(Initialised { identity_created, recipient: self.vault.get().map(Vault::recipient), master_key });
+            return Ok(Initialised { identity_created, recipient: self.keys.vault.get().map(Vault::recipient), master_key });
         }
         let vault = self.vault().await?;
         let key = generate().map_err(StateError::Generating)?;
@@ -253,18 +445,9 @@ impl State {
     /// The unlocked identity; asks for its passphrase at the first call. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`StateError::Identity`] and [`StateError::Passphrase`]. A later call tries again.
+    /// As [`Keys::vault`].
     pub async fn vault(&self) -> Result<&Vault, StateError> {
-        self.vault
-            .get_or_try_init(|| async {
-                let directory = self.directory.clone();
-                let source = Arc::clone(&self.passphrase);
-                // A prompt waits for a person, and scrypt computes for a second.
-                tokio::task::spawn_blocking(move || unlock(&directory, source.as_ref()))
-                    .await
-                    .map_err(|error| StateError::Unlocking(Box::new(error)))?
-            })
-            .await
+        self.keys.vault().await
     }
 
     /// The current master key, ready to log in with.

@@ -74,7 +74,7 @@ pub struct Copied {
 /// Everything in a store, one kind of record after the other.
 ///
 /// # Errors
-/// As [`Store::list`].
+/// As [`Store::list`]. A value that the store does not vouch for is in the list as one ([`Entry::fault`]).
 pub async fn everything<S: Store + ?Sized>(store: &S) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::new();
     for kind in store.kinds().await? {
@@ -84,14 +84,23 @@ pub async fn everything<S: Store + ?Sized>(store: &S) -> Result<Vec<Entry>, Stor
     Ok(entries)
 }
 
+/// The same; an error where the store does not vouch for one of them.
+async fn vouched<S: Store + ?Sized>(store: &S) -> Result<Vec<Entry>, StoreError> {
+    let entries = everything(store).await?;
+    match entries.iter().find_map(Entry::fault) {
+        Some(fault) => Err(fault),
+        None => Ok(entries),
+    }
+}
+
 /// Everything in a store at one moment: it is read until nothing has changed between two readings.
 ///
 /// # Errors
 /// [`CopyError::Busy`] and [`CopyError::Source`].
 pub async fn snapshot<S: Store + ?Sized>(store: &S, now: Timestamp) -> Result<StoreExport, CopyError> {
-    let mut before = everything(store).await.map_err(CopyError::Source)?;
+    let mut before = vouched(store).await.map_err(CopyError::Source)?;
     for _ in 0..READINGS {
-        let entries = everything(store).await.map_err(CopyError::Source)?;
+        let entries = vouched(store).await.map_err(CopyError::Source)?;
         if entries == before {
             return Ok(StoreExport::new(now, entries.into_iter().map(ExportedValue::from)));
         }
@@ -125,7 +134,7 @@ pub async fn fill<T: Store + ?Sized>(export: &StoreExport, to: &T) -> Result<Cop
         return Err(CopyError::TooLarge { key: value.key.clone(), got: value.value.len(), limit });
     }
     let wanted: BTreeMap<&Key, &[u8]> = export.values().iter().map(|value| (&value.key, value.value.as_slice())).collect();
-    let there = everything(to).await.map_err(CopyError::Target)?;
+    let there = vouched(to).await.map_err(CopyError::Target)?;
     for entry in &there {
         match wanted.get(&entry.key) {
             None => return Err(CopyError::Occupied { key: entry.key.clone() }),

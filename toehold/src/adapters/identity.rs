@@ -15,4 +15,4 @@ mod vault;
 pub use file::{FILE_NAME, IdentityError, IdentityFile, NewIdentity};
 pub use other::{OtherIdentity, OtherIdentityError, seal_to};
 pub(crate) use vault::read_wiped;
-pub use vault::{Purpose, Recipient, RecipientError, Vault, VaultError};
+pub use vault::{Audience, Purpose, Recipient, RecipientError, Vault, VaultError};

@@ -1,6 +1,7 @@
 //! The command line's grammar.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "these texts are what --help prints")]
 
+mod init;
 mod spec;
 mod spec_apply;
 
@@ -16,9 +17,11 @@ use toehold_masterkey::grant::GrantId;
 
 use super::agent_args::{Agent, Agents};
 pub use super::gateway_args::{Create, Gateway, GatewayOptions, Serve, Token};
+pub use super::operator_args::{OperatorAdd, OperatorCommand, OperatorRemove, OperatorRoles};
 pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsKey, PodsRole, PodsServe};
 pub use super::serve_args::ServeHost;
-pub use super::store_args::{Audit, AuditList, AuditVerify, Gc, Moment, StoreCommand};
+pub use super::store_args::{Audit, AuditList, AuditVerify, Gc, Migrate, Moment, SharedArgs, StoreCommand, StorePlace};
+pub use init::Init;
 pub use spec::{EnvelopeOptions, KeyRequest, KeyText, MatchSpec, PackSpec, PlanSpec, PutSpec, Signing, Spec, VerifySpec, When};
 pub(in crate::cli) use spec_apply::parse_governor;
 pub use spec_apply::{ApplySpec, RootTakes};
@@ -44,6 +47,9 @@ pub struct Global {
     /// Where state is kept [default: the user's data directory]
     #[arg(long, global = true, env = "TOEHOLD_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// A store that several machines share, and how to come to it
+    #[command(flatten)]
+    pub shared: SharedArgs,
     /// A file whose first line is the identity's passphrase
     #[arg(long, global = true, env = "TOEHOLD_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
@@ -101,6 +107,9 @@ pub enum Command {
     /// The audit log: who did what to which host
     #[command(subcommand)]
     Audit(Audit),
+    /// Who the members of a shared store are, and what each of them may do
+    #[command(subcommand)]
+    Operator(OperatorCommand),
     /// The store by itself: check it, move it, remove what is long over
     #[command(subcommand)]
     Store(StoreCommand),
@@ -128,26 +137,6 @@ impl Cli {
     pub fn works_on_many(&self) -> bool {
         !matches!(self.command, Command::Agent(_) | Command::Spec(_))
     }
-}
-
-/// `toehold init`.
-#[derive(Debug, Args)]
-pub struct Init {
-    /// The master key's algorithm: ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048 to rsa-8192 [default: ed25519]
-    #[arg(long)]
-    pub algorithm: Option<KeyAlgorithm>,
-    /// Use this private key as the master key instead of a new one
-    #[arg(long, value_name = "FILE", conflicts_with = "algorithm")]
-    pub import: Option<PathBuf>,
-    /// Have a lost fleet back out of this recovery copy (`key export`): its master keys, hosts and host keys
-    #[arg(long, value_name = "COPY", conflicts_with_all = ["algorithm", "import"], requires = "identity")]
-    pub restore: Option<PathBuf>,
-    /// What opens the recovery copy: an age identity file or an SSH private key
-    #[arg(long, value_name = "FILE", requires = "restore")]
-    pub identity: Option<PathBuf>,
-    /// Protect the identity with a passphrase: from --passphrase-file, or asked for on the terminal
-    #[arg(long)]
-    pub passphrase: bool,
 }
 
 /// `toehold host …`.

@@ -11,16 +11,15 @@ use super::args::Global;
 use super::{Failure, Output, Signals};
 use crate::adapters::identity::IdentityError;
 use crate::adapters::russh_connector::{JumpLogin, Limits, RusshConnector};
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::ssh_agent::SshAgent;
 use crate::adapters::system_clock::SystemClock;
 use crate::adapters::vault_sealer::VaultSealer;
 use crate::master_key::{current_master_public, held_master_keys, open_master_key};
+use crate::shared::AnyStore;
 use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State, StateError};
 
 /// An onboarder over the real world.
-pub type RealOnboarder<'c> =
-    Onboarder<&'c SqliteStore, &'c RusshConnector, SystemClock, StoreAudit<SqliteStore>, VaultSealer<'c>>;
+pub type RealOnboarder<'c> = Onboarder<&'c AnyStore, &'c RusshConnector, SystemClock, StoreAudit<AnyStore>, VaultSealer<'c>>;
 
 /// Everything that commands share.
 #[derive(Clone, Debug)]
@@ -38,14 +37,45 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens the state directory that the options name.
+    /// Opens the state directory that the options name, with its store or a shared one.
     ///
     /// # Errors
-    /// Where it is not there, not private, or of a newer release.
-    pub fn open(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
+    /// Where it is not there, not private, or of a newer release; where the shared store cannot be reached, or is not to be trusted.
+    pub async fn open(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
         let directory = state_directory(global)?;
         let agent = global.use_agent.then(SshAgent::from_environment).transpose()?;
-        Ok(Self::with(State::open(&directory, Asker::new(global))?, limits(global), agent, output, signals))
+        let state = match global.shared.at() {
+            None => State::open(&directory, Asker::new(global))?,
+            Some(at) => State::open_shared(&directory, &at, Asker::new(global)).await?,
+        };
+        let context = Self::with(state, limits(global), agent, output, signals);
+        if let Some(reason) = context.store().shared().and_then(crate::shared::SharedStore::read_only) {
+            output.aside(&reason);
+        }
+        Ok(context)
+    }
+
+    /// Opens the state directory for work that changes hosts or the store: a shared store that is not to be written to stops it before
+    /// anything is done (N3).
+    ///
+    /// # Errors
+    /// As [`Context::open`]; where the store is not to be written to.
+    pub async fn open_to_change(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
+        let context = Self::open(global, output, signals).await?;
+        match context.store().shared().and_then(crate::shared::SharedStore::read_only) {
+            None => Ok(context),
+            Some(_) => Err(Failure::new("nothing is done with a store that is behind what was seen of it")
+                .hint("find out why, and then: toehold store accept-rollback")),
+        }
+    }
+
+    /// Opens the state directory for work that is not done with a shared store.
+    ///
+    /// # Errors
+    /// Where a shared store was named; further as [`Context::open`].
+    pub async fn open_embedded(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
+        no_shared_store(global)?;
+        Self::open(global, output, signals).await
     }
 
     /// A context over a state directory that is open already.
@@ -63,7 +93,7 @@ impl Context {
     }
 
     /// The store.
-    pub fn store(&self) -> &SqliteStore {
+    pub fn store(&self) -> &AnyStore {
         self.state.store()
     }
 
@@ -136,6 +166,18 @@ fn locked(error: StateError) -> Failure {
     }
 }
 
+/// For commands that do not work with a shared store: says so, instead of working with another one than was named.
+///
+/// # Errors
+/// Where one was named.
+pub fn no_shared_store(global: &Global) -> Result<(), Failure> {
+    match &global.shared.store {
+        None => Ok(()),
+        Some(address) => Err(Failure::usage(format!("this does not work with the shared store {address} yet"))
+            .hint("leave out --store (and TOEHOLD_STORE) to do it with what is in the state directory")),
+    }
+}
+
 /// The state directory that the options name, or the default.
 ///
 /// # Errors
@@ -158,7 +200,7 @@ pub fn limits(global: &Global) -> Limits {
     }
 }
 
-async fn host_key_policy(store: &SqliteStore, route: &Route) -> Result<Option<HostKeyPolicy>, StoreError> {
+async fn host_key_policy(store: &AnyStore, route: &Route) -> Result<Option<HostKeyPolicy>, StoreError> {
     let known = Stored::<KnownHost>::read(store, &KnownHost::key(route)?).await?;
     Ok(known.map(|known| HostKeyPolicy::Exactly(known.body.host_key)))
 }

@@ -4,6 +4,7 @@ pub mod agent_args;
 pub mod args;
 pub mod context;
 mod gateway_args;
+mod operator_args;
 mod output;
 mod pods_args;
 pub mod secret_argument;

@@ -9,6 +9,70 @@ use clap::{Args, Subcommand};
 use toehold_core::Timestamp;
 
 use super::args::parse_duration;
+use crate::adapters::nats::{NatsAddress, NatsOptions};
+use crate::state::SharedAt;
+
+/// A store that several machines share.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct SharedArgs {
+    /// Work with a store that several machines share, such as nats://a.example.net,b.example.net/fleet
+    #[arg(long, global = true, env = "TOEHOLD_STORE", value_name = "URL")]
+    pub store: Option<NatsAddress>,
+    /// What lets this machine into --store: a credentials file of NATS (0600)
+    #[arg(long, global = true, env = "TOEHOLD_STORE_CREDENTIALS", value_name = "FILE")]
+    pub store_credentials: Option<PathBuf>,
+    /// The same: a file with the seed of an NKEY (0600)
+    #[arg(long, global = true, env = "TOEHOLD_STORE_NKEY", value_name = "FILE", conflicts_with = "store_credentials")]
+    pub store_nkey: Option<PathBuf>,
+    /// The certificates (PEM) that vouch for the servers of --store, instead of the system's
+    #[arg(long, global = true, env = "TOEHOLD_STORE_CA", value_name = "FILE")]
+    pub store_ca: Option<PathBuf>,
+}
+
+impl SharedArgs {
+    /// Where the shared store is; `None` for the embedded one.
+    pub fn at(&self) -> Option<SharedAt> {
+        self.store.clone().map(|address| self.to(address))
+    }
+
+    /// How to come to this one.
+    pub fn to(&self, address: NatsAddress) -> SharedAt {
+        let (credentials, nkey, ca) = (self.store_credentials.clone(), self.store_nkey.clone(), self.store_ca.clone());
+        SharedAt { address, options: NatsOptions { credentials, nkey, ca, ..NatsOptions::default() } }
+    }
+}
+
+/// `toehold store migrate`.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// The store to copy: the word embedded, or a shared one such as nats://host/bucket
+    #[arg(long, value_name = "STORE")]
+    pub from: StorePlace,
+    /// Where to: an empty store of the other kind, or one that this was interrupted in
+    #[arg(long, value_name = "STORE")]
+    pub to: StorePlace,
+}
+
+/// One of the two ends of a migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorePlace {
+    /// The store in the state directory.
+    Embedded,
+    /// A shared one.
+    Shared(NatsAddress),
+}
+
+impl FromStr for StorePlace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "embedded" => Ok(Self::Embedded),
+            text => text.parse().map(Self::Shared).map_err(|error| format!("neither \"embedded\" nor a shared store: {error}")),
+        }
+    }
+}
 
 /// `toehold audit …`.
 #[derive(Debug, Subcommand)]
@@ -75,6 +139,15 @@ pub enum StoreCommand {
     },
     /// Remove what is long over; never what is owed or open
     Gc(Gc),
+    /// Copy everything from the embedded store to a shared one, or back; safe to interrupt and to run again
+    Migrate(Migrate),
+    /// Take a shared store as it is, which is behind what was seen of it here, such as after a backup was restored
+    AcceptRollback,
+    /// Remove a record from a shared store that is not taken, since no member who may write it has signed it
+    Discard {
+        /// Its key, as it was told
+        key: String,
+    },
 }
 
 /// `toehold store gc`.

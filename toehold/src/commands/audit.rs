@@ -23,9 +23,9 @@ const MAX_FILE: u64 = 4 * 1024 * 1024 * 1024;
 pub(super) async fn run(global: &Global, command: Audit, output: Output, signals: Signals) -> Result<Exit, Failure> {
     match command {
         Audit::Verify(AuditVerify { file: Some(file), .. }) => verify_file(&file, output),
-        Audit::Verify(options) => verify(&Context::open(global, output, signals)?, options.accept).await,
-        Audit::Ls(options) => list(&Context::open(global, output, signals)?, &options).await,
-        Audit::Export { output: file } => export(&Context::open(global, output, signals)?, file.as_deref()).await,
+        Audit::Verify(options) => verify(&Context::open(global, output, signals).await?, options.accept).await,
+        Audit::Ls(options) => list(&Context::open(global, output, signals).await?, &options).await,
+        Audit::Export { output: file } => export(&Context::open(global, output, signals).await?, file.as_deref()).await,
     }
 }
 

@@ -14,14 +14,14 @@ use toehold_masterkey::grant::{Ended, GrantError, GrantId, GrantRecord, GrantReq
 
 use super::host_add::read_public_key;
 use crate::adapters::russh_connector::RusshConnector;
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Grant, GrantCommand, Granting};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain, table};
+use crate::shared::AnyStore;
 
 /// Grants over the real world.
-pub(super) type RealGrants<'c> = Grants<&'c SqliteStore, &'c RusshConnector, SystemClock, StoreAudit<SqliteStore>>;
+pub(super) type RealGrants<'c> = Grants<&'c AnyStore, &'c RusshConnector, SystemClock, StoreAudit<AnyStore>>;
 
 /// Makes them; unlocks the identity.
 pub(super) async fn grants(context: &Context) -> Result<RealGrants<'_>, Failure> {

@@ -24,6 +24,12 @@ use crate::state::State;
 /// Where the directory is not private, the passphrase is wrong, the disk is full, or what is there already is not what was asked
 /// for.
 pub(super) async fn init(global: &Global, options: &Init, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    if let Some(at) = global.shared.at() {
+        return super::init_shared::init(global, options, &at, output, signals).await;
+    }
+    if options.replicas.is_some() || options.name.is_some() {
+        return Err(Failure::usage("--replicas and --name are for a shared store: name one with --store"));
+    }
     let directory = state_directory(global)?;
     let asker = Asker::new(global);
     if let (Some(copy), Some(identity)) = (&options.restore, &options.identity) {
@@ -85,7 +91,7 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
 }
 
 /// A new master key. A large RSA key takes its time, and nothing has begun while it is made.
-async fn generated(algorithm: KeyAlgorithm, mut signals: Signals) -> Result<Identity, Failure> {
+pub(super) async fn generated(algorithm: KeyAlgorithm, mut signals: Signals) -> Result<Identity, Failure> {
     let making = tokio::task::spawn_blocking(move || -> Result<Identity, Source> {
         Ok(KeyPair::generate(&mut UnwrapErr(SysRng), algorithm)?.identity()?)
     });
@@ -100,7 +106,7 @@ async fn generated(algorithm: KeyAlgorithm, mut signals: Signals) -> Result<Iden
 
 /// An identity that is there stays as it is, so that options for a new one must not seem to have done something. Where the master
 /// key is still missing, an earlier run was interrupted, and its own options come again.
-fn check_identity(identity: &IdentityFile, options: &Init, global: &Global, complete: bool) -> Result<(), Failure> {
+pub(super) fn check_identity(identity: &IdentityFile, options: &Init, global: &Global, complete: bool) -> Result<(), Failure> {
     let path = identity.path().display();
     if !identity.needs_passphrase() && (options.passphrase || global.passphrase_file.is_some()) {
         let option = if options.passphrase { "--passphrase" } else { "--passphrase-file" };
@@ -117,7 +123,12 @@ fn check_identity(identity: &IdentityFile, options: &Init, global: &Global, comp
 }
 
 /// The same for a master key that is there.
-fn check_master_key(directory: &Path, present: &PublicKey, options: &Init, wanted: Option<&PublicKey>) -> Result<(), Failure> {
+pub(super) fn check_master_key(
+    directory: &Path,
+    present: &PublicKey,
+    options: &Init,
+    wanted: Option<&PublicKey>,
+) -> Result<(), Failure> {
     let unlike = |what: &str| {
         Err(Failure::new(format!(
             "{} has a master key already, {} ({}), which stays as it is: {what}",
@@ -178,7 +189,7 @@ async fn restore(global: &Global, options: &Init, copy: &Path, identity: &Path, 
     Ok(Exit::Done)
 }
 
-fn import(path: &Path) -> Result<Identity, Failure> {
+pub(super) fn import(path: &Path) -> Result<Identity, Failure> {
     let named = |what: String| Failure::new(format!("{}: {what}", path.display()));
     let size = fs::metadata(path).map_err(|error| named(error.to_string()))?.len();
     if size > MAX_PRIVATE_KEY_FILE as u64 {

@@ -13,8 +13,10 @@ mod host_invite;
 mod host_list;
 mod host_remove;
 mod init;
+mod init_shared;
 mod key;
 mod key_status;
+mod members;
 mod operator;
 mod pods;
 mod pods_key;
@@ -29,6 +31,7 @@ mod spec;
 mod ssh_agent_follower;
 mod store;
 mod store_gc;
+mod store_migrate;
 mod token;
 mod via;
 
@@ -46,42 +49,49 @@ use crate::cli::{Exit, Failure, Output, Signals};
 pub async fn run(cli: Cli, output: Output, signals: Signals) -> Result<Exit, Failure> {
     let global = cli.global;
     let context = || Context::open(&global, output, signals.clone());
+    let changing = || Context::open_to_change(&global, output, signals.clone());
     match cli.command {
         Command::Init(options) => init::init(&global, &options, output, signals).await,
-        Command::Host(Host::Add(options)) => host_add::add(&context()?, options).await,
-        Command::Host(Host::Invite(options)) => host_invite::invite(&context()?, options).await,
-        Command::Host(Host::Ls) => host_list::list(&context()?).await,
-        Command::Host(Host::Show { account }) => host_list::show(&context()?, &account).await,
-        Command::Host(Host::Check { accounts, concurrency }) => host_check::check(&context()?, accounts, concurrency).await,
-        Command::Host(Host::Rm(options)) => host_remove::remove(&context()?, &options).await,
-        Command::Session(Session::Ls { all }) => session::list(&context()?, all).await,
-        Command::Session(Session::Show { id }) => session::show(&context()?, id).await,
-        Command::Session(Session::Cancel { id, all: _, forget }) => session::cancel(&context()?, id, forget).await,
-        Command::Session(Session::Recover { id }) => session::recover(&context()?, id).await,
-        Command::Key(Key::Show) => key::show(&context()?).await,
-        Command::Key(Key::Rotate(options)) => rotate::rotate(&context()?, options).await,
-        Command::Key(Key::Renew(options)) => renew::renew(&context()?, options).await,
-        Command::Key(Key::Status) => key_status::status(&context()?).await,
-        Command::Key(Key::Settle { concurrency, timeout }) => key_status::settle(&context()?, concurrency, timeout).await,
-        Command::Key(Key::Load { lifetime, confirm }) => key::load(&context()?, lifetime, confirm).await,
-        Command::Key(Key::Unload) => key::unload(&context()?).await,
-        Command::Key(Key::Export(options)) => recovery_copy::export(&context()?, &options).await,
-        Command::Key(Key::VerifyCopy { copy, identity }) => recovery_copy::verify(&context()?, &global, &copy, &identity).await,
-        Command::Gateway(Gateway::Serve(options)) => gateway::serve(&context()?, *options).await,
-        Command::Gateway(Gateway::Pin) => gateway::pin(&context()?).await,
-        Command::Gateway(Gateway::RenewKey { force }) => gateway::renew_key(&context()?, force).await,
-        Command::Token(Token::Create(options)) => token::create(&context()?, options).await,
-        Command::Token(Token::Ls) => token::list(&context()?).await,
-        Command::Token(Token::Revoke { id }) => token::revoke(&context()?, id).await,
-        Command::Grant(options) => grant::run(&context()?, options).await,
-        Command::Agent(Agent::Join(options)) if options.local => agent_local::join(&context()?, &global, &options).await,
+        Command::Host(Host::Add(options)) => host_add::add(&changing().await?, options).await,
+        Command::Host(Host::Invite(options)) => host_invite::invite(&changing().await?, options).await,
+        Command::Host(Host::Ls) => host_list::list(&context().await?).await,
+        Command::Host(Host::Show { account }) => host_list::show(&context().await?, &account).await,
+        Command::Host(Host::Check { accounts, concurrency }) => host_check::check(&context().await?, accounts, concurrency).await,
+        Command::Host(Host::Rm(options)) => host_remove::remove(&changing().await?, &options).await,
+        Command::Session(Session::Ls { all }) => session::list(&context().await?, all).await,
+        Command::Session(Session::Show { id }) => session::show(&context().await?, id).await,
+        Command::Session(Session::Cancel { id, all: _, forget }) => session::cancel(&changing().await?, id, forget).await,
+        Command::Session(Session::Recover { id }) => session::recover(&changing().await?, id).await,
+        Command::Key(Key::Show) => key::show(&context().await?).await,
+        Command::Key(Key::Rotate(options)) => rotate::rotate(&changing().await?, options).await,
+        Command::Key(Key::Renew(options)) => renew::renew(&changing().await?, options).await,
+        Command::Key(Key::Status) => key_status::status(&context().await?).await,
+        Command::Key(Key::Settle { concurrency, timeout }) => key_status::settle(&changing().await?, concurrency, timeout).await,
+        Command::Key(Key::Load { lifetime, confirm }) => key::load(&context().await?, lifetime, confirm).await,
+        Command::Key(Key::Unload) => key::unload(&context().await?).await,
+        Command::Key(Key::Export(options)) => recovery_copy::export(&context().await?, &options).await,
+        Command::Key(Key::VerifyCopy { copy, identity }) => {
+            recovery_copy::verify(&context().await?, &global, &copy, &identity).await
+        }
+        Command::Gateway(Gateway::Serve(options)) => gateway::serve(&changing().await?, *options).await,
+        Command::Gateway(Gateway::Pin) => gateway::pin(&context().await?).await,
+        Command::Gateway(Gateway::RenewKey { force }) => gateway::renew_key(&changing().await?, force).await,
+        Command::Token(Token::Create(options)) => token::create(&changing().await?, options).await,
+        Command::Token(Token::Ls) => token::list(&context().await?).await,
+        Command::Token(Token::Revoke { id }) => token::revoke(&changing().await?, id).await,
+        Command::Grant(options) => grant::run(&changing().await?, options).await,
+        Command::Agent(Agent::Join(options)) if options.local => {
+            let context = Context::open_embedded(&global, output, signals).await?;
+            agent_local::join(&context, &global, &options).await
+        }
         Command::Agent(Agent::Join(options)) => agent::join_line(&global, &options, output, signals).await,
         Command::Agent(Agent::Ping(options)) => agent::ping(&global, &options, output, signals).await,
-        Command::Agents(Agents::Ls) => agents::list(&context()?).await,
-        Command::Agents(Agents::Show { id }) => agents::show(&context()?, &id).await,
-        Command::Agents(Agents::Rm { id }) => agents::remove(&context()?, &id).await,
+        Command::Agents(Agents::Ls) => agents::list(&context().await?).await,
+        Command::Agents(Agents::Show { id }) => agents::show(&context().await?, &id).await,
+        Command::Agents(Agents::Rm { id }) => agents::remove(&changing().await?, &id).await,
         Command::Spec(command) => spec::run(&global, command, output, signals).await,
         Command::Audit(command) => audit::run(&global, command, output, signals).await,
+        Command::Operator(command) => members::run(&global, command, output, signals).await,
         Command::Store(command) => store::run(&global, command, output, signals).await,
         Command::Pods(command) => pods::run(&global, command, output, signals).await,
         Command::Serve(options) => serve::serve(&global, *options, output, signals).await,

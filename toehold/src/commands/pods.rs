@@ -19,6 +19,7 @@ use crate::adapters::local_pods::{LocalPods, throw_away};
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
+use crate::cli::context::no_shared_store;
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
 use crate::pods::authentication::Sources;
@@ -39,6 +40,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// # Errors
 /// Why it failed.
 pub(super) async fn run(global: &Global, command: Pods, output: Output, signals: Signals) -> Result<Exit, Failure> {
+    if !matches!(command, Pods::Role(_)) {
+        // Its records are its own, in its state directory.
+        no_shared_store(global)?;
+    }
     match command {
         Pods::Serve(options) => match options.at.backend {
             PodsBackend::Kube => serve_kube(global, *options, output, signals).await,

@@ -10,12 +10,12 @@ use super::key_status::fleet_status;
 use super::rotation_display::{Display, host_documents, named, tell_hosts};
 use super::{recovery_copy, ssh_agent_follower};
 use crate::adapters::russh_connector::RusshConnector;
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::adapters::vault_sealer::VaultSealer;
 use crate::cli::args::{Rotate, Unreachable};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain};
+use crate::shared::AnyStore;
 
 /// What to do about a rotation that is open.
 pub(super) const GO_ON: &str = "go on: toehold key rotate --resume; or go back: toehold key rotate --rollback";
@@ -25,8 +25,7 @@ const SETTLE: &str = "when they are back: toehold key settle; which ones: toehol
 const BRING_IN: &str = "bring one in: toehold host add ACCOUNT; the master key that there is will do for the first host";
 
 /// A rotator over the real world.
-pub(super) type RealRotator<'c> =
-    Rotator<&'c SqliteStore, &'c RusshConnector, SystemClock, StoreAudit<SqliteStore>, VaultSealer<'c>>;
+pub(super) type RealRotator<'c> = Rotator<&'c AnyStore, &'c RusshConnector, SystemClock, StoreAudit<AnyStore>, VaultSealer<'c>>;
 
 /// Makes one; unlocks the identity.
 pub(super) async fn rotator(context: &Context, pace: Pace) -> Result<RealRotator<'_>, Failure> {

@@ -28,10 +28,21 @@ const STAGED: &str = "import.new-";
 /// Where the store or the file cannot be used; exit code 3 where something is wrong in the store.
 pub(super) async fn run(global: &Global, command: StoreCommand, output: Output, signals: Signals) -> Result<Exit, Failure> {
     match command {
-        StoreCommand::Check => check(&Context::open(global, output, signals)?).await,
-        StoreCommand::Export { file } => export(&Context::open(global, output, signals)?, &file).await,
+        StoreCommand::Check => check(&Context::open(global, output, signals).await?).await,
+        StoreCommand::Export { file } => export(&Context::open(global, output, signals).await?, &file).await,
+        StoreCommand::Migrate(options) => super::store_migrate::migrate(global, &options, output, signals).await,
+        StoreCommand::AcceptRollback => {
+            super::store_migrate::accept_rollback(&Context::open(global, output, signals).await?).await
+        }
+        StoreCommand::Discard { key } => {
+            super::store_migrate::discard(&Context::open(global, output, signals).await?, &key).await
+        }
+        StoreCommand::Import { .. } if global.shared.store.is_some() => {
+            Err(Failure::usage("an import goes into the embedded store")
+                .hint("leave out --store, and take it along afterwards: toehold store migrate --from embedded --to URL"))
+        }
         StoreCommand::Import { file } => import(&state_directory(global)?, &file, output, signals).await,
-        StoreCommand::Gc(options) => super::store_gc::collect(&Context::open(global, output, signals)?, &options).await,
+        StoreCommand::Gc(options) => super::store_gc::collect(&Context::open(global, output, signals).await?, &options).await,
     }
 }
 
@@ -131,7 +142,10 @@ async fn import(directory: &Path, file: &Path, output: Output, mut signals: Sign
 }
 
 /// Puts the store where it belongs: a new one appears there whole or not at all.
-async fn place(export: &StoreExport, directory: &Path) -> Result<Copied, Failure> {
+///
+/// # Errors
+/// Where the store or the directory cannot be used, or holds something else.
+pub(super) async fn place(export: &StoreExport, directory: &Path) -> Result<Copied, Failure> {
     let database = directory.join(sqlite::FILE_NAME);
     if database.symlink_metadata().is_ok() {
         let store = SqliteStore::open(directory)?;
@@ -169,7 +183,10 @@ fn staging(directory: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Removes what imports that were killed have left; to be called by whoever holds the lock.
-fn sweep(directory: &Path) -> Result<(), Failure> {
+///
+/// # Errors
+/// Where the directory cannot be used.
+pub(super) fn sweep(directory: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::new(format!("{} cannot be tidied up: {error}", directory.display()));
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;

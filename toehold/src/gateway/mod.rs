@@ -38,11 +38,11 @@ pub use serve::{Announcement, serve};
 pub use serving::Serving;
 pub use vault::{GatewayVault, NoVault};
 
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
+use crate::shared::AnyStore;
 
 /// Admission over the embedded store.
-pub type GatewayDesk<V = GatewayVault> = Desk<SqliteStore, SystemClock, V>;
+pub type GatewayDesk<V = GatewayVault> = Desk<AnyStore, SystemClock, V>;
 
 /// How a gateway is to run.
 #[derive(Clone, Debug)]

@@ -21,9 +21,9 @@ use super::specs::Specs;
 use super::vault::GatewayVault;
 use super::{GatewayError, GatewayLook, ServeOptions, system_rng, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::Signals;
+use crate::shared::AnyStore;
 
 /// What is said once a gateway listens.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub struct Announcement {
 /// [`GatewayError::Listen`].
 pub async fn serve(
     options: ServeOptions,
-    store: SqliteStore,
+    store: AnyStore,
     vault: GatewayVault,
     serving: Serving,
     pins: Vec<Pin>,

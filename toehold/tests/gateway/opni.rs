@@ -48,7 +48,7 @@ fn unhex(text: &str) -> Vec<u8> {
 async fn desk(toehold: &Toehold) -> GatewayDesk {
     let state = State::open(&toehold.state(), NoPassphrase).unwrap();
     let vault = GatewayVault::load(&state).await.unwrap();
-    Desk::new(SqliteStore::open(&toehold.state()).unwrap(), SystemClock, vault)
+    Desk::new(SqliteStore::open(&toehold.state()).unwrap().into(), SystemClock, vault)
 }
 
 /// A token of a known secret, as `token create --opni` would have made it.

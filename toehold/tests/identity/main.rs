@@ -16,7 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use tempfile::TempDir;
-use toehold::adapters::identity::{FILE_NAME, IdentityError, IdentityFile, NewIdentity, Purpose, Recipient, Vault, VaultError};
+use toehold::adapters::identity::{
+    Audience, FILE_NAME, IdentityError, IdentityFile, NewIdentity, Purpose, Recipient, Vault, VaultError,
+};
 use toehold::adapters::sqlite::SqliteStore;
 use toehold::master_key::{
     CurrentMasterKey, MasterKeyError, MasterKeyRecord, create_master_key, current_master_key, current_master_public,

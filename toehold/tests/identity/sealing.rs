@@ -59,7 +59,8 @@ fn another_identity_cannot_open_it_unless_it_is_a_recipient() {
     let sealed = ours.seal_secret(purpose, &secret("hunter2")).unwrap();
     let error = theirs.open_secret(purpose, &sealed).unwrap_err();
     assert!(matches!(&error, VaultError::OtherRecipient { recipient, .. } if *recipient == theirs.recipient()), "{error:?}");
-    let ours = ours.also_sealing_to([theirs.recipient(), theirs.recipient()]);
+    let operators = vec![ours.recipient(), theirs.recipient()];
+    ours.seal_to(Audience { operators, gateways: Vec::new() });
     let sealed = ours.seal_secret(purpose, &secret("hunter2")).unwrap();
     for vault in [&ours, &theirs] {
         assert_eq!(vault.open_secret(purpose, &sealed).unwrap(), secret("hunter2"));

@@ -12,6 +12,7 @@ use super::server::{directory, make_home, passwd_with_home};
 #[derive(Debug)]
 pub struct Toehold {
     directory: TempDir,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// What a command printed, and how it ended.
@@ -59,7 +60,14 @@ impl Toehold {
 
     /// Not initialised.
     pub fn bare() -> Self {
-        Self { directory: directory("toehold") }
+        Self { directory: directory("toehold"), environment: Vec::new() }
+    }
+
+    /// With a variable in the environment of every command.
+    #[must_use]
+    pub fn with_env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
     }
 
     pub fn state(&self) -> PathBuf {
@@ -93,6 +101,7 @@ impl Toehold {
             .env_remove("XDG_DATA_HOME")
             .env_remove("RUST_LOG")
             .env_remove("SSH_AUTH_SOCK")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }

@@ -3,9 +3,14 @@
 use std::fmt;
 use std::io::{self, Write as _};
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use age::secrecy::ExposeSecret as _;
 use age::{DecryptError, Decryptor, Encryptor};
+use hkdf::Hkdf;
+use sha2::Sha512;
 use toehold_core::{Fingerprint, SecretBytes, SessionId};
+use toehold_specsign::SigningKey;
 use zeroize::Zeroizing;
 
 /// The most bytes that a sealed value may have; an RSA private key of 16,384 bits takes about 13,000.
@@ -163,7 +168,23 @@ pub enum VaultError {
 /// wiped; keep core dumps off where that matters.
 pub struct Vault {
     identity: IdentityKind,
-    recipients: Vec<Recipient>,
+    audience: Mutex<Audience>,
+}
+
+/// Whom something is sealed to, by what it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// To whom everything is sealed.
+    pub operators: Vec<Recipient>,
+    /// To whom is also sealed what gateways have to open: [`Purpose::GatewayKey`].
+    pub gateways: Vec<Recipient>,
+}
+
+impl Audience {
+    fn of(&self, purpose: Purpose) -> impl Iterator<Item = &Recipient> {
+        let gateways: &[Recipient] = if purpose == Purpose::GatewayKey { &self.gateways } else { &[] };
+        self.operators.iter().chain(gateways)
+    }
 }
 
 // Identities that are SSH keys will be further kinds.
@@ -173,15 +194,15 @@ enum IdentityKind {
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("recipients", &self.recipients).finish_non_exhaustive()
+        f.debug_struct("Vault").field("audience", &*self.audience()).finish_non_exhaustive()
     }
 }
 
 impl Vault {
     /// The vault of an identity, which seals to this identity alone.
     pub(super) fn new(identity: age::x25519::Identity) -> Self {
-        let recipients = vec![identity.to_public().into()];
-        Self { identity: IdentityKind::X25519(identity), recipients }
+        let audience = Audience { operators: vec![identity.to_public().into()], gateways: Vec::new() };
+        Self { identity: IdentityKind::X25519(identity), audience: Mutex::new(audience) }
     }
 
     /// Whom this vault's own identity is known as.
@@ -196,15 +217,26 @@ impl Vault {
         identity
     }
 
-    /// Seals to `others` too from now on. Its own identity always remains among the recipients.
-    #[must_use]
-    pub fn also_sealing_to(mut self, others: impl IntoIterator<Item = Recipient>) -> Self {
-        for other in others {
-            if !self.recipients.contains(&other) {
-                self.recipients.push(other);
-            }
-        }
-        self
+    fn audience(&self) -> MutexGuard<'_, Audience> {
+        self.audience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seals to these from now on, and to no others: whether its own identity is among them is for the list of members to say.
+    pub fn seal_to(&self, audience: Audience) {
+        *self.audience() = audience;
+    }
+
+    /// The key that signs for this identity in a shared store. It is derived from the identity, so that there is one file to keep; what
+    /// it is derived with is used for nothing else, and it signs nothing but records of shared stores.
+    pub fn signing_key(&self) -> SigningKey {
+        let IdentityKind::X25519(identity) = &self.identity;
+        let text = identity.to_string();
+        let mut seed = Zeroizing::new([0; 32]);
+        let kdf = Hkdf::<Sha512>::new(Some(b"toehold signing key v1"), text.expose_secret().as_bytes());
+        // 32 bytes are less than what the function can give.
+        let expanded = kdf.expand(b"shared store records", &mut *seed);
+        debug_assert!(expanded.is_ok());
+        SigningKey::from_seed(&seed)
     }
 
     /// Seals `secret` as `purpose`: a binary age file.
@@ -212,15 +244,16 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Sealing`].
     pub fn seal_secret(&self, purpose: Purpose, secret: &SecretBytes) -> Result<Vec<u8>, VaultError> {
-        let failed = |source| VaultError::Sealing { purpose, source };
-        let recipients = self.recipients.iter().map(Recipient::as_age);
-        let encryptor = Encryptor::with_recipients(recipients).map_err(|error| failed(io::Error::other(error)))?;
-        let mut sealed = Vec::new();
-        let mut writer = encryptor.wrap_output(&mut sealed).map_err(failed)?;
-        writer.write_all(purpose.header().as_bytes()).map_err(failed)?;
-        writer.write_all(secret.expose()).map_err(failed)?;
-        writer.finish().map_err(failed)?;
-        Ok(sealed)
+        let audience = self.audience().clone();
+        seal(&audience, purpose, secret)
+    }
+
+    /// Opens what was sealed as `purpose`, and seals it to others.
+    ///
+    /// # Errors
+    /// As [`Vault::open_secret`] and [`Vault::seal_secret`].
+    pub fn seal_anew(&self, purpose: Purpose, sealed: &[u8], audience: &Audience) -> Result<Vec<u8>, VaultError> {
+        seal(audience, purpose, &self.open_secret(purpose, sealed)?)
     }
 
     /// Opens what was sealed as `purpose`.
@@ -243,6 +276,18 @@ impl Vault {
         let secret = opened.strip_prefix(header.as_bytes()).ok_or(VaultError::OtherPurpose { purpose })?;
         Ok(SecretBytes::new(secret.to_vec()))
     }
+}
+
+fn seal(audience: &Audience, purpose: Purpose, secret: &SecretBytes) -> Result<Vec<u8>, VaultError> {
+    let failed = |source| VaultError::Sealing { purpose, source };
+    let recipients = audience.of(purpose).map(Recipient::as_age);
+    let encryptor = Encryptor::with_recipients(recipients).map_err(|error| failed(io::Error::other(error)))?;
+    let mut sealed = Vec::new();
+    let mut writer = encryptor.wrap_output(&mut sealed).map_err(failed)?;
+    writer.write_all(purpose.header().as_bytes()).map_err(failed)?;
+    writer.write_all(secret.expose()).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(sealed)
 }
 
 /// Reads to the end into a buffer that never moves and is wiped, of at most `limit` bytes.

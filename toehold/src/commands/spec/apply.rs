@@ -48,7 +48,7 @@ pub(super) async fn apply(global: &Global, options: &ApplySpec, output: Output, 
     admission.trust_clock = options.trust_clock;
     let health = settings::health(options)?;
     let facts = NodeFacts::new(options.identity.clone());
-    let state = settings::state(global)?;
+    let state = settings::state(global, options)?;
     let governors = settings::governors(global, options, state.as_ref(), &facts)?;
     let source = DocumentSource::new(global, options, state.as_ref())?;
     let root = DirectoryRoot::open(&options.root, Some(signals.clone())).map_err(|error| unusable(options, &error))?;

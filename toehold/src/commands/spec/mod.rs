@@ -35,8 +35,8 @@ pub(super) async fn run(global: &Global, command: Spec, output: Output, signals:
         Spec::Verify(options) => verify::verify(&options, output),
         Spec::Match(options) => matching::answer(&options, output),
         Spec::Plan(options) => plan::plan(global, &options, output, signals),
-        Spec::Put(options) => store::put(&Context::open(global, output, signals)?, &options).await,
-        Spec::Get { name } => store::get(&Context::open(global, output, signals)?, &name).await,
+        Spec::Put(options) => store::put(&Context::open(global, output, signals).await?, &options).await,
+        Spec::Get { name } => store::get(&Context::open(global, output, signals).await?, &name).await,
         Spec::Apply(options) => apply::apply(global, &options, output, signals).await,
     }
 }

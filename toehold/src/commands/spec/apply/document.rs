@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use toehold_specsign::{MAX_DOCUMENT, SpecName};
 
 use crate::adapters::gateway_connection::GatewayLimits;
-use crate::adapters::sqlite::SqliteStore;
 use crate::agent::{AgentDirectory, AgentError, SpecTrust, Stage};
 use crate::cli::Failure;
 use crate::cli::args::{ApplySpec, Global};
 use crate::commands::agent;
+use crate::shared::AnyStore;
 use crate::spec_store;
 use crate::state::State;
 
@@ -17,7 +17,7 @@ use crate::state::State;
 #[derive(Debug)]
 pub(super) enum DocumentSource {
     File(PathBuf),
-    Store(SqliteStore, SpecName),
+    Store(AnyStore, SpecName),
     Gateway(AgentDirectory, GatewayLimits, SpecName),
 }
 

@@ -6,10 +6,10 @@ use toehold_core::{StoreError, Stored};
 use toehold_specsign::{Governors, NoGovernors, SlotRecord, StoreGovernors};
 
 use crate::adapters::gateway_connection::GatewayLimits;
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::agent::{AgentDirectory, AgentError};
 use crate::commands::agent;
+use crate::shared::AnyStore;
 
 /// Who may update now.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) enum NodeGovernors {
     /// No store and no gateway: machines with a governor are held.
     None(NoGovernors),
     /// Slots in the store.
-    Store(Box<StoreGovernors<SqliteStore, SystemClock>>),
+    Store(Box<StoreGovernors<AnyStore, SystemClock>>),
     /// Slots of the gateway.
     Gateway(Box<GatewayGovernors>),
 }

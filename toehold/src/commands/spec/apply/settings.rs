@@ -112,8 +112,15 @@ pub(super) fn memory(global: &Global) -> Result<Option<NodeMemory>, Failure> {
     }
 }
 
-/// The state directory, where there is one.
-pub(super) fn state(global: &Global) -> Result<Option<State>, Failure> {
+/// The state directory, where there is one. A node takes nothing out of a shared store but through a gateway (N2).
+pub(super) fn state(global: &Global, options: &ApplySpec) -> Result<Option<State>, Failure> {
+    if global.shared.store.is_some() {
+        if options.gateway.is_some() {
+            return Ok(None);
+        }
+        return Err(Failure::usage("a node does not come to a shared store by itself")
+            .hint("take the document from a gateway (--gateway), or leave out --store (and TOEHOLD_STORE)"));
+    }
     match State::open(&state_directory(global)?, NoPassphrase) {
         Ok(state) => Ok(Some(state)),
         Err(StateError::NotInitialised { .. }) => Ok(None),

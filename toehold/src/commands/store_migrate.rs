@@ -1,0 +1,146 @@
+//! `toehold store migrate`, `store accept-rollback` and `store discard`.
+
+use serde_json::json;
+use toehold_core::{AuditEvent, AuditSink as _, Clock as _, Key, StoreAudit};
+
+use super::{init_shared, members};
+use crate::adapters::file_lock::FileLock;
+use crate::adapters::sqlite::SqliteStore;
+use crate::adapters::system_clock::SystemClock;
+use crate::cli::args::{Global, Migrate, StorePlace};
+use crate::cli::context::{Asker, Context, state_directory};
+use crate::cli::{Exit, Failure, Output, Signals, chain};
+use crate::shared::Role;
+use crate::state::{SharedAt, State};
+use crate::store_copy::{self, Copied, CopyError};
+
+const AGAIN: &str = "run it again: it goes on where it was";
+
+/// Copies everything from one engine to the other.
+///
+/// # Errors
+/// Where one of the two cannot be used, or they are of the same kind.
+pub(super) async fn migrate(global: &Global, options: &Migrate, output: Output, mut signals: Signals) -> Result<Exit, Failure> {
+    let work = async {
+        match (&options.from, &options.to) {
+            (StorePlace::Embedded, StorePlace::Shared(address)) => into_shared(global, &global.shared.to(address.clone())).await,
+            (StorePlace::Shared(address), StorePlace::Embedded) => {
+                into_embedded(global, &global.shared.to(address.clone())).await
+            }
+            _ => Err(Failure::usage("one of the two is the embedded store, and the other a shared one")),
+        }
+    };
+    let copied = tokio::select! {
+        copied = work => copied?,
+        () = signals.wait() => return Err(Failure::new("interrupted: the store that is copied is as it was").hint(AGAIN)),
+    };
+    output.document(&json!({ "values": copied.values, "written": copied.written, "digest": copied.digest }));
+    match copied.written {
+        0 => output.text(format_args!("All {} records are there already.", copied.values)),
+        written => {
+            output.text(format_args!("Copied {} records, {written} of them now; digest {}.", copied.values, copied.digest))
+        }
+    }
+    output.text(
+        "The store that was copied is as it was. Let nothing work with it any more: what is changed in it does not come along.",
+    );
+    Ok(Exit::Done)
+}
+
+/// Keeps two migrations of one directory apart, and imports.
+fn lock(directory: &std::path::Path) -> Result<FileLock, Failure> {
+    let lock = FileLock::take(directory.join("import.lock"))
+        .map_err(|error| Failure::new(format!("no lock file in {}: {error}", directory.display())))?;
+    lock.ok_or_else(|| Failure::new(format!("another process copies into or out of {}", directory.display())))
+}
+
+async fn into_shared(global: &Global, at: &SharedAt) -> Result<Copied, Failure> {
+    let directory = state_directory(global)?;
+    // Says what is missing where nothing was initialised.
+    drop(State::open(&directory, Asker::new(global))?);
+    let _lock = lock(&directory)?;
+    let embedded = SqliteStore::open(&directory)?;
+    let store = init_shared::open_or_create(at, 1).await?;
+    let name: String = super::rotate::operator().chars().take(64).collect();
+    let joined = init_shared::join(&directory, Asker::new(global), store, at, &name).await?;
+    let is_first = joined.member().is_some_and(|own| own.role == Role::Operator) && joined.chain.members().members.len() == 1;
+    if !is_first {
+        return Err(Failure::new(format!(
+            "{} has members already, and what is copied is sealed to this machine alone",
+            at.address
+        ))
+        .hint("name an empty bucket, and let others in afterwards"));
+    }
+    let state = joined.open(&directory).await?;
+    store_copy::copy(&embedded, state.store()).await.map_err(refused)
+}
+
+async fn into_embedded(global: &Global, at: &SharedAt) -> Result<Copied, Failure> {
+    let directory = state_directory(global)?;
+    let state = State::open_shared(&directory, at, Asker::new(global)).await?;
+    let own = members::own_role(state.store());
+    if own != Some(Role::Operator) {
+        return Err(Failure::new("what is sealed would not open: this machine is no operator of the store"));
+    }
+    let _lock = lock(&directory)?;
+    let export = store_copy::snapshot(state.store(), SystemClock.now()).await?;
+    super::store::sweep(&directory)?;
+    let copied = super::store::place(&export, &directory).await?;
+    let after = store_copy::snapshot(state.store(), export.made_at()).await?;
+    if after.digest() != export.digest() {
+        return Err(Failure::new("the shared store was written to while it was copied")
+            .hint("see to it that nothing else uses it, and begin anew with another --state-dir"));
+    }
+    Ok(copied)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
+fn refused(error: CopyError) -> Failure {
+    let failure = Failure::new(format!("the store cannot be filled: {}", chain(&error)));
+    match error {
+        CopyError::Occupied { .. } | CopyError::Differs { .. } => {
+            failure.hint("only an empty store is filled, or one in which this was interrupted")
+        }
+        _ => failure.hint(AGAIN),
+    }
+}
+
+/// Takes a store as it is that is behind what was seen of it (N3).
+///
+/// # Errors
+/// Where it is not behind, or fails.
+pub(super) async fn accept_rollback(context: &Context) -> Result<Exit, Failure> {
+    let shared = members::shared(context)?;
+    let behind: Vec<String> = context.state.behind().iter().map(ToString::to_string).collect();
+    if behind.is_empty() {
+        return Err(Failure::new("the store is not behind what was seen of it here: there is nothing to accept"));
+    }
+    let vault = context.state.vault().await?;
+    shared.accept_as_it_is().await?;
+    let event = AuditEvent::new(SystemClock.now(), "store.rollback_accepted", shared.chain().store().to_string());
+    let audit = StoreAudit::new(context.store().clone(), vault.recipient().to_string());
+    if let Err(error) = audit.record(event.with("behind", behind.join("; "))).await {
+        context.output.aside(&format!("this is not on record in the audit log: {}", chain(&error)));
+    }
+    context.output.document(&json!({ "behind": behind, "accepted": true }));
+    for reason in &behind {
+        context.output.text(crate::cli::printable(reason));
+    }
+    context.output.text("The store is taken as it is, and written to again. Whoever was removed since the backup is a member again (toehold operator ls), and a master key that was renewed since is current no more (toehold host check). The audit log: toehold audit verify --accept");
+    Ok(Exit::Done)
+}
+
+/// Removes a record that nobody takes.
+///
+/// # Errors
+/// Where it is good, or not there.
+pub(super) async fn discard(context: &Context, key: &str) -> Result<Exit, Failure> {
+    let shared = members::shared(context)?;
+    let key = Key::parse(key)?;
+    if !shared.discard(&key).await? {
+        return Err(Failure::new(format!("{key} is not there, or is as a member has signed it: nothing was removed")));
+    }
+    context.output.document(&json!({ "key": key.to_string(), "removed": true }));
+    context.output.text(crate::cli::printable(&format!("{key} was removed.")));
+    Ok(Exit::Done)
+}

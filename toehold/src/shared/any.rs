@@ -1,0 +1,117 @@
+//! The store that a command works with: the embedded one of its state directory, or a shared one.
+
+use std::sync::Arc;
+
+use toehold_core::{Entry, Expect, Key, Revision, Store, StoreError, Watch};
+
+use super::store::SignedStore;
+use crate::adapters::nats::{NatsStore, NatsWatch};
+use crate::adapters::sqlite::{SqliteStore, SqliteWatch};
+use crate::state::Keys;
+
+/// A store on NATS whose values this state directory's identity signs.
+pub type SharedStore = SignedStore<NatsStore, Arc<Keys>>;
+
+/// The store that a command works with. Clones are handles of one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AnyStore {
+    /// A file of this machine's.
+    Embedded(SqliteStore),
+    /// One that several machines share.
+    Shared(SharedStore),
+}
+
+impl AnyStore {
+    /// The shared one.
+    pub fn shared(&self) -> Option<&SharedStore> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Shared(store) => Some(store),
+        }
+    }
+}
+
+impl From<SqliteStore> for AnyStore {
+    fn from(store: SqliteStore) -> Self {
+        Self::Embedded(store)
+    }
+}
+
+impl From<SharedStore> for AnyStore {
+    fn from(store: SharedStore) -> Self {
+        Self::Shared(store)
+    }
+}
+
+/// The changes below a prefix of an [`AnyStore`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AnyWatch {
+    /// Of the embedded one.
+    Embedded(SqliteWatch),
+    /// Of the shared one.
+    Shared(Box<NatsWatch>),
+}
+
+impl Watch for AnyWatch {
+    async fn changed(&mut self) -> Result<Key, StoreError> {
+        match self {
+            Self::Embedded(watch) => watch.changed().await,
+            Self::Shared(watch) => watch.changed().await,
+        }
+    }
+}
+
+impl Store for AnyStore {
+    type Watch = AnyWatch;
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.get(key).await,
+            Self::Shared(store) => store.get(key).await,
+        }
+    }
+
+    async fn put(&self, key: &Key, value: &[u8], expect: Expect) -> Result<Revision, StoreError> {
+        match self {
+            Self::Embedded(store) => store.put(key, value, expect).await,
+            Self::Shared(store) => store.put(key, value, expect).await,
+        }
+    }
+
+    async fn delete(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(store) => store.delete(key, revision).await,
+            Self::Shared(store) => store.delete(key, revision).await,
+        }
+    }
+
+    async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.list(prefix).await,
+            Self::Shared(store) => store.list(prefix).await,
+        }
+    }
+
+    async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.kinds().await,
+            Self::Shared(store) => store.kinds().await,
+        }
+    }
+
+    async fn watch(&self, prefix: &Key) -> Result<AnyWatch, StoreError> {
+        match self {
+            Self::Embedded(store) => store.watch(prefix).await.map(AnyWatch::Embedded),
+            Self::Shared(store) => store.watch(prefix).await.map(|watch| AnyWatch::Shared(Box::new(watch))),
+        }
+    }
+
+    fn max_value(&self) -> usize {
+        match self {
+            Self::Embedded(store) => store.max_value(),
+            Self::Shared(store) => store.max_value(),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What this machine has seen of a shared store, kept in its state directory: a store that was put back to an earlier state, or whose
+//! members are others all of a sudden, does not take this memory with it (N1, N3).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use toehold_core::AuditHead;
+
+use super::member::{MemberId, StoreId};
+use crate::adapters::file_lock::FileLock;
+use crate::private::{self, PrivateError};
+
+const FORMAT: u32 = 1;
+/// The most bytes that the file may have.
+const MAX: usize = 1024 * 1024;
+/// How long another process may take to write the file.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the memory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MarksError {
+    /// It is not what was written.
+    #[error("{} cannot be read: it is not what was written; without it nobody can tell whether the store was put back", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was written by a newer release.
+    #[error("{} was written by a newer release of Toehold (format {found}, this release reads format {FORMAT})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// It is of another store.
+    #[error("{} is the memory of the store {remembered}, and this is the store {found}", path.display())]
+    OtherStore {
+        /// The file.
+        path: PathBuf,
+        /// Which was seen.
+        remembered: StoreId,
+        /// Which is there.
+        found: StoreId,
+    },
+    /// Another process holds the file for too long.
+    #[error("another process holds {}", path.display())]
+    Held {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not private, or the system refused.
+    #[error(transparent)]
+    Private(#[from] PrivateError),
+}
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    v: u32,
+    /// Which store.
+    pub store: StoreId,
+    /// Who this machine is in it.
+    pub member: MemberId,
+    /// Whose chain of the audit log this machine's is.
+    pub writer: String,
+    /// The hashes of the lists of members.
+    pub sets: Vec<String>,
+    /// The last entry of this machine's own chain of the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditHead>,
+    /// The highest generation of the master key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The highest revisions of the records that must not go back.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub revisions: BTreeMap<String, u64>,
+}
+
+/// In what a store is behind what was seen of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Behind {
+    /// The end of this machine's own chain of the audit log is missing.
+    #[error("entry {number} of this machine's audit log is not there, or is another one")]
+    Audit {
+        /// Which was seen.
+        number: u64,
+    },
+    /// The master key is of an earlier generation.
+    #[error("the current master key is of generation {found}, and {seen} was seen")]
+    Generation {
+        /// Which was seen.
+        seen: u64,
+        /// Which is there.
+        found: u64,
+    },
+    /// There were more lists of members.
+    #[error("there are {found} lists of members, and {seen} were seen")]
+    Members {
+        /// How many were seen.
+        seen: usize,
+        /// How many are there.
+        found: usize,
+    },
+    /// A record is older than it was.
+    #[error("{key} is older than it was")]
+    Record {
+        /// Its key.
+        key: String,
+    },
+}
+
+impl Seen {
+    /// Of a store that is seen for the first time.
+    pub fn first(store: StoreId, member: MemberId, writer: String, sets: Vec<String>) -> Self {
+        Self { v: FORMAT, store, member, writer, sets, audit: None, generation: None, revisions: BTreeMap::new() }
+    }
+
+    /// Takes in what another process has seen meanwhile.
+    fn merge(&mut self, other: &Self) {
+        if other.sets.len() > self.sets.len() {
+            self.sets.clone_from(&other.sets);
+        }
+        self.generation = self.generation.max(other.generation);
+        let number = |head: &Option<AuditHead>| head.as_ref().map(|head| head.number);
+        if number(&other.audit) > number(&self.audit) {
+            self.audit.clone_from(&other.audit);
+        }
+        for (key, revision) in &other.revisions {
+            let own = self.revisions.entry(key.clone()).or_default();
+            *own = (*own).max(*revision);
+        }
+    }
+
+    /// Notes that a record was seen with this revision.
+    pub fn note_revision(&mut self, key: &str, revision: u64) -> bool {
+        let own = self.revisions.entry(key.to_owned()).or_default();
+        let is_new = revision > *own;
+        *own = (*own).max(revision);
+        is_new
+    }
+}
+
+/// The memory of one store, in memory and, where it has a file, in that.
+pub struct Marks {
+    path: Option<PathBuf>,
+    held: Mutex<Held>,
+}
+
+struct Held {
+    seen: Seen,
+    is_saved: bool,
+}
+
+impl fmt::Debug for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Marks").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Where the memory of the store in this bucket is.
+fn file(directory: &Path, bucket: &str) -> PathBuf {
+    directory.join(format!("shared-{bucket}.json"))
+}
+
+fn read(path: &Path) -> Result<Option<Seen>, MarksError> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let Some(bytes) = private::read(path, MAX)? else { return Ok(None) };
+    let damaged = |_| MarksError::Damaged { path: path.to_owned() };
+    match serde_json::from_slice::<Version>(&bytes).map_err(damaged)? {
+        Version { v: FORMAT } => serde_json::from_slice(&bytes).map(Some).map_err(damaged),
+        Version { v } => Err(MarksError::Newer { path: path.to_owned(), found: v }),
+    }
+}
+
+impl Marks {
+    /// What is remembered of the store in this bucket; `None` where it was never seen from here.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn read(directory: &Path, bucket: &str) -> Result<Option<Self>, MarksError> {
+        let path = file(directory, bucket);
+        let held = |seen| Held { seen, is_saved: true };
+        Ok(read(&path)?.map(|seen| Self { path: Some(path), held: Mutex::new(held(seen)) }))
+    }
+
+    /// Begins to remember; durable on return.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn begin(directory: &Path, bucket: &str, seen: Seen) -> Result<Self, MarksError> {
+        let marks = Self { path: Some(file(directory, bucket)), held: Mutex::new(Held { seen, is_saved: false }) };
+        marks.save()?;
+        Ok(marks)
+    }
+
+    /// A memory that is kept in memory alone.
+    pub fn in_memory(seen: Seen) -> Self {
+        Self { path: None, held: Mutex::new(Held { seen, is_saved: true }) }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was seen.
+    pub fn seen(&self) -> Seen {
+        self.held().seen.clone()
+    }
+
+    /// Where it is kept.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Notes something; `change` says whether it was new. Not durable before [`Marks::save`].
+    pub fn note(&self, change: impl FnOnce(&mut Seen) -> bool) {
+        let mut held = self.held();
+        if change(&mut held.seen) {
+            held.is_saved = false;
+        }
+    }
+
+    /// Writes what was noted; together with what other processes of this machine have noted.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn save(&self) -> Result<(), MarksError> {
+        if self.held().is_saved {
+            return Ok(());
+        }
+        self.write(true)
+    }
+
+    /// Remembers this from now on, and nothing else: what was seen before does not count any more.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn reset(&self, seen: Seen) -> Result<(), MarksError> {
+        self.held().seen = seen;
+        self.write(false)
+    }
+
+    fn write(&self, merge: bool) -> Result<(), MarksError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let _lock = lock(path)?;
+        let there = if merge { read(path)? } else { None };
+        let mut held = self.held();
+        if let Some(there) = there {
+            if there.store != held.seen.store {
+                let found = held.seen.store.clone();
+                return Err(MarksError::OtherStore { path: path.clone(), remembered: there.store, found });
+            }
+            held.seen.merge(&there);
+        }
+        let bytes = serde_json::to_vec(&held.seen).map_err(|_| MarksError::Damaged { path: path.clone() })?;
+        private::replace(path, &bytes)?;
+        held.is_saved = true;
+        Ok(())
+    }
+}
+
+/// Held only while the file is written.
+fn lock(path: &Path) -> Result<FileLock, MarksError> {
+    let place = path.with_extension("lock");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match FileLock::take(place.clone()).map_err(private::io_error("locking", &place))? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            None => return Err(MarksError::Held { path: path.to_owned() }),
+        }
+    }
+}

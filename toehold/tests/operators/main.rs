@@ -1,0 +1,73 @@
+//! Several people and machines that share a store on a real NATS server: who may write what into it, and what nobody takes.
+//!
+//! Needs: nats.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    unreachable_pub,
+    reason = "test code: a broken assumption is a failed test"
+)]
+
+#[path = "../join_support/mod.rs"]
+mod join_support;
+#[path = "../store_nats/server.rs"]
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backups;
+mod migration;
+mod planted;
+mod roles;
+mod together;
+
+use serde_json::Value;
+use support::Toehold;
+use support::cli::Done;
+use toehold_core::Key;
+
+fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+/// A state directory whose commands work with this store.
+fn sharing(store: &impl std::fmt::Display) -> Toehold {
+    Toehold::bare().with_env("TOEHOLD_STORE", store.to_string())
+}
+
+/// The first operator of a store.
+fn founder(store: &impl std::fmt::Display) -> Toehold {
+    let toehold = sharing(store);
+    toehold.run(["init", "--name", "anna"]).ends(0);
+    toehold
+}
+
+/// The word that a newcomer's `init` prints.
+#[track_caller]
+fn asks_to_be_let_in(newcomer: &Toehold) -> String {
+    newcomer.run(["--json", "init"]).ends(3).json()["recipient"].as_str().unwrap().to_owned()
+}
+
+/// Whoever is let in by `inside`.
+#[track_caller]
+fn joins(inside: &Toehold, newcomer: Toehold, name: &str, role: &str) -> Toehold {
+    let word = asks_to_be_let_in(&newcomer);
+    inside.run(["operator", "add", &word, "--name", name, "--role", role]).ends(0);
+    newcomer.run(["init"]).ends(0);
+    newcomer
+}
+
+fn members(toehold: &Toehold) -> Vec<(String, String)> {
+    let listed = toehold.run(["--json", "operator", "ls"]).ends(0).json();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    listed["members"].as_array().unwrap().iter().map(|member| (text(&member["name"]), text(&member["role"]))).collect()
+}
+
+#[track_caller]
+fn says(done: &Done, words: &str) {
+    assert!(done.stderr.contains(words), "no \"{words}\" in: {}", done.stderr);
+}

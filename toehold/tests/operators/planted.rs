@@ -1,0 +1,70 @@
+//! What somebody writes who gets at the servers, and is no member.
+
+use toehold_core::{Expect, Store, Timestamp};
+
+use crate::server::Nats;
+use crate::support::Inside;
+use crate::{founder, joins, key, says, sharing};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n1_what_a_raw_client_writes_is_refused_by_name_and_can_be_thrown_away() {
+    let nats = Nats::start("");
+    let store = nats.address("toehold");
+    let host = Inside::start().await;
+    let anna = founder(&store);
+    host.add(&anna, &[]).ends(0);
+    let raw = nats.store().await;
+    let good = raw.get(&key(&format!("host/{}", host.account()))).await.unwrap().unwrap();
+    raw.put(&key("host/evil@example.net"), &good.value, Expect::Absent).await.unwrap();
+    raw.put(&key("token/0123456789ab"), b"{\"v\":1,\"readable_from\":1}", Expect::Absent).await.unwrap();
+
+    // The others are there, the exit code says that something is not, and which.
+    let listed = anna.run(["--json", "host", "ls"]).ends(3);
+    assert_eq!(listed.json()["hosts"].as_array().unwrap().len(), 1);
+    says(&listed, "host/evil@example.net");
+    says(&listed, "moved here");
+    says(&anna.run(["token", "ls"]), "not signed");
+    says(&anna.run(["store", "check"]).ends(3), "2 of");
+    says(&anna.run(["store", "export", "export"]).ends(1), "not signed");
+    for planted in ["host/evil@example.net", "token/0123456789ab"] {
+        anna.run(["store", "discard", planted]).ends(0);
+    }
+    says(&anna.run(["store", "discard", &format!("host/{}", host.account())]).ends(1), "nothing was removed");
+    anna.run(["host", "ls"]).ends(0);
+    anna.run(["store", "check"]).ends(0);
+
+    // The key that opens everything is not replaced by one that the intruder has.
+    let current = raw.get(&key("masterkey/current")).await.unwrap().unwrap();
+    anna.run(["key", "rotate", "--grace", "0s"]).ends(0);
+    let now = raw.get(&key("masterkey/current")).await.unwrap().unwrap();
+    raw.put(&now.key, &current.value, Expect::Revision(now.revision)).await.unwrap();
+    says(&anna.run(["key", "show"]).ends(1), "put an old one back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n1_a_dump_of_the_store_opens_nothing() {
+    let nats = Nats::start("");
+    let store = nats.address("toehold");
+    let anna = founder(&store);
+    let ben = joins(&anna, sharing(&store), "ben", "operator");
+    ben.run(["token", "create", "--endpoint", "gateway.example.net:7443"]).ends(0);
+    let raw = nats.store().await;
+    let dump = toehold::store_copy::everything(&raw).await.unwrap();
+    assert!(dump.len() > 4);
+    let secrets = [&anna, &ben].map(|toehold| {
+        let identity = std::fs::read_to_string(toehold.state().join("identity")).unwrap();
+        identity.lines().last().unwrap().to_owned()
+    });
+    for entry in &dump {
+        let text = String::from_utf8_lossy(&entry.value);
+        assert!(text.starts_with("toehold-signed/1 "), "{} is not signed", entry.key);
+        assert!(!text.contains("PRIVATE KEY") && !secrets.iter().any(|secret| text.contains(secret)), "{}", entry.key);
+        assert_ne!(entry.written_at, Timestamp::UNIX_EPOCH);
+    }
+    // An identity of one's own and all of the dump are not enough.
+    let thief = sharing(&store);
+    thief.run(["init"]).ends(3);
+    says(&thief.run(["key", "load"]), "");
+    assert_ne!(thief.run(["host", "check"]).code, 1, "there are no hosts to log in to");
+    says(&thief.run(["key", "export", "--to", "age1nothing", "--output", "copy"]).ends(1), "age");
+}

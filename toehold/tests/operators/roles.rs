@@ -1,0 +1,91 @@
+//! What a real server lets each role do that is told so by `operator roles`, and what members take beyond that.
+
+use std::time::Duration;
+
+use toehold::adapters::nats::{NatsAddress, NatsOptions, NatsStore};
+use toehold_core::{Expect, Store};
+
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::machine::{Machine, agents};
+use crate::server::Nats;
+use crate::support::server::write_private;
+use crate::support::{Inside, Toehold};
+use crate::{founder, joins, key, says, sharing};
+
+/// A server that knows one user for each role, and the files with their seeds.
+fn server() -> (Nats, NatsAddress, [std::path::PathBuf; 3], tempfile::TempDir) {
+    let printed = Toehold::bare().run(["operator", "roles", "--store", "nats://127.0.0.1/toehold"]).ends(0).stdout;
+    let directory = tempfile::tempdir().unwrap();
+    let mut users = String::new();
+    let files = ["operator", "gateway", "pods"].map(|role| {
+        let pair = nkeys::KeyPair::new_user();
+        let file = directory.path().join(role);
+        write_private(&file, pair.seed().unwrap());
+        users.push_str(&format!("{{ nkey: {}, permissions: $TOEHOLD_{} }}\n", pair.public_key(), role.to_uppercase()));
+        file
+    });
+    let nats = Nats::start(&format!("authorization {{\n{printed}\nusers: [\n{users}]\n}}"));
+    let address = nats.address("toehold");
+    (nats, address, files, directory)
+}
+
+fn with_seed(store: &NatsAddress, file: &std::path::Path) -> Toehold {
+    sharing(store).with_env("TOEHOLD_STORE_NKEY", file.to_str().unwrap())
+}
+
+async fn raw(address: &NatsAddress, file: &std::path::Path) -> NatsStore {
+    let patience = Duration::from_secs(2);
+    NatsStore::open(address, &NatsOptions { nkey: Some(file.to_owned()), patience, ..NatsOptions::default() }).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_a_real_server_lets_each_role_do_what_it_is_there_for_and_no_more() {
+    let (_nats, address, [operator, gateway, pods], _files) = server();
+    let host = Inside::start().await;
+    let anna = with_seed(&address, &operator);
+    anna.run(["init", "--name", "anna"]).ends(0);
+    host.add(&anna, &[]).ends(0);
+    anna.run(["key", "rotate", "--grace", "0s"]).ends(0);
+    joins(&anna, with_seed(&address, &pods), "pods", "pods");
+    let service = joins(&anna, with_seed(&address, &gateway), "gateway", "gateway");
+
+    // A gateway with an identity of its own, which opens no master key: machines join there.
+    let running = Gateway::start(&service, &[]);
+    let machine = Machine::new();
+    machine.join(&line(&anna, running.address, &[])).ends(0);
+    machine.ping().ends(0);
+    assert_eq!(agents(&anna).len(), 1);
+    running.stop().ends(0);
+    for command in [&["host", "check"][..], &["key", "rotate", "--grace", "0s"]] {
+        says(&service.run(command.iter().copied()).ends(1), "not sealed to this identity");
+    }
+    says(&service.run(["operator", "rm", "anna"]).ends(1), "operators alone");
+
+    // The server itself refuses what a program would not even ask.
+    let raw_gateway = raw(&address, &gateway).await;
+    for place in ["masterkey/current", "masterkey/x", "host/a@b", "rotation/9", "operator/00000000000000000009", "spec/web"] {
+        let refused = raw_gateway.put(&key(place), b"{}", Expect::Absent).await;
+        assert!(refused.is_err(), "{place}");
+    }
+    raw_gateway.put(&key("agent/planted"), b"{}", Expect::Absent).await.unwrap();
+    says(&anna.run(["agents", "ls"]), "not signed");
+    let raw_pods = raw(&address, &pods).await;
+    assert!(raw_pods.put(&key("agent/b"), b"{}", Expect::Absent).await.is_err());
+    raw_pods.put(&key("pod/planted"), b"{}", Expect::Absent).await.unwrap();
+    assert!(raw_pods.list(&key("host")).await.unwrap().len() == 1, "everybody reads");
+    anna.run(["key", "show"]).ends(0);
+}
+
+#[test]
+fn n2_a_gateway_that_is_let_go_opens_nothing_that_comes_after() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let anna = founder(&store);
+    let service = joins(&anna, sharing(&store), "gateway", "gateway");
+    let running = Gateway::start(&service, &[]);
+    running.stop().ends(0);
+    let gone = anna.run(["--json", "operator", "rm", "gateway"]).ends(0).json();
+    assert_eq!(gone["rotation_due"], false);
+    let refused = service.run(["gateway", "serve", "--listen", "127.0.0.1:0"]);
+    assert_ne!(refused.code, 0, "{}", refused.stdout);
+}

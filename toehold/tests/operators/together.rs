@@ -1,0 +1,158 @@
+//! Two operators, each with a state directory of his own.
+
+use crate::server::Nats;
+use crate::support::{Inside, Toehold};
+use crate::{asks_to_be_let_in, founder, joins, members, says, sharing};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n1_whoever_was_let_in_does_what_the_first_one_does() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let (host, other) = (Inside::start().await, Inside::start().await);
+    let nobody = sharing(&store);
+    says(&nobody.run(["host", "ls"]).ends(1), "toehold init");
+    let anna = founder(&store);
+    anna.run(["init"]).ends(0);
+    host.add(&anna, &[]).ends(0);
+
+    // The newcomer is told what somebody inside has to run, and that very command lets him in.
+    let ben = sharing(&store);
+    let told = ben.run(["--json", "init", "--name", "ben"]).ends(3).json();
+    assert!(told["hint"].as_str().unwrap().contains(told["command"].as_str().unwrap()));
+    let command = told["command"].as_str().unwrap().to_owned();
+    says(&ben.run(["host", "check"]).ends(1), "not sealed to this identity");
+    let words = shell_words(&command);
+    anna.run(words.iter().skip(1).map(String::as_str)).ends(0);
+    let joined = ben.run(["--json", "init"]).ends(0).json();
+    assert_eq!((joined["role"].as_str(), joined["name"].as_str()), (Some("operator"), Some("ben")));
+    // Again, it finds nothing to do.
+    anna.run(words.iter().skip(1).map(String::as_str)).ends(0);
+    ben.run(["init"]).ends(0);
+    let both = [("anna".to_owned(), "operator".to_owned()), ("ben".to_owned(), "operator".to_owned())];
+    assert_eq!((members(&anna), members(&ben)), (both.to_vec(), both.to_vec()));
+
+    // Each sees what the other did, logs in, brings hosts in, and rotates.
+    ben.run(["host", "check"]).ends(0);
+    other.add(&ben, &[]).ends(0);
+    anna.run(["host", "check"]).ends(0);
+    ben.run(["key", "rotate", "--grace", "0s"]).ends(0);
+    anna.run(["host", "check"]).ends(0);
+    anna.run(["key", "rotate", "--grace", "0s"]).ends(0);
+    ben.run(["host", "check"]).ends(0);
+    anna.run(["audit", "verify"]).ends(0);
+    anna.run(["store", "check"]).ends(0);
+
+    // Who is let go writes nothing that anybody takes, and opens no key that comes after.
+    let gone = anna.run(["--json", "operator", "rm", "ben"]).ends(0).json();
+    assert_eq!(gone["rotation_due"], true);
+    assert!(gone["signed_anew"].as_u64().unwrap() > 0, "{gone}");
+    says(&ben.run(["token", "create", "--endpoint", "gateway.example.net:7443"]).ends(1), "no member of the store");
+    anna.run(["host", "check"]).ends(0);
+    anna.run(["store", "check"]).ends(0);
+    anna.run(["audit", "verify"]).ends(0);
+    anna.run(["key", "rotate", "--grace", "0s"]).ends(0);
+    says(&ben.run(["host", "check"]).ends(1), "not sealed to this identity");
+    says(&anna.run(["operator", "rm", "anna"]).ends(1), "another operator");
+    says(&anna.run(["operator", "rm", "nobody"]).ends(1), "no member nobody");
+    assert_eq!(members(&anna), [("anna".to_owned(), "operator".to_owned())]);
+}
+
+/// Words as `sh` reads them, for those without quotes inside.
+fn shell_words(command: &str) -> Vec<String> {
+    command.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removal_with_a_rotation_leaves_nothing_due() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let host = Inside::start().await;
+    let anna = founder(&store);
+    host.add(&anna, &[]).ends(0);
+    let ben = joins(&anna, sharing(&store), "ben", "operator");
+    let before = anna.master_key();
+    // What waits for the end of a grace is done with none here.
+    let id = anna.run(["--json", "operator", "ls"]).ends(0).json()["members"][1]["id"].as_str().unwrap().to_owned();
+    let done = anna.spawn(["operator", "rm", &id, "--rotate"]);
+    crate::support::eventually("the key is renewed", || anna.master_key() != before);
+    stop(done);
+    says(&ben.run(["host", "check"]).ends(1), "not sealed to this identity");
+}
+
+/// Ends what waits for the old key's hour.
+fn stop(child: std::process::Child) {
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    Toehold::wait(child);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_who_comes_while_a_rotation_is_open_goes_on_with_it() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let host = Inside::start().await;
+    let anna = founder(&store);
+    host.add(&anna, &[]).ends(0);
+    let before = anna.master_key();
+    anna.run(["key", "rotate", "--grace", "1h", "--no-wait"]);
+    assert_ne!(anna.master_key(), before);
+    let ben = joins(&anna, sharing(&store), "ben", "operator");
+    ben.run(["host", "check"]).ends(0);
+    assert_eq!(ben.run(["--json", "key", "status"]).lines().len(), 1);
+    // He holds the old one, too, which hosts may still need.
+    let opened = ben.run(["--json", "-v", "host", "check"]).ends(0);
+    assert!(!opened.stderr.contains("is not tried"), "{}", opened.stderr);
+}
+
+#[test]
+fn two_who_begin_at_once_found_one_store() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let both = [sharing(&store), sharing(&store)];
+    let started: Vec<_> = both.iter().map(|toehold| toehold.spawn(["--json", "init"])).collect();
+    let mut codes: Vec<i32> = started.into_iter().map(|child| Toehold::wait(child).code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 3]);
+    let (inside, outside) = if both[0].run(["init"]).code == 0 { (&both[0], &both[1]) } else { (&both[1], &both[0]) };
+    let word = asks_to_be_let_in(outside);
+    inside.run(["operator", "add", &word]).ends(0);
+    outside.run(["init"]).ends(0);
+    assert_eq!(inside.master_key(), outside.master_key());
+}
+
+#[test]
+fn two_who_are_let_in_at_once_both_are_in() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let anna = founder(&store);
+    let ben = joins(&anna, sharing(&store), "ben", "operator");
+    let (one, two) = (sharing(&store), sharing(&store));
+    let words = [asks_to_be_let_in(&one), asks_to_be_let_in(&two)];
+    let adding = [anna.spawn(["operator", "add", &words[0]]), ben.spawn(["operator", "add", &words[1]])];
+    for child in adding {
+        Toehold::wait(child).ends(0);
+    }
+    for newcomer in [&one, &two] {
+        newcomer.run(["init"]).ends(0);
+        assert_eq!(members(newcomer).len(), 4);
+    }
+}
+
+#[test]
+fn what_does_not_work_with_a_shared_store_says_so() {
+    let shared = sharing(&"nats://127.0.0.1:1/fleet");
+    for command in [
+        &["pods", "ls"][..],
+        &["store", "import", "file"],
+        &["agent", "join", "--local", "-"],
+        &["spec", "apply", "--root", "/nowhere", "document", "--key", "00"],
+    ] {
+        let done = shared.run(command.iter().copied());
+        assert!(done.code != 0 && !done.stderr.contains("no server"), "{command:?}: {}", done.stderr);
+    }
+    let embedded = Toehold::new();
+    for command in [&["operator", "ls"][..], &["store", "accept-rollback"], &["store", "discard", "a/b"]] {
+        says(&embedded.run(command.iter().copied()).ends(2), "--store");
+    }
+    says(&embedded.run(["init", "--replicas", "3"]).ends(2), "--store");
+}
