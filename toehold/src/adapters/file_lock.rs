@@ -24,6 +24,11 @@ impl FileLock {
         Self::take(state_directory.join(format!("session-{session}.lock")))
     }
 
+    /// Whether a process of this directory worked on a session and died at it: its file is left, whoever else has the session by now.
+    pub fn was_left(state_directory: &Path, session: SessionId) -> bool {
+        state_directory.join(format!("session-{session}.lock")).exists()
+    }
+
     /// Takes whatever this file stands for; `None` where another process has it. The file is there only while it is taken.
     ///
     /// # Errors

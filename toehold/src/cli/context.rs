@@ -4,11 +4,14 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use toehold_core::{HostKeyPolicy, HostRecord, Identity, KnownHost, Route, SecretBytes, Source, StoreAudit, StoreError, Stored};
-use toehold_session::{Onboarder, Pace};
+use toehold_core::{
+    Clock as _, HostKeyPolicy, HostRecord, Identity, KnownHost, Route, SecretBytes, Source, StoreAudit, StoreError, Stored,
+};
+use toehold_session::{Onboarder, Pace, SessionRecord, Status};
 
 use super::args::Global;
 use super::{Failure, Output, Signals};
+use crate::adapters::file_lock::FileLock;
 use crate::adapters::identity::IdentityError;
 use crate::adapters::russh_connector::{JumpLogin, Limits, RusshConnector};
 use crate::adapters::ssh_agent::SshAgent;
@@ -144,6 +147,16 @@ impl Context {
         }
         keys.insert(0, current);
         Ok(keys)
+    }
+
+    /// Whether another machine may be at work on this session, as far as is known here: it goes by a shared store, its key is good still, and
+    /// no process of this state directory has left it behind. Whoever names it takes it up all the same; the record's fence keeps
+    /// the two apart.
+    pub fn may_be_elsewhere(&self, session: &SessionRecord) -> bool {
+        self.store().shared().is_some()
+            && matches!(session.status, Status::Active | Status::Committing)
+            && SystemClock.now() < session.expires_at
+            && !FileLock::was_left(self.state.directory(), session.id)
     }
 
     /// The key that a managed host is held to.

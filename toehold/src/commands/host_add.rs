@@ -165,6 +165,9 @@ async fn settle_others(
         if record.route.account != *account || !which(record.status) || context.signals.came() {
             continue;
         }
+        if context.may_be_elsewhere(&record) {
+            continue;
+        }
         if let Some(lock) = FileLock::of_session(context.state.directory(), record.id)? {
             console.resume(lock, account);
             drop(onboarder.recover(record.id, master, &mut UnwrapErr(SysRng), console).await);

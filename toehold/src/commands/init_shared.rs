@@ -193,7 +193,10 @@ pub(super) async fn join(directory: &Path, asker: Asker, store: NatsStore, at: &
         if let Some(chain) = read_chain(&store).await? {
             break chain;
         }
-        if let Some(kind) = store.kinds().await?.first() {
+        // Whoever founds it meanwhile has written more by now.
+        if let Some(kind) = store.kinds().await?.first()
+            && read_chain(&store).await?.is_none()
+        {
             return Err(Failure::new(format!(
                 "{} has no members and yet holds records ({kind}/…), which nobody has signed; nothing was written",
                 at.address

@@ -356,6 +356,10 @@ impl Locks {
     }
 
     fn take(&self, context: &Context, record: &SessionRecord) -> bool {
+        if context.may_be_elsewhere(record) {
+            self.taken().busy.push(record.id.to_string());
+            return false;
+        }
         let lock = FileLock::of_session(context.state.directory(), record.id);
         let is_ours = matches!(lock, Ok(Some(_)));
         match lock {

@@ -100,9 +100,19 @@ pub enum Distrust {
 }
 
 impl Distrust {
+    /// Why, and what to do about it.
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Envelope(EnvelopeError::Newer(_)) => self.to_string(),
+            // By whatever removed it, an older one would be as good as this one.
+            Self::PutBack => format!("{self}; find out who can write to the servers"),
+            _ => format!("{self}; find out who can write to the servers, and remove it with: toehold store discard KEY"),
+        }
+    }
+
     /// As the error of a store.
     pub fn at(&self, key: &Key) -> StoreError {
-        StoreError::Corrupt { key: key.clone(), reason: self.to_string() }
+        StoreError::Corrupt { key: key.clone(), reason: self.advice() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::server::Nats;
 use crate::support::Inside;
-use crate::{founder, joins, members, says, sharing};
+use crate::{WRITE, founder, has_a_gateway, joins, members, says, sharing};
 
 fn copy(from: &Path, to: &Path) {
     drop(std::fs::remove_dir_all(to));
@@ -19,6 +19,7 @@ async fn n3_a_restored_backup_is_read_only_until_somebody_accepts_it() {
     let host = Inside::start().await;
     let anna = founder(&store);
     host.add(&anna, &[]).ends(0);
+    has_a_gateway(&anna);
     let ben = joins(&anna, sharing(&store), "ben", "operator");
     let (data, backup) = (nats.path().join("jetstream"), nats.path().join("backup"));
     nats.kill();
@@ -33,8 +34,7 @@ async fn n3_a_restored_backup_is_read_only_until_somebody_accepts_it() {
     // Read, yes; written, no, and nothing is done to a host.
     let listed = anna.run(["host", "ls"]).ends(0);
     says(&listed, "is behind what this machine has seen");
-    let create = ["token", "create", "--endpoint", "gateway.example.net:7443"];
-    let refused = anna.run(create).ends(1);
+    let refused = anna.run(WRITE).ends(1);
     says(&refused, "store accept-rollback");
     let before = host.ours();
     let rotated = anna.run(["key", "rotate", "--grace", "0s"]);
@@ -46,10 +46,10 @@ async fn n3_a_restored_backup_is_read_only_until_somebody_accepts_it() {
     for reason in ["generation 0, and 1 was seen", "lists of members", "audit log"] {
         assert!(reasons.contains(reason), "{reasons}");
     }
-    anna.run(create).ends(0);
+    anna.run(WRITE).ends(0);
     assert_eq!(members(&anna).len(), 2, "whoever was removed since is back, and seen");
     says(&anna.run(["store", "accept-rollback"]).ends(1), "nothing to accept");
     // He who saw nothing of what is gone has nothing to accept.
     ben.run(["token", "ls"]).ends(0);
-    ben.run(create).ends(0);
+    ben.run(WRITE).ends(0);
 }

@@ -20,6 +20,7 @@ mod server;
 mod support;
 
 mod backups;
+mod interrupted;
 mod migration;
 mod planted;
 mod roles;
@@ -28,7 +29,18 @@ mod together;
 use serde_json::Value;
 use support::Toehold;
 use support::cli::Done;
+use toehold::adapters::identity::IdentityFile;
+use toehold::adapters::nats::NatsStore;
+use toehold::shared::{Chain, read_chain};
 use toehold_core::Key;
+
+/// A write that needs nothing but the right to write.
+const WRITE: [&str; 4] = ["token", "create", "--endpoint", "gateway.example.net:7443"];
+
+/// Makes the gateway's key, without which there are no tokens.
+fn has_a_gateway(toehold: &Toehold) {
+    join_support::gateway::Gateway::start(toehold, &[]).stop().ends(0);
+}
 
 fn key(text: &str) -> Key {
     Key::parse(text).unwrap()
@@ -59,6 +71,14 @@ fn joins(inside: &Toehold, newcomer: Toehold, name: &str, role: &str) -> Toehold
     inside.run(["operator", "add", &word, "--name", name, "--role", role]).ends(0);
     newcomer.run(["init"]).ends(0);
     newcomer
+}
+
+/// Anna's identity and the server, for what no command does.
+async fn by_hand(toehold: &Toehold, nats: &server::Nats) -> (toehold_specsign::SigningKey, NatsStore, Chain) {
+    let vault = IdentityFile::read(&toehold.state()).unwrap().unlock(None).unwrap();
+    let raw = nats.store().await;
+    let chain = read_chain(&raw).await.unwrap().unwrap();
+    (vault.signing_key(), raw, chain)
 }
 
 fn members(toehold: &Toehold) -> Vec<(String, String)> {

@@ -53,9 +53,10 @@ async fn a_migration_that_was_cut_off_goes_on_and_one_into_something_else_does_n
     let migrate = ["store", "migrate", "--from", "embedded", "--to", &store];
     alone.run(migrate).ends(0);
     let raw = nats.store().await;
-    // As if it had been cut off before the last one.
-    let current = raw.get(&key("masterkey/current")).await.unwrap().unwrap();
-    raw.delete(&current.key, current.revision).await.unwrap();
+    // As if it had been cut off before one of them.
+    let keys = raw.list(&key("masterkey")).await.unwrap();
+    let missing = keys.iter().find(|entry| entry.key != key("masterkey/current")).unwrap();
+    raw.delete(&missing.key, missing.revision).await.unwrap();
     let done = alone.run(["--json", "store", "migrate", "--from", "embedded", "--to", &store]);
     assert_eq!(done.ends(0).json()["written"], 1);
     // Another fleet's store, and a bucket that holds what nobody signed.

@@ -1,8 +1,8 @@
 //! Two operators, each with a state directory of his own.
 
 use crate::server::Nats;
-use crate::support::{Inside, Toehold};
-use crate::{asks_to_be_let_in, founder, joins, members, says, sharing};
+use crate::support::{Inside, Toehold, Waiting};
+use crate::{WRITE, asks_to_be_let_in, founder, has_a_gateway, joins, members, says, sharing};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_whoever_was_let_in_does_what_the_first_one_does() {
@@ -42,11 +42,14 @@ async fn n1_whoever_was_let_in_does_what_the_first_one_does() {
     anna.run(["audit", "verify"]).ends(0);
     anna.run(["store", "check"]).ends(0);
 
+    has_a_gateway(&anna);
+    ben.run(WRITE).ends(0);
+
     // Who is let go writes nothing that anybody takes, and opens no key that comes after.
     let gone = anna.run(["--json", "operator", "rm", "ben"]).ends(0).json();
     assert_eq!(gone["rotation_due"], true);
     assert!(gone["signed_anew"].as_u64().unwrap() > 0, "{gone}");
-    says(&ben.run(["token", "create", "--endpoint", "gateway.example.net:7443"]).ends(1), "no member of the store");
+    says(&ben.run(WRITE).ends(1), "no member of the store");
     anna.run(["host", "check"]).ends(0);
     anna.run(["store", "check"]).ends(0);
     anna.run(["audit", "verify"]).ends(0);
@@ -155,4 +158,27 @@ fn what_does_not_work_with_a_shared_store_says_so() {
         says(&embedded.run(command.iter().copied()).ends(2), "--store");
     }
     says(&embedded.run(["init", "--replicas", "3"]).ends(2), "--store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_machine_is_at_work_on_another_leaves_alone() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let host = Inside::start().await;
+    let anna = founder(&store);
+    let ben = joins(&anna, sharing(&store), "ben", "operator");
+    let waiting = Waiting::start(&anna, &host, &[]);
+    let recovered = ben.run(["--json", "session", "recover"]);
+    assert_eq!(recovered.json()["busy"][0], waiting.session, "{}", recovered.stdout);
+    assert_eq!(ben.sessions(false)[0]["status"], "active");
+    assert!(waiting.paste().status.success());
+    waiting.ends().ends(0);
+    ben.run(["host", "check"]).ends(0);
+    // What somebody left who died is taken up by whoever names it.
+    let other = Inside::start().await;
+    let dead = Waiting::start(&anna, &other, &[]);
+    let id = dead.session.clone();
+    drop(dead);
+    ben.run(["session", "cancel", &id]);
+    assert!(ben.sessions(false).iter().all(|session| session["id"] != id || session["status"] != "active"));
 }

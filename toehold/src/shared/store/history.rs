@@ -1,0 +1,117 @@
+//! What a store was seen to be, and whether it still is (N3).
+
+use toehold_core::{AuditEntry, AuditWriter, CurrentMasterKey, Entry, Key, Revision, Store, StoreError, Stored, Timestamp};
+
+use super::{KEPT, SignedError, SignedStore, Signer, lock};
+use crate::shared::envelope::Distrust;
+use crate::shared::marks::{Behind, Seen};
+
+impl<S: Store, K: Signer> SignedStore<S, K> {
+    /// Remembers what must not go back.
+    pub(super) fn note(&self, key: &Key, value: &[u8], revision: Revision) {
+        if !KEPT.contains(&key.as_str()) {
+            return;
+        }
+        let entry = Entry { key: key.clone(), value: value.to_vec(), revision, written_at: Timestamp::UNIX_EPOCH };
+        let generation = Stored::<CurrentMasterKey>::decode(&entry).ok().map(|current| current.body.generation);
+        self.inner.marks.note(|seen| {
+            let is_later = generation > seen.generation;
+            if is_later {
+                seen.generation = generation;
+            }
+            seen.note_revision(key.as_str(), revision.0) || is_later
+        });
+    }
+
+    pub(super) fn note_own(&self, key: &Key, value: &[u8], revision: Revision) {
+        {
+            let mut revisions = lock(&self.inner.revisions);
+            let seen = revisions.entry(key.clone()).or_default();
+            *seen = (*seen).max(revision.0);
+        }
+        if KEPT.contains(&key.as_str()) {
+            self.note(key, value, revision);
+            // The next process may be the first to look after the store was put back.
+            self.save_marks();
+        } else if key.segments().next() == Some("audit") {
+            let entry = Entry { key: key.clone(), value: value.to_vec(), revision, written_at: Timestamp::UNIX_EPOCH };
+            let Ok(entry) = Stored::<AuditEntry>::decode(&entry) else { return };
+            let head = entry.body.head();
+            self.inner.marks.note(|seen| {
+                let is_own = key.segments().nth(1) == Some(seen.writer.as_str());
+                let is_later = seen.audit.as_ref().is_none_or(|last| last.number < head.number);
+                if is_own && is_later {
+                    seen.audit = Some(head);
+                }
+                is_own && is_later
+            });
+        }
+    }
+
+    /// In what the store is behind what this machine has seen of it (N3).
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn behind(&self) -> Result<Vec<Behind>, StoreError> {
+        let seen = self.inner.marks.seen();
+        let mut behind = Vec::new();
+        let there = self.chain().hashes().len();
+        if there < seen.sets.len() {
+            behind.push(Behind::Members { seen: seen.sets.len(), found: there });
+        }
+        for (key, revision) in &seen.revisions {
+            let key = Key::parse(key)?;
+            let is_behind = match self.inner.store.get(&key).await? {
+                None => true,
+                Some(entry) => entry.revision.0 < *revision || self.judge(&entry).await?.err() == Some(Distrust::PutBack),
+            };
+            if is_behind {
+                behind.push(Behind::Record { key: key.to_string() });
+            }
+        }
+        let current = Stored::<CurrentMasterKey>::read(self, &CurrentMasterKey::key()?).await;
+        if let (Some(seen), Ok(Some(current))) = (seen.generation, current)
+            && current.body.generation < seen
+        {
+            behind.push(Behind::Generation { seen, found: current.body.generation });
+        }
+        if let Some(head) = &seen.audit {
+            let key = Key::new(["audit", &seen.writer, &format!("{:020}", head.number)])?;
+            let entry = Stored::<AuditEntry>::read(self, &key).await;
+            let is_there = matches!(&entry, Ok(Some(entry)) if entry.body.head() == *head);
+            if !is_there && !(matches!(entry, Ok(None)) && self.is_pruned(&seen.writer, head.number).await?) {
+                behind.push(Behind::Audit { number: head.number });
+            }
+        }
+        Ok(behind)
+    }
+
+    /// Whether the beginning of a chain was removed, up to this entry.
+    async fn is_pruned(&self, writer: &str, number: u64) -> Result<bool, StoreError> {
+        let first = Stored::<AuditWriter>::read(self, &AuditWriter::key(writer)?).await?;
+        Ok(first.is_some_and(|first| first.body.first > number))
+    }
+
+    /// Takes the store as it is: what was seen before does not count any more. Writes are taken again.
+    ///
+    /// # Errors
+    /// [`SignedError`].
+    pub async fn accept_as_it_is(&self) -> Result<(), SignedError> {
+        let before = self.inner.marks.seen();
+        let seen = Seen::first(before.store, before.member, before.writer.clone(), self.chain().hashes());
+        lock(&self.inner.revisions).clear();
+        self.inner.marks.reset(seen)?;
+        *lock(&self.inner.read_only) = None;
+        for key in KEPT {
+            drop(self.get(&Key::parse(key)?).await?);
+        }
+        let entries = self.list(&Key::new(["audit", &before.writer])?).await?;
+        let last = entries.iter().rev().find_map(|entry| Some(Stored::<AuditEntry>::decode(entry).ok()?.body.head()));
+        self.inner.marks.note(|seen| {
+            seen.audit = last;
+            true
+        });
+        self.inner.marks.save()?;
+        Ok(())
+    }
+}
