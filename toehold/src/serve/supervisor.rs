@@ -235,7 +235,8 @@ mod tests {
         let none = || None::<Lease<MemoryStore>>;
         tokio::spawn(supervise("bad", board.clone(), none(), QUICK, signals.clone(), |_| Err(Failure::new("why"))));
         tokio::spawn(supervise("owing", board.clone(), none(), QUICK, signals, |_| Err(Failure::new("a host").partly())));
-        until(&board, |board| board.reasons() == ["bad: why"]).await;
+        let both = |board: &Board| board.reasons() == ["bad: why"] && board.tasks().iter().any(|task| task.note.is_some());
+        until(&board, both).await;
         let owing = board.tasks().into_iter().find(|task| task.name == "owing").unwrap();
         assert_eq!((owing.condition, owing.note.as_deref()), (Condition::Running, Some("a host")));
     }
