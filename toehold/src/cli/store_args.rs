@@ -16,7 +16,7 @@ use crate::state::SharedAt;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct SharedArgs {
-    /// Work with a store that several machines share, such as nats://a.example.net,b.example.net/fleet
+    /// Work with a store that several machines share, such as `nats://a.example.net,b.example.net/fleet`
     #[arg(long, global = true, env = "TOEHOLD_STORE", value_name = "URL")]
     pub store: Option<NatsAddress>,
     /// What lets this machine into --store: a credentials file of NATS (0600)
@@ -46,7 +46,7 @@ impl SharedArgs {
 /// `toehold store migrate`.
 #[derive(Debug, Args)]
 pub struct Migrate {
-    /// The store to copy: the word embedded, or a shared one such as nats://host/bucket
+    /// The store to copy: the word embedded, or a shared one such as `nats://host/bucket`
     #[arg(long, value_name = "STORE")]
     pub from: StorePlace,
     /// Where to: an empty store of the other kind, or one that this was interrupted in

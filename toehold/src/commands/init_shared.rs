@@ -128,18 +128,23 @@ pub(super) async fn init(
     output.text(format_args!("{} is {} ({}) in {}", directory.display(), own.name, own.role, at.address));
     output.text(format_args!(
         "Members of the store: see them with `toehold operator ls`; their list's fingerprint is {}",
-        found["members_fingerprint"].as_str().unwrap_or_default()
+        text(&found, "/members_fingerprint").unwrap_or_default()
     ));
-    if let Some(fingerprint) = found["master_key"]["fingerprint"].as_str() {
+    if let Some(fingerprint) = text(&found, "/master_key/fingerprint") {
         output.text(format_args!("Master key: {fingerprint}"));
     }
     if identity_created {
         output.text(format_args!("Keep {} private, and a copy of it elsewhere.", directory.join(FILE_NAME).display()));
     }
-    if let Some(advice) = found["advice"].as_str() {
+    if let Some(advice) = text(&found, "/advice") {
         output.text(advice);
     }
     Ok(Exit::Done)
+}
+
+/// What was found, by its place.
+fn text<'f>(found: &'f serde_json::Value, place: &str) -> Option<&'f str> {
+    found.pointer(place)?.as_str()
 }
 
 fn set(found: &mut serde_json::Value, name: &str, value: serde_json::Value) {
@@ -233,7 +238,7 @@ pub(super) fn member(new: &NewMember, name: String, role: Role, now: toehold_cor
 
 /// What somebody inside has to run.
 fn add_command(found: &serde_json::Value, role: Role, address: &NatsAddress, name: &str) -> String {
-    let recipient = found["recipient"].as_str().unwrap_or_default();
+    let recipient = text(found, "/recipient").unwrap_or_default();
     let role = if role == Role::Operator { String::new() } else { format!(" --role {role}") };
     format!("toehold operator add {recipient} --name {}{role} --store {address}", shell_words::quote(name))
 }

@@ -37,9 +37,7 @@ pub(super) async fn migrate(global: &Global, options: &Migrate, output: Output, 
     output.document(&json!({ "values": copied.values, "written": copied.written, "digest": copied.digest }));
     match copied.written {
         0 => output.text(format_args!("All {} records are there already.", copied.values)),
-        written => {
-            output.text(format_args!("Copied {} records, {written} of them now; digest {}.", copied.values, copied.digest))
-        }
+        written => output.text(format_args!("Copied {} records, {written} of them now.", copied.values)),
     }
     output.text(
         "The store that was copied is as it was. Let nothing work with it any more: what is changed in it does not come along.",

@@ -52,6 +52,13 @@ async fn reason(store: &impl Store, place: &str) -> String {
     }
 }
 
+/// A value as this one signs it for that place.
+fn sealed(by: u8, store: &StoreId, place: &str, value: &[u8]) -> Vec<u8> {
+    let signer = MemberId::of(&signing(by).verifying_key());
+    let origin = Origin { signer, set: 3, replaces: None };
+    Envelope::seal(&signing(by), store, &key(place), origin, value).to_bytes()
+}
+
 /// Two operators, a gateway and a gateway for pods, over one server.
 struct World {
     server: MemoryStore,
@@ -101,12 +108,6 @@ impl World {
     async fn raw(&self, place: &str) -> Vec<u8> {
         self.server.get(&key(place)).await.unwrap().unwrap().value
     }
-
-    fn sealed(&self, by: u8, store: &StoreId, place: &str, value: &[u8]) -> Vec<u8> {
-        let signer = MemberId::of(&signing(by).verifying_key());
-        let origin = Origin { signer, set: 3, replaces: None };
-        Envelope::seal(&signing(by), store, &key(place), origin, value).to_bytes()
-    }
 }
 
 #[test]
@@ -138,10 +139,10 @@ fn n1_what_no_member_has_signed_is_not_taken_and_hides_nothing() {
             ("host/unsigned@x", b"{}".to_vec(), "not signed"),
             ("host/damaged@x", b"toehold-signed/1 {}\n{}".to_vec(), "damaged"),
             ("host/newer@x", b"toehold-signed/9 {}\n{}".to_vec(), "newer release"),
-            ("host/foreign@x", world.sealed(7, &world.store, "host/foreign@x", b"{}"), "no member of this store"),
-            ("host/gateway@x", world.sealed(3, &world.store, "host/gateway@x", b"{}"), "role gateway may not write it"),
-            ("host/pods@x", world.sealed(4, &world.store, "host/pods@x", b"{}"), "role pods may not write it"),
-            ("host/elsewhere@x", world.sealed(1, &other, "host/elsewhere@x", b"{}"), "moved here"),
+            ("host/foreign@x", sealed(7, &world.store, "host/foreign@x", b"{}"), "no member of this store"),
+            ("host/gateway@x", sealed(3, &world.store, "host/gateway@x", b"{}"), "role gateway may not write it"),
+            ("host/pods@x", sealed(4, &world.store, "host/pods@x", b"{}"), "role pods may not write it"),
+            ("host/elsewhere@x", sealed(1, &other, "host/elsewhere@x", b"{}"), "moved here"),
             ("host/moved@x", world.raw("host/a@a").await, "moved here"),
             ("host/changed@x", changed, "moved here"),
         ];

@@ -79,7 +79,8 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
             let key = Key::new(["audit", &seen.writer, &format!("{:020}", head.number)])?;
             let entry = Stored::<AuditEntry>::read(self, &key).await;
             let is_there = matches!(&entry, Ok(Some(entry)) if entry.body.head() == *head);
-            if !is_there && !(matches!(entry, Ok(None)) && self.is_pruned(&seen.writer, head.number).await?) {
+            let is_pruned = matches!(entry, Ok(None)) && self.is_pruned(&seen.writer, head.number).await?;
+            if !is_there && !is_pruned {
                 behind.push(Behind::Audit { number: head.number });
             }
         }
