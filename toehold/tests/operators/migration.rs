@@ -1,5 +1,6 @@
 //! From the embedded store to a shared one, and back.
 
+use toehold::adapters::nats::{NatsOptions, NatsStore};
 use toehold_core::{Expect, Store};
 
 use crate::server::Nats;
@@ -62,7 +63,7 @@ async fn a_migration_that_was_cut_off_goes_on_and_one_into_something_else_does_n
     // Another fleet's store, and a bucket that holds what nobody signed.
     says(&Toehold::new().run(migrate).ends(1), "has members already");
     let other = nats.address("other").to_string();
-    let unsigned = toehold::adapters::nats::NatsStore::create(&nats.address("other"), &Default::default(), 1).await.unwrap();
+    let unsigned = NatsStore::create(&nats.address("other"), &NatsOptions::default(), 1).await.unwrap();
     unsigned.put(&key("host/a@b"), b"{}", Expect::Absent).await.unwrap();
     for command in [&["store", "migrate", "--from", "embedded", "--to", &other][..], &["init", "--store", &other]] {
         let done =
