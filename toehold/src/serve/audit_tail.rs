@@ -32,7 +32,8 @@ impl AuditTail {
                 }
             }
         }
-        entries.sort_by(|(a_writer, a), (b_writer, b)| (b.event.at, b_writer, b.number).cmp(&(a.event.at, a_writer, a.number)));
+        // The newest first.
+        entries.sort_by_key(|(writer, entry)| std::cmp::Reverse((entry.event.at, writer.clone(), entry.number)));
         entries.truncate(count);
         Ok(entries)
     }

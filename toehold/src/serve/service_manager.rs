@@ -1,4 +1,4 @@
-//! What the service manager is told, where there is one: `NOTIFY_SOCKET` and `WATCHDOG_USEC` as sd_notify(3) has them.
+//! What the service manager is told, where there is one: `NOTIFY_SOCKET` and `WATCHDOG_USEC` as `sd_notify(3)` has them.
 
 use std::time::Duration;
 

@@ -183,13 +183,13 @@ pub async fn read<S: Store + ?Sized>(
     snapshot.grants.sort_by_key(|grant: &GrantRecord| (grant.expires_at, grant.id));
     snapshot.agents = reader.list("agent").await?;
     snapshot.agents.retain(|(_, agent)| matches!(agent.state, AgentState::Pending | AgentState::Joined));
-    snapshot.agents.sort_by(|(a_id, a), (b_id, b)| (b.since, a_id).cmp(&(a.since, b_id)));
+    snapshot.agents.sort_by_key(|(id, agent)| (std::cmp::Reverse(agent.since), id.clone()));
     for (_, agent) in &mut snapshot.agents {
         // Nobody shows it, so nobody need have it.
         agent.sealed_keyring = None;
     }
     snapshot.pods = reader.list::<PodRecord>("pod").await?.into_iter().map(|(_, pod)| pod.into()).collect();
-    snapshot.pods.sort_by(|a, b| (b.since, &a.name).cmp(&(a.since, &b.name)));
+    snapshot.pods.sort_by_key(|pod: &Pod| (std::cmp::Reverse(pod.since), pod.name.clone()));
     snapshot.audit = tail
         .read(store, TAIL)
         .await?

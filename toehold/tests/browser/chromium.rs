@@ -1,4 +1,4 @@
-//! Debian's Chromium, without a window, with a profile of its own; led through chromedriver by the WebDriver protocol.
+//! Debian's Chromium, without a window, with a profile of its own; led through chromedriver by the `WebDriver` protocol.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -78,7 +78,7 @@ impl Browser {
         html["outerHTML"].as_str().unwrap().to_owned()
     }
 
-    /// A command of the Chrome DevTools protocol.
+    /// A command of Chrome's protocol for developer tools.
     fn debug(&self, command: &str, parameters: &Value) -> Value {
         self.of_session("POST", "goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
