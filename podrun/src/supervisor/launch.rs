@@ -140,13 +140,19 @@ pub struct Launch {
     pub arguments: Vec<Vec<u8>>,
     /// Whether `/bin/sh` takes the place of a program that is not there.
     pub or_sh: bool,
+    /// Whether the shell, once it has answered, waits for [`Launch::GO`] before it becomes the program. It ends without having run it where
+    /// its input ends before. So nothing runs that is not on a [`Leash`](super::Leash) yet.
+    pub held: bool,
 }
 
 impl Launch {
     /// A program with its arguments and nothing else.
     pub fn new(nonce: Nonce, arguments: Vec<Vec<u8>>) -> Self {
-        Self { nonce, environment: Vec::new(), files: Vec::new(), arguments, or_sh: false }
+        Self { nonce, environment: Vec::new(), files: Vec::new(), arguments, or_sh: false, held: false }
     }
+
+    /// What goes to the stdin of a start that is held, before anything that is the program's own.
+    pub const GO: &[u8] = b"g \n";
 
     /// The command of the exec: the same for every start, whatever it starts.
     pub fn command() -> Vec<String> {
@@ -192,7 +198,7 @@ impl Launch {
         if self.or_sh {
             lines.line("i", "");
         }
-        lines.line("g", "");
+        lines.line(if self.held { "r" } else { "g" }, "");
         Ok(SecretBytes::new(lines.0))
     }
 

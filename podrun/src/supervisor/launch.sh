@@ -1,5 +1,5 @@
 stty -echo 2>/dev/null
-t_n=0 t_v= t_i=0
+t_n=0 t_v= t_i=0 t_r=
 t_stop() { printf '\036toehold %s failed %s\036' "$t_n" "$1"; exit 125; }
 while IFS=' ' read -r t_k t_a; do
 case $t_k in
@@ -16,7 +16,8 @@ w) printf '%b' "$t_a" >>"$t_q" || { rm -f -- "$t_q"; t_stop "$t_f"; } ;;
 c) chmod "$t_a" "$t_q" && mv -f -- "$t_q" "$t_p" || { rm -f -- "$t_q"; t_stop "$t_f"; } ;;
 a) t_d=$(printf '%b.' "$t_v") || t_stop printf; set -- "$@" "${t_d%.}"; t_v= ;;
 i) command -v "$1" >/dev/null 2>&1 || { shift; set -- /bin/sh "$@"; } ;;
-g) stty echo 2>/dev/null; printf '\036toehold %s ready %s\036' "$t_n" "$$"; exec "$@" ;;
+r) t_r=1; printf '\036toehold %s ready %s\036' "$t_n" "$$" ;;
+g) stty echo 2>/dev/null; [ "$t_r" ] || printf '\036toehold %s ready %s\036' "$t_n" "$$"; exec "$@" ;;
 *) t_stop line ;;
 esac
 done

@@ -26,7 +26,7 @@ impl fmt::Display for ProcessNumber {
 ///
 /// The leash is one exec of [`Leash::command`] for each pod that outlives its connections or runs several, without a terminal.
 /// Its stdin is kept open. When it ends, because the gateway closed it or died, every session that is still watched is sent
-/// HUP and CONT, and KILL a second later. A process that made a session of its own (`setsid`) is not reached; in a pod that
+/// HUP and CONT, and KILL a second later. It says on its stdout what it watches ([`Leash::confirmed`]): from then on that holds. A process that made a session of its own (`setsid`) is not reached; in a pod that
 /// goes with its connection it goes with that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leash {
@@ -42,6 +42,12 @@ impl Leash {
     /// The command of the exec.
     pub fn command() -> Vec<String> {
         [SHELL, "-c", include_str!("leash.sh"), "toehold"].map(str::to_owned).to_vec()
+    }
+
+    /// What a line of the leash's stdout, without its end, says to be watched.
+    pub fn confirmed(line: &[u8]) -> Option<ProcessNumber> {
+        let number = line.strip_prefix(b"w ")?;
+        ProcessNumber::new(std::str::from_utf8(number).ok()?.parse().ok()?)
     }
 
     /// The line.

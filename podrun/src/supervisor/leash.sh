@@ -3,7 +3,8 @@ t_s=' '
 while IFS=' ' read -r t_k t_a t_b; do
 case $t_a in ''|*[!0-9]*) continue ;; esac
 case $t_k in
-w) t_s="$t_s$t_a " ;;
+w) case $t_s in *" $t_a "*) ;; *) t_s="$t_s$t_a " ;; esac
+printf 'w %s\n' "$t_a" ;;
 u) case $t_s in *" $t_a "*) t_s="${t_s%% "$t_a" *} ${t_s#* "$t_a" }" ;; esac ;;
 s) case $t_b in ''|*[!A-Z0-9]*) continue ;; esac
 kill "-$t_b" "-$t_a" 2>/dev/null || kill "-$t_b" "$t_a" 2>/dev/null ;;

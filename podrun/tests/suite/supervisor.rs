@@ -1,6 +1,6 @@
 //! What the supervisor's texts do in real shells: the ones that this machine has, of `sh`, `dash`, `bash` and `busybox`.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -209,6 +209,42 @@ fn a_preamble_that_breaks_off_runs_nothing() {
     }
 }
 
+/// In a pod that stays nothing runs that is not on the leash yet.
+#[test]
+fn what_is_held_runs_when_it_is_told_to_and_not_at_all_where_nobody_is_left_to_tell_it() {
+    for shell in shells() {
+        for told in [true, false] {
+            let mut launch = Launch::new(nonce(), words(&["/bin/sh", "-c", "echo ran; cat"]));
+            launch.held = true;
+            let preamble = launch.preamble().unwrap();
+            let mut child = start(&shell, &Launch::command());
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(preamble.expose()).unwrap();
+            let mut preface = Preface::new(launch.nonce, preamble.len());
+            let mut byte = [0];
+            let stdout = child.stdout.as_mut().unwrap();
+            let process = loop {
+                assert_eq!(stdout.read(&mut byte).unwrap(), 1, "{shell:?}: it ended before it was ready");
+                if let PrefaceState::Ready { process, .. } = preface.receive(&byte) {
+                    break process;
+                }
+            };
+            assert_eq!(process.to_string(), child.id().to_string(), "{shell:?}");
+            if told {
+                stdin.write_all(&[Launch::GO, b"input"].concat()).unwrap();
+            }
+            drop(stdin);
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            if told {
+                assert_eq!((said.as_str(), output.status.code()), ("ran\ninput", Some(0)), "{shell:?}");
+            } else {
+                assert!(!said.contains("ran") && output.status.code() == Some(125), "{shell:?}: {said}");
+            }
+        }
+    }
+}
+
 /// Starts a command and waits until it runs.
 #[expect(clippy::zombie_processes, reason = "the caller waits for it")]
 fn running(shell: &[&str], arguments: &[&str]) -> (Child, ChildStdin, ProcessNumber) {
@@ -266,6 +302,12 @@ fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup(
             orders.write_all(order.line().as_bytes()).unwrap();
         }
         orders.write_all(b"s $(id) TERM\nw x\nnonsense\n").unwrap();
+        // Said again, as to a leash that is begun anew, it is not watched twice.
+        orders.write_all(Leash::Watch(process).line().as_bytes()).unwrap();
+        let mut confirmed = BufReader::new(leash.stdout.take().unwrap()).lines();
+        for expected in [process, other, process] {
+            assert_eq!(Leash::confirmed(confirmed.next().unwrap().unwrap().as_bytes()), Some(expected), "{shell:?}");
+        }
         drop(orders);
         ended_within_a_minute(&mut leash);
         ended_within_a_minute(&mut child);

@@ -234,10 +234,20 @@ pub(super) async fn follow<B: SharedBackend>(
         }
     };
     let ordered = async {
+        let mut is_said = false;
         loop {
             match (orders.recv().await, leash) {
                 (Some(Order::Signal(signal)), Some((leash, process))) => leash.signal(process, signal).await,
-                (Some(Order::Signal(_)), None) => {}
+                // Once: whoever sends one sends more.
+                (Some(Order::Signal(_)), None) if is_said => {}
+                (Some(Order::Signal(signal)), None) => {
+                    is_said = true;
+                    let line = format!(
+                        "the signal {} cannot be sent: what runs without a shell in the pod gets none\r\n",
+                        signal.name()
+                    );
+                    let _ = write.extended_data_bytes(STDERR, line).await;
+                }
                 (Some(Order::End) | None, _) => return,
             }
         }

@@ -15,17 +15,19 @@ use toehold_podrun::config::Mode;
 use toehold_podrun::driver::PodReference;
 use toehold_podrun::exec::Outcome;
 use toehold_podrun::supervisor::{Launch, Preface, PrefaceState, ProcessNumber};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{Mutex, MutexGuard, OnceCell, mpsc};
 use tokio::time::timeout;
 
 use super::channel::{Place, STDERR, follow, until_end};
-use super::client::{Input, Job};
+use super::client::{Input, Job, Order};
 use super::hub::SharedBackend;
 use super::leash::Leash;
 use crate::gateway::system_rng;
 
 /// How long the pod's shell may take until the command runs.
 const START: Duration = Duration::from_secs(30);
+/// How long the pod may take to confirm that a command ends with its client.
+const LEASHED: Duration = Duration::from_secs(10);
 /// How much of files it writes in a second at least, in bytes.
 const FILES_A_SECOND: usize = 32 * 1024;
 
@@ -55,9 +57,13 @@ pub(super) async fn run<B: SharedBackend, A: Send + Sync + 'static>(
     let Some(planned) = plan(&place.hub.settings, &job.start.wanted) else {
         return Some(Outcome::Failed("there is no such subsystem".to_owned()));
     };
+    let stays = place.hub.settings.mode == Mode::Persistent;
+    let mut split = None;
     let (arguments, or_sh) = match planned {
-        // The login's files and variables come by the shell, whatever runs then.
-        Plan::Direct(words) if metadata.needs_shell() => (words.into_iter().map(String::into_bytes).collect(), false),
+        // The login's files and variables come by the shell, whatever runs then; so does the end of what runs in a pod that stays.
+        Plan::Direct(words) if metadata.needs_shell() || stays => {
+            (split.insert(words).iter().map(|word| word.clone().into_bytes()).collect(), false)
+        }
         Plan::Direct(words) => return direct(place, job, pod, words).await,
         Plan::Supervised { arguments, or_sh } => (arguments, or_sh),
     };
@@ -67,11 +73,13 @@ pub(super) async fn run<B: SharedBackend, A: Send + Sync + 'static>(
             let words = "the image has no shell, and what belongs to the login cannot be put into the pod without one";
             Some(Outcome::Failed(words.to_owned()))
         }
-        Ran::NoShell => match plan_without_shell(&place.hub.settings, &job.start.wanted) {
-            Ok(Plan::Direct(words)) => direct(place, job, pod, words).await,
-            Ok(Plan::Supervised { .. }) => Some(Outcome::Failed("the image has no shell".to_owned())),
-            Err(error) => Some(Outcome::Failed(error.to_string())),
-        },
+        Ran::NoShell => {
+            match split.map_or_else(|| plan_without_shell(&place.hub.settings, &job.start.wanted), |w| Ok(Plan::Direct(w))) {
+                Ok(Plan::Direct(words)) => direct(place, job, pod, words).await,
+                Ok(Plan::Supervised { .. }) => Some(Outcome::Failed("the image has no shell".to_owned())),
+                Err(error) => Some(Outcome::Failed(error.to_string())),
+            }
+        }
     }
 }
 
@@ -137,6 +145,8 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
     let nonce = Nonce::generate(&mut system_rng());
     let mut launch = Launch::new(nonce, arguments);
     launch.or_sh = or_sh;
+    let stays = place.hub.settings.mode == Mode::Persistent;
+    launch.held = stays;
     let metadata = &place.tenant.metadata;
     let set = std::mem::take(&mut job.start.environment);
     let mut environment: BTreeMap<_, _> = set.into_iter().map(|(name, value)| (name, SecretBytes::new(value))).collect();
@@ -162,9 +172,17 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         Err(error) => return Ran::Over(Some(not_started(&error))),
     };
     let Job { write, orders, .. } = &mut *job;
+    let mut preface = Preface::new(launch.nonce, preamble.len());
     let began = tokio::select! {
-        began = timeout(patience(&launch), begin(&mut input, &mut output, &launch, &preamble, write)) => began,
-        () = until_end(orders) => return Ran::Over(None),
+        began = timeout(patience(&launch), begin(&mut input, &mut output, &launch, &mut preface, &preamble, write)) => Some(began),
+        () = until_end(orders) => None,
+    };
+    let Some(began) = began else {
+        // One that is held ends with its input. Another may be on its way: it is ended as soon as it has a number.
+        if !launch.held {
+            tokio::spawn(timeout(START, end_when_begun(input, output, preface, Arc::clone(leash))));
+        }
+        return Ran::Over(None);
     };
     let (process, first) = match began {
         Ok(Began::Runs(process, first)) => (process, first),
@@ -175,9 +193,8 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
     if let Some(mut written) = due {
         *written = true;
     }
-    let stays = place.hub.settings.mode == Mode::Persistent;
-    if stays {
-        leash.watch(process).await;
+    if stays && let Err(over) = release(&mut input, leash, process, &mut job.orders).await {
+        return Ran::Over(over);
     }
     started(place, job);
     if let Some(first) = first
@@ -191,6 +208,47 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         leash.unwatch(process).await;
     }
     Ran::Over(outcome)
+}
+
+/// Lets a start go that is held, once its process is sure to end with its client, whoever dies when.
+async fn release<B: SharedBackend>(
+    input: &mut B::Input,
+    leash: &Arc<Leash<B>>,
+    process: ProcessNumber,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+) -> Result<(), Option<Outcome>> {
+    let confirmed = tokio::select! {
+        confirmed = timeout(LEASHED, leash.watch(process)) => confirmed.unwrap_or(false),
+        () = until_end(orders) => {
+            Arc::clone(leash).end(process);
+            return Err(None);
+        }
+    };
+    if !confirmed {
+        Arc::clone(leash).end(process);
+        return Err(Some(Outcome::Failed("the pod does not confirm that it would end with the connection".to_owned())));
+    }
+    // Where it cannot be written, the stream is over, and its output says so.
+    let _ = input.write(Launch::GO).await;
+    Ok(())
+}
+
+/// Ends what was begun for a client that has left since.
+async fn end_when_begun<B: SharedBackend>(input: B::Input, mut output: B::Output, mut preface: Preface, leash: Arc<Leash<B>>) {
+    // With its input a start that is not complete ends by itself.
+    let mut input = input;
+    let _ = input.close().await;
+    loop {
+        match output.next().await {
+            Output::Stdout(piece) => match preface.receive(piece.as_ref()) {
+                PrefaceState::Waiting => {}
+                PrefaceState::Ready { process, .. } => return leash.end(process),
+                PrefaceState::Failed(_) | PrefaceState::FileFailed(_) => return,
+            },
+            Output::Stderr(_) => {}
+            Output::Ended(_) => return,
+        }
+    }
 }
 
 fn patience(launch: &Launch) -> Duration {
@@ -208,10 +266,10 @@ async fn begin<I: ProcessInput, O: ProcessOutput>(
     input: &mut I,
     output: &mut O,
     launch: &Launch,
+    preface: &mut Preface,
     preamble: &SecretBytes,
     write: &ChannelWriteHalf<Msg>,
 ) -> Began {
-    let mut preface = Preface::new(launch.nonce, preamble.len());
     let writing = async {
         // Where it cannot be written, the process has ended, and its output says so.
         let _ = input.write(preamble.expose()).await;

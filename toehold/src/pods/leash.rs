@@ -1,25 +1,41 @@
 //! The stream beside a pod's commands: signals go through it, and what is watched ends with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toehold_podrun::Signal;
-use toehold_podrun::backend::{BackendError, ExecRequest, Output, PodBackend, ProcessInput as _, ProcessOutput as _};
+use toehold_podrun::backend::{BackendError, ExecRequest, Output, PodBackend, ProcessInput as _, ProcessOutput};
 use toehold_podrun::driver::PodReference;
 use toehold_podrun::supervisor::{Leash as Order, ProcessNumber};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 /// What a process gets between being told that nobody is there any more and being killed.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// The longest line of a leash that means something, in bytes.
+const MAX_LINE: usize = 64;
 
 /// The leash of one pod; begun when it is first needed.
 pub(super) struct Leash<B: PodBackend> {
     backend: B,
     pod: PodReference,
-    input: Mutex<Option<B::Input>>,
+    begun: Mutex<Option<Begun<B::Input>>>,
     /// What is on it, to be said again to one that is begun anew.
     watched: Mutex<BTreeSet<ProcessNumber>>,
+}
+
+/// One that runs in the pod.
+struct Begun<I> {
+    input: I,
+    confirmed: Confirmed,
+}
+
+/// How often each process was confirmed to be watched: numbers come again. Closed when the leash ends.
+type Confirmed = watch::Receiver<BTreeMap<ProcessNumber, u64>>;
+
+fn times(confirmed: &BTreeMap<ProcessNumber, u64>, process: ProcessNumber) -> u64 {
+    confirmed.get(&process).copied().unwrap_or_default()
 }
 
 impl<B: PodBackend + Clone + 'static> Leash<B>
@@ -28,24 +44,25 @@ where
     B::Output: 'static,
 {
     pub(super) fn of(backend: &B, pod: PodReference) -> Arc<Self> {
-        Arc::new(Self { backend: backend.clone(), pod, input: Mutex::default(), watched: Mutex::default() })
+        Arc::new(Self { backend: backend.clone(), pod, begun: Mutex::default(), watched: Mutex::default() })
     }
 
-    /// Ends this process when the leash ends.
-    pub(super) async fn watch(&self, process: ProcessNumber) {
+    /// Ends this process when the leash ends; `true` once the pod has confirmed that.
+    pub(super) async fn watch(&self, process: ProcessNumber) -> bool {
         self.watched.lock().await.insert(process);
-        self.give(Order::Watch(process)).await;
+        let Some((mut confirmed, before)) = self.give(process, Order::Watch(process)).await else { return false };
+        confirmed.wait_for(|confirmed| times(confirmed, process) > before).await.is_ok()
     }
 
     /// It has ended by itself.
     pub(super) async fn unwatch(&self, process: ProcessNumber) {
         if self.watched.lock().await.remove(&process) {
-            self.give(Order::Unwatch(process)).await;
+            self.give(process, Order::Unwatch(process)).await;
         }
     }
 
     pub(super) async fn signal(&self, process: ProcessNumber, signal: Signal) {
-        self.give(Order::Signal(process, signal)).await;
+        self.give(process, Order::Signal(process, signal)).await;
     }
 
     /// Ends a process that nobody waits for any more, as `sshd` does; kills it where it stays.
@@ -58,29 +75,32 @@ where
         });
     }
 
-    async fn give(&self, order: Order) {
-        let mut input = self.input.lock().await;
+    /// Where the leash has taken the order: what it confirms, and how often it had confirmed this process before.
+    async fn give(&self, process: ProcessNumber, order: Order) -> Option<(Confirmed, u64)> {
+        let mut begun = self.begun.lock().await;
         // One that has broken off is begun anew, once.
         for _ in 0..2 {
-            if input.is_none() {
+            if begun.as_ref().is_none_or(|begun| begun.confirmed.has_changed().is_err()) {
                 match self.begin().await {
-                    Ok(begun) => *input = Some(begun),
+                    Ok(anew) => *begun = Some(anew),
                     Err(error) => {
-                        tracing::debug!("no signal can be sent in pod {}: {error}", self.pod.name);
-                        return;
+                        tracing::debug!("nothing can be told to processes in pod {}: {error}", self.pod.name);
+                        return None;
                     }
                 }
             }
-            if let Some(open) = input.as_mut()
-                && open.write(order.line().as_bytes()).await.is_ok()
-            {
-                return;
+            if let Some(open) = begun.as_mut() {
+                let before = times(&open.confirmed.borrow(), process);
+                if open.input.write(order.line().as_bytes()).await.is_ok() {
+                    return Some((open.confirmed.clone(), before));
+                }
             }
-            *input = None;
+            *begun = None;
         }
+        None
     }
 
-    async fn begin(&self) -> Result<B::Input, BackendError> {
+    async fn begin(&self) -> Result<Begun<B::Input>, BackendError> {
         let request = ExecRequest {
             namespace: self.pod.namespace.clone(),
             pod: self.pod.name.clone(),
@@ -89,11 +109,38 @@ where
             command: Some(Order::command()),
             terminal: None,
         };
-        let (mut input, mut output) = self.backend.exec(&request).await?;
-        tokio::spawn(async move { while !matches!(output.next().await, Output::Ended(_)) {} });
+        let (mut input, output) = self.backend.exec(&request).await?;
+        let (tell, confirmed) = watch::channel(BTreeMap::new());
+        tokio::spawn(listen(output, tell));
         for process in self.watched.lock().await.iter() {
             input.write(Order::Watch(*process).line().as_bytes()).await?;
         }
-        Ok(input)
+        Ok(Begun { input, confirmed })
+    }
+}
+
+/// Notes what a leash confirms, until its end.
+async fn listen<O: ProcessOutput>(mut output: O, tell: watch::Sender<BTreeMap<ProcessNumber, u64>>) {
+    let mut line = Vec::new();
+    loop {
+        match output.next().await {
+            Output::Stdout(piece) => {
+                for byte in piece.as_ref() {
+                    if *byte != b'\n' {
+                        // Longer ones mean nothing.
+                        if line.len() <= MAX_LINE {
+                            line.push(*byte);
+                        }
+                        continue;
+                    }
+                    if let Some(process) = Order::confirmed(&line) {
+                        tell.send_modify(|confirmed| *confirmed.entry(process).or_default() += 1);
+                    }
+                    line.clear();
+                }
+            }
+            Output::Stderr(_) => {}
+            Output::Ended(_) => return,
+        }
     }
 }
