@@ -17,6 +17,8 @@ use toehold_podrun::kubernetes::ApiFailure;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::client::Clients;
+
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -28,7 +30,7 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 /// The cluster's API server.
 #[derive(Clone)]
 pub(super) struct Api {
-    client: Client,
+    clients: Clients,
     /// How long a call may take.
     pub(super) call_timeout: Duration,
     limit: Option<Arc<Limit>>,
@@ -90,9 +92,9 @@ fn path(root: &str, namespace: &str, kind: &str, name: Option<&str>) -> String {
 }
 
 impl Api {
-    pub(super) fn new(client: Client, access: &ClusterAccess) -> Self {
+    pub(super) fn new(clients: Clients, access: &ClusterAccess) -> Self {
         let limit = access.queries_per_second.map(|rate| Arc::new(Limit::new(rate, access.burst)));
-        Self { client, call_timeout: access.call_timeout, limit }
+        Self { clients, call_timeout: access.call_timeout, limit }
     }
 
     /// The same without a limit on requests: what keeps pods alive, or ends them, waits for nobody's creations.
@@ -112,10 +114,19 @@ impl Api {
 
     /// Sends a request; the answer's body is not read yet.
     pub(super) async fn send(&self, doing: &str, request: Request<Body>) -> Result<Response<Body>, BackendError> {
+        self.by(&self.clients.calls, doing, request).await
+    }
+
+    /// The same, of one whose connection is to become a stream.
+    pub(super) async fn stream(&self, doing: &str, request: Request<Body>) -> Result<Response<Body>, BackendError> {
+        self.by(&self.clients.streams, doing, request).await
+    }
+
+    async fn by(&self, client: &Client, doing: &str, request: Request<Body>) -> Result<Response<Body>, BackendError> {
         if let Some(limit) = &self.limit {
             limit.wait().await;
         }
-        self.client.send(request).await.map_err(|error| unanswered(doing, error))
+        client.send(request).await.map_err(|error| unanswered(doing, error))
     }
 
     /// Reads.

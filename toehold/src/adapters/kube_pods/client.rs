@@ -20,6 +20,10 @@ use tower::{BoxError, ServiceExt as _};
 /// How long a connection may be idle in the kernel's eyes until it asks whether the other end is there, and how often.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// How long what was sent may stay unacknowledged on a connection for calls and watches. Not on one that leads into a process: Linux counts
+/// the time in which a process takes nothing as well (`tcp_probe_timer`).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
 /// How long an idle connection is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -55,14 +59,23 @@ pub enum ConnectError {
     Url(#[source] http::uri::InvalidUri),
 }
 
-/// Makes the client. Nothing is sent yet, but a program for credentials is run.
+/// The ways to a cluster.
+#[derive(Clone)]
+pub(super) struct Clients {
+    /// For calls and watches.
+    pub(super) calls: Client,
+    /// For what becomes a stream into a process.
+    pub(super) streams: Client,
+}
+
+/// Makes the clients. Nothing is sent yet, but a program for credentials is run.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub(super) async fn connect(access: &ClusterAccess) -> Result<Client, ConnectError> {
+pub(super) async fn connect(access: &ClusterAccess) -> Result<Clients, ConnectError> {
     let config = config(access)?;
     // Credentials may come from a program that takes its time.
-    let making = tokio::task::spawn_blocking(move || client(&config));
+    let making = tokio::task::spawn_blocking(move || clients(&config));
     let made = tokio::time::timeout(access.call_timeout, making).await;
     made.map_err(|_| ConnectError::Stuck)?
         .map_err(|_| ConnectError::Stuck)?
@@ -143,20 +156,26 @@ fn who(credentials: &Credentials) -> Result<AuthInfo, ConnectError> {
 }
 
 /// Without what kube puts around it otherwise: it tries again by itself what podrun wants to know of, and it lets small frames wait for
-/// each other (Nagle's algorithm).
-fn client(config: &Config) -> Result<Client, kube::Error> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEP_ALIVE));
-    tcp.set_keepalive_interval(Some(KEEP_ALIVE / 3));
-    tcp.set_keepalive_retries(Some(3));
-    let connector = config.rustls_https_connector_with_connector(tcp)?;
-    let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+/// each other (Nagle's algorithm). Both know the same credentials, which are made and renewed once.
+fn clients(config: &Config) -> Result<Clients, kube::Error> {
+    let who = config.auth_layer()?;
     let base = config.base_uri_layer();
-    let http = http.map_err(BoxError::from);
-    Ok(match config.auth_layer()? {
-        Some(who) => ClientBuilder::new(http, "default").with_layer(&who).with_layer(&base).build(),
-        None => ClientBuilder::new(http, "default").with_layer(&base).build(),
-    })
+    let client = |unacknowledged: Option<Duration>| {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(KEEP_ALIVE));
+        tcp.set_keepalive_interval(Some(KEEP_ALIVE / 3));
+        tcp.set_keepalive_retries(Some(3));
+        tcp.set_tcp_user_timeout(unacknowledged);
+        let connector = config.rustls_https_connector_with_connector(tcp)?;
+        let http: legacy::Client<_, Body> =
+            legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+        let http = http.map_err(BoxError::from);
+        Ok::<_, kube::Error>(match &who {
+            Some(who) => ClientBuilder::new(http, "default").with_layer(who).with_layer(&base).build(),
+            None => ClientBuilder::new(http, "default").with_layer(&base).build(),
+        })
+    };
+    Ok(Clients { calls: client(Some(UNACKNOWLEDGED))?, streams: client(None)? })
 }

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
+use super::acknowledged::Ends;
 use super::api::{Api, encoded, pods, refusal, unanswered, unreadable};
 
 const DOING: &str = "starting a process in a pod";
@@ -50,8 +51,16 @@ fn protocol(headers: &HeaderMap, key: &str) -> Result<Protocol, &'static str> {
     Protocol::chosen(header(SEC_WEBSOCKET_PROTOCOL)).ok_or("it has chosen no protocol that was offered")
 }
 
+/// A stream that was opened.
+pub(super) struct Opened {
+    pub(super) socket: Socket,
+    pub(super) protocol: Protocol,
+    /// Those of the connection below it, where they are known.
+    pub(super) ends: Option<Ends>,
+}
+
 /// Opens it. The exec has begun, or a refusal has come, when it is back.
-pub(super) async fn open(api: &Api, request: &ExecRequest) -> Result<(Socket, Protocol), BackendError> {
+pub(super) async fn open(api: &Api, request: &ExecRequest) -> Result<Opened, BackendError> {
     let key = generate_key();
     let asked = Request::get(path(request))
         .header(CONNECTION, "Upgrade")
@@ -62,11 +71,12 @@ pub(super) async fn open(api: &Api, request: &ExecRequest) -> Result<(Socket, Pr
         .body(Body::empty())
         .map_err(|error| unanswered(DOING, error))?;
     api.within(DOING, async {
-        let answer = api.send(DOING, asked).await?;
+        let answer = api.stream(DOING, asked).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(DOING, answer, true).await);
         }
         let protocol = protocol(answer.headers(), &key).map_err(|what| unreadable(DOING, what))?;
+        let ends = Ends::of(&answer);
         let upgraded = hyper::upgrade::on(answer).await.map_err(|error| unanswered(DOING, error))?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -76,7 +86,7 @@ pub(super) async fn open(api: &Api, request: &ExecRequest) -> Result<(Socket, Pr
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(config)).await;
-        Ok((socket, protocol))
+        Ok(Opened { socket, protocol, ends })
     })
     .await
 }

@@ -1,6 +1,7 @@
 //! Pods in a Kubernetes cluster, over its API and nothing else. Objects are JSON values; what they mean is decided in `toehold_podrun`.
 
 mod access;
+mod acknowledged;
 mod api;
 mod client;
 mod discover;
@@ -43,8 +44,8 @@ impl KubePods {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(access: &ClusterAccess) -> Result<Self, ConnectError> {
-        let client = client::connect(access).await?;
-        Ok(Self { api: Api::new(client, access), server: access.server.as_str().into() })
+        let clients = client::connect(access).await?;
+        Ok(Self { api: Api::new(clients, access), server: access.server.as_str().into() })
     }
 
     /// A watch that begins at this version of the cluster, which may be one that it no longer has.
@@ -166,9 +167,9 @@ impl PodBackend for KubePods {
     async fn exec(&self, request: &ExecRequest) -> Result<(KubeInput, KubeOutput), BackendError> {
         // A name can be another pod's by now: nothing is started in one of those, and nothing is said to one that took its place.
         self.check(request).await?;
-        let (socket, protocol) = exec::open(&self.api, request).await?;
+        let opened = exec::open(&self.api, request).await?;
         self.check(request).await?;
-        let (mut input, output) = streams::halves(socket, protocol, self.clone(), request.clone());
+        let (mut input, output) = streams::halves(opened, self.clone(), request.clone());
         if let Some(size) = request.terminal {
             self.api.within("starting a process in a pod", input.resize(size)).await?;
         }

@@ -1,7 +1,8 @@
 //! What goes into a process and comes out of it.
 //!
 //! The two halves share a WebSocket. Nothing is queued: who writes waits until the kernel has taken it, and what is not asked for is
-//! not read. An API server that says nothing is asked whether it is there, in the stream and, where that is no answer, beside it.
+//! not read. An API server that says nothing is asked whether it is there: in the stream, and where a ping may stand behind input that
+//! nobody takes, beside it, and the kernel is asked whether anything that was sent still arrives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,8 +19,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::KubePods;
+use super::acknowledged::Ends;
 use super::api::unanswered;
-use super::exec::Socket;
+use super::exec::{Opened, Socket};
 
 const DOING: &str = "talking to a process in a pod";
 
@@ -28,11 +30,15 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 type Sink = SplitSink<Socket, Message>;
 
+/// Input that everything behind an API server holds at least for a process that takes none, in bytes: already the pipes and terminals of a
+/// node hold more. As long as no more was sent in all, nothing holds a ping up on its way.
+const ALWAYS_TAKEN: u64 = 32 * 1024;
+
 /// What both halves know.
 #[derive(Debug)]
 struct Shared {
     sink: Mutex<Sink>,
-    /// Messages of input so far.
+    /// Bytes of input so far.
     sent: AtomicU64,
 }
 
@@ -71,8 +77,7 @@ struct Life {
     asked: Asked,
     /// When something is to be done about its silence.
     at: Instant,
-    /// The messages of input when it was last heard.
-    sent_before: u64,
+    ends: Option<Ends>,
 }
 
 /// How far it was asked.
@@ -82,7 +87,7 @@ enum Asked {
     Ping {
         is_sent: bool,
     },
-    /// A call beside the stream; whether the pod is there.
+    /// A call beside the stream, and what the kernel knows; whether there is hope.
     Beside(BoxFuture<'static, bool>),
 }
 
@@ -96,18 +101,19 @@ enum Next {
 }
 
 /// Both halves of a stream.
-pub(super) fn halves(socket: Socket, protocol: Protocol, backend: KubePods, request: ExecRequest) -> (KubeInput, KubeOutput) {
+pub(super) fn halves(opened: Opened, backend: KubePods, request: ExecRequest) -> (KubeInput, KubeOutput) {
+    let Opened { socket, protocol, ends } = opened;
     let patience = backend.api.call_timeout;
     let (sink, stream) = socket.split();
     let shared = Arc::new(Shared { sink: Mutex::new(sink), sent: AtomicU64::new(0) });
-    let life = Life { backend, request, patience, asked: Asked::Nothing, at: Instant::now() + patience, sent_before: 0 };
+    let life = Life { backend, request, patience, asked: Asked::Nothing, at: Instant::now() + patience, ends };
     let input = KubeInput { shared: Arc::clone(&shared), protocol, is_closed: false };
     (input, KubeOutput { stream, shared, protocol, end: ExecEnd::new(), until: None, is_over: false, life })
 }
 
 impl KubeInput {
     async fn send(&self, message: Vec<u8>) -> Result<(), BackendError> {
-        self.shared.sent.fetch_add(1, Ordering::Relaxed);
+        self.shared.sent.fetch_add(message.len() as u64, Ordering::Relaxed);
         let mut sink = self.shared.sink.lock().await;
         sink.send(Message::Binary(message.into())).await.map_err(|error| unanswered(DOING, error))
     }
@@ -151,31 +157,35 @@ async fn ping(shared: &Shared, is_sent: &mut bool) {
 
 impl Life {
     /// Something came.
-    fn heard(&mut self, shared: &Shared) {
+    fn heard(&mut self) {
         self.asked = Asked::Nothing;
         self.at = Instant::now() + self.patience;
-        self.sent_before = shared.sent.load(Ordering::Relaxed);
     }
 
     /// Nothing came in time; `false`: there is nobody.
     fn silent(&mut self, shared: &Shared) -> bool {
-        // A ping stands behind the input, which the process may not be taking: no answer to it would be no sign of anything.
-        let is_behind_input = shared.sent.load(Ordering::Relaxed) != self.sent_before;
         match self.asked {
-            Asked::Nothing if !is_behind_input => {
+            Asked::Nothing => {
                 self.asked = Asked::Ping { is_sent: false };
                 self.at = Instant::now() + self.patience;
                 true
             }
-            Asked::Ping { is_sent } if is_sent && !is_behind_input => false,
-            Asked::Nothing | Asked::Ping { .. } => {
-                let (backend, request) = (self.backend.clone(), self.request.clone());
-                self.asked = Asked::Beside(async move { backend.is_there(&request).await }.boxed());
+            Asked::Ping { is_sent: true } if shared.sent.load(Ordering::Relaxed) <= ALWAYS_TAKEN => false,
+            // The ping stands behind input, which the process may not be taking: no answer to it is no sign of anything.
+            Asked::Ping { .. } => {
+                let (backend, request, ends) = (self.backend.clone(), self.request.clone(), self.ends);
+                self.asked = Asked::Beside(async move { !is_deaf(ends).await && backend.is_there(&request).await }.boxed());
                 true
             }
             Asked::Beside(_) => false,
         }
     }
+}
+
+/// Whether the other end's kernel is silent as well.
+async fn is_deaf(ends: Option<Ends>) -> bool {
+    let Some(ends) = ends else { return false };
+    tokio::task::spawn_blocking(move || ends.are_silent()).await.unwrap_or(false)
 }
 
 impl KubeOutput {
@@ -232,13 +242,13 @@ impl ProcessOutput for KubeOutput {
         loop {
             match self.event().await {
                 Next::Message(Some(Ok(Message::Binary(message)))) => {
-                    self.life.heard(&self.shared);
+                    self.life.heard();
                     if let Some(output) = self.take(&message) {
                         return output;
                     }
                 }
                 Next::Message(Some(Ok(Message::Close(_))) | None) | Next::Over => return self.over(),
-                Next::Message(Some(Ok(_))) | Next::Beside(true) => self.life.heard(&self.shared),
+                Next::Message(Some(Ok(_))) | Next::Beside(true) => self.life.heard(),
                 Next::Message(Some(Err(error))) => {
                     tracing::debug!("{DOING}: {error}");
                     return self.over();
