@@ -1,12 +1,14 @@
 //! A pod for a connection or a channel: asked for, held, and given back by being dropped.
 
 use std::future::pending;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use toehold_core::Clock as _;
 use toehold_podrun::backend::{PodChange, PodWatch as _};
-use toehold_podrun::driver::{ConnectionSide, PodReference, SideEvent, enter, run};
+use toehold_podrun::driver::{ConnectionSide, PodReference, SideEvent, enter, recover, run};
 use toehold_podrun::kubernetes::{Availability, PodTrouble};
 use toehold_podrun::pod::{PodRecord, Timing, Who, pod_manifest};
 use toehold_podrun::{ConnectionId, Nonce, PodName, config::Mode};
@@ -68,8 +70,27 @@ impl Lease {
                 traffic: limits.idle.map(|_| (interval(LOOK), intake.passed())),
                 intake,
             };
-            if let Err(trouble) = lead(&hub, &tenant, side).await {
-                told.send_replace(PodState::Failed(trouble));
+            let record = OnceLock::new();
+            let led = AssertUnwindSafe(lead(&hub, &tenant, &record, side)).catch_unwind().await;
+            if led.is_err() {
+                hub.metrics.count(Counter::Panic);
+            }
+            let lost = match led {
+                Ok(Ok(())) => None,
+                Ok(Err(Lost::Told(trouble))) => {
+                    told.send_replace(PodState::Failed(trouble));
+                    None
+                }
+                // Nobody looks after the pod any more, and its owner lives on: it is ended as one that was found.
+                Ok(Err(Lost::Track)) | Err(_) => {
+                    told.send_replace(PodState::Failed(trouble("Defect", "the gateway has lost track of the pod")));
+                    record.get()
+                }
+            };
+            if let Some(record) = lost
+                && let Err(error) = recover(hub.parts(), record, true).await
+            {
+                tracing::error!("pod {} is left to the end of this gateway: {error}", record.pod);
             }
             let counter = if matches!(*told.borrow(), PodState::Failed(_)) { Counter::PodFailed } else { Counter::PodReady };
             hub.metrics.count(counter);
@@ -83,7 +104,27 @@ fn trouble(reason: &str, words: impl Into<String>) -> PodTrouble {
     PodTrouble { reason: reason.to_owned(), words: words.into() }
 }
 
-async fn lead<B: SharedBackend, A: Send + Sync>(hub: &Hub<B, A>, tenant: &Tenant, mut side: Side) -> Result<(), PodTrouble> {
+/// Why a pod is not led on.
+enum Lost {
+    /// There is none, or none any more.
+    Told(PodTrouble),
+    /// By a defect of ours there may be one that nobody looks after.
+    Track,
+}
+
+impl From<PodTrouble> for Lost {
+    fn from(trouble: PodTrouble) -> Self {
+        Self::Told(trouble)
+    }
+}
+
+/// Leads a pod from its record, which goes to `noted`, to its end.
+async fn lead<B: SharedBackend, A: Send + Sync>(
+    hub: &Hub<B, A>,
+    tenant: &Tenant,
+    noted: &OnceLock<PodRecord>,
+    mut side: Side,
+) -> Result<(), Lost> {
     let settings = &hub.settings;
     let timing = Timing {
         ready_within: settings.ready_within,
@@ -92,7 +133,7 @@ async fn lead<B: SharedBackend, A: Send + Sync>(hub: &Hub<B, A>, tenant: &Tenant
         ..Timing::default()
     };
     if settings.mode == Mode::Persistent {
-        return visit(hub, tenant, timing, side).await;
+        return Ok(visit(hub, tenant, timing, side).await?);
     }
     let owner = {
         let mut owner = hub.owner.subscribe();
@@ -116,9 +157,10 @@ async fn lead<B: SharedBackend, A: Send + Sync>(hub: &Hub<B, A>, tenant: &Tenant
     let manifest =
         pod_manifest(settings, &record, tenant.metadata.marks()).map_err(|error| trouble("Metadata", error.to_string()))?;
     tracing::debug!("pod {} for {}", record.pod, tenant.who.principal);
-    run(hub.parts(), &record, &manifest, &settings.container, timing, &mut side).await.map_err(|error| {
+    let record = noted.get_or_init(|| record);
+    run(hub.parts(), record, &manifest, &settings.container, timing, &mut side).await.map_err(|error| {
         tracing::error!("pod {}: {error}", record.pod);
-        trouble("Defect", "the gateway has lost track of the pod")
+        Lost::Track
     })
 }
 
