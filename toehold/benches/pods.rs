@@ -113,7 +113,16 @@ fn main() {
     let count = if is_measured { 1_000 } else { 8 };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let many = ["--max-strangers-per-source", "512", "--connections-per-minute", "1000000", "--requests-per-minute", "1000000"];
+        let many = [
+            "--max-strangers-per-source",
+            "512",
+            "--max-connections-per-principal",
+            "2000",
+            "--connections-per-minute",
+            "1000000",
+            "--requests-per-minute",
+            "1000000",
+        ];
         let pods = Arc::new(Pods::with(&many));
         let key = Arc::new(PrivateKey::from_openssh(std::fs::read(pods.file("key")).unwrap()).unwrap());
         close(&pods, open(&pods, &key, PARALLEL).await).await;

@@ -124,6 +124,9 @@ pub struct PodsServe {
     /// How many connections may be open on which somebody has logged in
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
+    /// As --max-connections, of one principal: whoever has a key of theirs takes the places of nobody else
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections_per_principal: u32,
     /// How many connections may be open on which nobody has logged in
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_strangers: u32,

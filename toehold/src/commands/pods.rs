@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -49,20 +50,47 @@ pub(super) async fn run(global: &Global, command: Pods, output: Output, signals:
             PodsBackend::Kube => serve_kube(global, *options, output, signals).await,
             PodsBackend::Local => serve_local(global, *options, output, signals).await,
         },
-        Pods::Ls(at) => match at.backend {
-            PodsBackend::Kube => list(&Place::in_cluster(global, &at).await?, output).await,
-            PodsBackend::Local => list(&Place::open(global, &at)?, output).await,
-        },
-        Pods::Rm { name, at } => match at.backend {
-            PodsBackend::Kube => remove(&Place::in_cluster(global, &at).await?, &name, output).await,
-            PodsBackend::Local => remove(&Place::open(global, &at)?, &name, output).await,
-        },
-        Pods::Gc(at) => match at.backend {
-            PodsBackend::Kube => collect(&Place::in_cluster(global, &at).await?, output).await,
-            PodsBackend::Local => collect(&Place::open(global, &at)?, output).await,
-        },
+        Pods::Ls(at) => {
+            let work = async |_: &AtomicBool| match at.backend {
+                PodsBackend::Kube => list(&Place::in_cluster(global, &at).await?, output).await,
+                PodsBackend::Local => list(&Place::open(global, &at)?, output).await,
+            };
+            unless_interrupted(signals, work).await
+        }
+        Pods::Rm { name, at } => {
+            let work = async |begun: &AtomicBool| match at.backend {
+                PodsBackend::Kube => remove(&Place::in_cluster(global, &at).await?, &name, begun, output).await,
+                PodsBackend::Local => remove(&Place::open(global, &at)?, &name, begun, output).await,
+            };
+            unless_interrupted(signals, work).await
+        }
+        Pods::Gc(at) => {
+            let work = async |begun: &AtomicBool| match at.backend {
+                PodsBackend::Kube => collect(&Place::in_cluster(global, &at).await?, begun, output).await,
+                PodsBackend::Local => collect(&Place::open(global, &at)?, begun, output).await,
+            };
+            unless_interrupted(signals, work).await
+        }
         Pods::Key(command) => super::pods_key::run(global, command, output).await,
         Pods::Role(options) => super::pods_role::print(&options, output),
+    }
+}
+
+/// Does the work, unless a signal comes. Wherever it is left, it can be run again, and records say what is still to be ended; whether
+/// anything has been told to end by then is noted in what the work is given.
+async fn unless_interrupted(
+    mut signals: Signals,
+    work: impl AsyncFnOnce(&AtomicBool) -> Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
+    let begun = AtomicBool::new(false);
+    tokio::select! {
+        biased;
+        done = work(&begun) => done,
+        () = signals.wait() => Err(if begun.load(Ordering::Relaxed) {
+            Failure::new("interrupted; what was told to end is ending").hint("see what is left: toehold pods ls").partly()
+        } else {
+            Failure::new("interrupted; nothing was changed")
+        }),
     }
 }
 
@@ -232,8 +260,7 @@ fn serve_options(options: &PodsServe) -> ServeOptions {
         metrics: options.metrics,
         limits: LimitOptions {
             agents: many(options.max_connections),
-            // One key may stand for a whole team.
-            sessions_per_agent: many(options.max_connections),
+            sessions_per_agent: many(options.max_connections_per_principal),
             strangers: many(options.max_strangers),
             strangers_per_source: many(options.max_strangers_per_source),
             handshakes_per_minute: options.connections_per_minute,
@@ -295,12 +322,13 @@ async fn list<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit, F
     Ok(Exit::Done)
 }
 
-async fn remove<B: PodBackend>(place: &Place<B>, name: &str, output: Output) -> Result<Exit, Failure> {
+async fn remove<B: PodBackend>(place: &Place<B>, name: &str, begun: &AtomicBool, output: Output) -> Result<Exit, Failure> {
     let namespace = &place.settings.namespace;
     let not_there = || Failure::new(format!("there is no pod {name}")).hint("see which there are: toehold pods ls");
     let pod = place.pods.get(namespace, name).await?.ok_or_else(not_there)?;
     let mut watch = place.pods.watch(namespace, name).await?;
     let preconditions = Preconditions { uid: pod.uid.clone(), resource_version: None };
+    begun.store(true, Ordering::Relaxed);
     if !place.pods.delete(namespace, name, &preconditions).await? {
         return Err(not_there());
     }
@@ -322,20 +350,25 @@ async fn remove<B: PodBackend>(place: &Place<B>, name: &str, output: Output) -> 
     Ok(Exit::Done)
 }
 
-async fn collect<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit, Failure> {
+async fn collect<B: PodBackend>(place: &Place<B>, begun: &AtomicBool, output: Output) -> Result<Exit, Failure> {
     let before = all(place).await?;
     let namespace = &place.settings.namespace;
     let mut reaper = Reaper::new();
+    // Where one look is enough, it may end something.
+    begun.store(place.looks <= 1, Ordering::Relaxed);
     let mut swept = reaper.pass(place.parts(), namespace, None).await;
     for look in 1..place.looks {
         if look == 1 {
             output.aside("looking for a while which gateways are alive");
         }
         tokio::time::sleep(INTERVAL).await;
+        // Before that nobody can be taken for dead.
+        begun.fetch_or(INTERVAL.saturating_mul(look) >= STALE_AFTER, Ordering::Relaxed);
         let owners = std::mem::take(&mut swept.owners);
         swept = reaper.pass(place.parts(), namespace, None).await;
         swept.owners.extend(owners);
     }
+    begun.fetch_or(!swept.orphans.is_empty(), Ordering::Relaxed);
     let mut records = 0;
     for record in &swept.orphans {
         Reaper::recover(place.parts(), record).await?;

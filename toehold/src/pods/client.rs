@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use russh::server::{self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, MethodKind, MethodSet, Pty, Sig};
+use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty, Sig};
 use toehold_core::{Fingerprint, PublicKey};
 use toehold_podrun::Signal;
 use toehold_podrun::channel::{ChannelAction, ChannelEvent, ChannelRequest, Channels, Start, Terminal, Wanted, plan};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::authentication::{Admission, Applicant, Authenticator};
 use super::hub::{Hub, SharedBackend};
 use super::metrics::Counter;
-use super::stream::{Intake, Waiting};
+use super::stream::{Intake, TooMuch, Waiting};
 
 /// How many keys may be offered: guessing is slow, and so is asking.
 const MAX_OFFERS: usize = 64;
@@ -303,13 +303,18 @@ impl<B: SharedBackend, A: Authenticator> server::Handler for Client<B, A> {
         Ok(())
     }
 
-    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
-        let Some(waiting) = self.link.intake.take(data.len()) else {
-            tracing::warn!("{} sends more than it was granted", self.address);
-            return Err(russh::Error::Disconnect);
+    async fn data(&mut self, id: ChannelId, data: &[u8], session: &mut Session) -> Result<(), russh::Error> {
+        let words = match self.link.intake.take(data.len()) {
+            Ok(waiting) => {
+                self.input(id.number(), Input::Bytes(Bytes::copy_from_slice(data), waiting));
+                return Ok(());
+            }
+            Err(TooMuch::Ungranted) => "more was sent than was granted",
+            Err(TooMuch::InAll) => "too much input waits here for processes that do not take it",
         };
-        self.input(id.number(), Input::Bytes(Bytes::copy_from_slice(data), waiting));
-        Ok(())
+        tracing::warn!("{}: {words}", self.address);
+        self.hub.metrics.count(Counter::Cut);
+        session.disconnect(Disconnect::ByApplication, words, "")
     }
 
     fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {

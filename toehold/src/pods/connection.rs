@@ -28,7 +28,8 @@ use super::side::{Lease, PodState, Tenant};
 use super::stream::{ClientStream, Intake};
 use crate::adapters::russh_connector::{Lifeline, Tethered};
 use crate::adapters::system_clock::SystemClock;
-use crate::gateway::limits;
+use crate::gateway::LimitOptions;
+use crate::gateway::limits::{self, Refused};
 use crate::gateway::system_rng;
 
 /// How long a client may take to go that was told to.
@@ -49,7 +50,7 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
     mut place: limits::Place,
 ) {
     let begun = Instant::now();
-    let intake = Arc::new(Intake::new(hub.options.channels));
+    let intake = Arc::new(Intake::new(hub.options.channels, Arc::clone(&hub.waiting)));
     let patience = hub.options.keep_alive.saturating_mul(u32::try_from(hub.options.keep_alive_count + 1).unwrap_or(u32::MAX));
     let stream = ClientStream::new(tcp, Arc::clone(&intake), patience);
     // russh's own task ends when this is dropped.
@@ -79,7 +80,7 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
     let FromClient::LoggedIn { admission, user, key, handle } = logged_in else { return };
     if let Err(refused) = place.authenticated(&admission.principal) {
         hub.metrics.count(Counter::ConnectionRefused);
-        let words = format!("no place for another connection: {refused}");
+        let words = no_place(refused, &admission.principal, &hub.options.limits);
         let _ = handle.disconnect(Disconnect::TooManyConnections, words, String::new()).await;
         let _ = timeout_at(Instant::now() + FAREWELL, session).await;
         return;
@@ -98,6 +99,15 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
     serve(&hub, &link, logged_in, connection, session, &mut told).await;
     tracing::info!("{connection}: over");
     drop(lifeline);
+}
+
+/// What somebody is told who may log in, and for whom there is no room.
+fn no_place(refused: Refused, principal: &str, limits: &LimitOptions) -> String {
+    let why = match refused {
+        Refused::Sessions => format!("{principal} has {} of them, as many as one may have", limits.sessions_per_agent),
+        _ => format!("{} are open, as many as there may be", limits.agents),
+    };
+    format!("no place for another connection: {why}")
 }
 
 fn note_panic<B, A>(hub: &Hub<B, A>, ended: &Result<(), russh::Error>) {

@@ -1,7 +1,7 @@
 //! What all connections share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use russh::server;
@@ -44,6 +44,8 @@ pub(super) struct Hub<B, A> {
     pub(super) ssh: Arc<server::Config>,
     pub(super) limits: Limits,
     pub(super) metrics: Metrics,
+    /// How many bytes of clients wait for processes, over all connections.
+    pub(super) waiting: Arc<AtomicUsize>,
     /// The owner of this gateway's pods, while there is one.
     pub(super) owner: watch::Sender<Option<OwnerReference>>,
     pub(super) stopping: watch::Sender<Stopping>,

@@ -9,6 +9,7 @@ counters! {
     AcceptFailed "toehold_pods_accept_failures_total" "" "Connections that the system did not hand over.",
     ConnectionAccepted "toehold_pods_connections_total" "outcome=\"accepted\"" "TCP connections.",
     ConnectionRefused "toehold_pods_connections_total" "outcome=\"refused\"" "TCP connections.",
+    Cut "toehold_pods_cut_total" "" "Connections that were cut for what they sent.",
     HandshakeFailed "toehold_pods_handshakes_failed_total" "" "Connections that ended before anybody had logged in.",
     LoggedIn "toehold_pods_logins_total" "outcome=\"done\"" "Logins.",
     LoginRefused "toehold_pods_logins_total" "outcome=\"refused\"" "Logins.",

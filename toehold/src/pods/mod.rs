@@ -38,8 +38,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// Where its metrics and health are told; loopback alone.
     pub metrics: Option<SocketAddr>,
-    /// How much of everything. `agents` are connections on which somebody has logged in, `stranger_lifetime` is for the login,
-    /// `calls_per_minute` counts what clients ask of channels.
+    /// How much of everything. `agents` are connections on which somebody has logged in, `sessions_per_agent` are those of one principal,
+    /// `stranger_lifetime` is for the login, `calls_per_minute` counts what clients ask of channels.
     pub limits: LimitOptions,
     /// Channels of one connection at once.
     pub channels: usize,

@@ -93,6 +93,7 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
         authenticator,
         options,
         metrics: Metrics::default(),
+        waiting: Arc::default(),
         owner: watch::Sender::new(None),
         stopping: watch::Sender::new(Stopping::No),
         pods: watch::Sender::new(0),

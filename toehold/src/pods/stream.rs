@@ -19,6 +19,10 @@ pub(super) const WINDOW: u32 = 2 * 1024 * 1024;
 /// How much may wait for the processes of a connection until its client is slowed down, in bytes.
 const MAX_WAITING: usize = 1024 * 1024;
 
+/// How much may wait over all connections until those of them are cut that have more waiting than one channel ever has, in bytes. Each
+/// channel begins with a window of its own, so that one key with many channels could otherwise fill the memory.
+const MAX_WAITING_IN_ALL: usize = 512 * 1024 * 1024;
+
 /// What is granted at a time while it is slowed down. Not nothing: russh grants only on receipt, and would never grant again.
 const TRICKLE: u32 = 2;
 /// How long to wait then before each read, unless it is over before.
@@ -32,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Intake {
     waiting: AtomicUsize,
+    /// What waits over all connections.
+    in_all: Arc<AtomicUsize>,
     /// What cannot be waiting but for a client that sends more than it was granted.
     granted: usize,
     is_slow: AtomicBool,
@@ -48,12 +54,22 @@ pub(super) struct Waiting {
     bytes: usize,
 }
 
+/// Why a connection is to be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TooMuch {
+    /// The client has sent what it was never granted.
+    Ungranted,
+    /// Over all connections too much waits, and this one has a large part in it.
+    InAll,
+}
+
 impl Intake {
-    /// Of a connection that may have so many channels.
-    pub(super) fn new(channels: usize) -> Self {
+    /// Of a connection that may have so many channels; `in_all` is what waits over all connections.
+    pub(super) fn new(channels: usize, in_all: Arc<AtomicUsize>) -> Self {
         let window = usize::try_from(WINDOW).unwrap_or(usize::MAX);
         Self {
             waiting: AtomicUsize::new(0),
+            in_all,
             granted: window.saturating_mul(channels).saturating_add(MAX_WAITING + window),
             is_slow: AtomicBool::new(false),
             eased: AtomicWaker::new(),
@@ -61,15 +77,26 @@ impl Intake {
         }
     }
 
-    /// Notes bytes that came; `None`: the client has sent what it was never granted.
-    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Waiting> {
+    /// Notes bytes that came.
+    ///
+    /// # Errors
+    /// [`TooMuch`]: the connection is to be cut.
+    pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Result<Waiting, TooMuch> {
         self.note(bytes);
         let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let in_all = self.in_all.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let noted = Waiting { intake: Arc::clone(self), bytes };
         if waiting > MAX_WAITING {
             self.is_slow.store(true, Ordering::Release);
         }
-        (waiting <= self.granted).then_some(noted)
+        let of_one_channel = usize::try_from(WINDOW).unwrap_or(usize::MAX).saturating_add(MAX_WAITING);
+        if waiting > self.granted {
+            Err(TooMuch::Ungranted)
+        } else if waiting > of_one_channel && in_all > MAX_WAITING_IN_ALL {
+            Err(TooMuch::InAll)
+        } else {
+            Ok(noted)
+        }
     }
 
     /// Up to how much a client is to be granted from now on.
@@ -90,6 +117,7 @@ impl Intake {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        self.intake.in_all.fetch_sub(self.bytes, Ordering::Relaxed);
         let before = self.intake.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
         if before.saturating_sub(self.bytes) <= MAX_WAITING / 2 && self.intake.is_slow.swap(false, Ordering::AcqRel) {
             self.intake.eased.wake();
@@ -167,7 +195,7 @@ mod tests {
 
     #[test]
     fn who_sends_more_than_is_taken_is_slowed_down_and_then_cut() {
-        let intake = Arc::new(Intake::new(10));
+        let intake = Arc::new(Intake::new(10, Arc::default()));
         let first = intake.take(MAX_WAITING).unwrap();
         assert_eq!(intake.grant(), WINDOW);
         let second = intake.take(1).unwrap();
@@ -176,7 +204,26 @@ mod tests {
         assert_eq!(intake.grant(), TRICKLE, "not for a single byte");
         drop(first);
         assert_eq!(intake.grant(), WINDOW);
-        assert!(intake.take(24 * 1024 * 1024).is_none());
+        assert_eq!(intake.take(24 * 1024 * 1024).unwrap_err(), TooMuch::Ungranted);
         assert_eq!(intake.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn where_all_together_fill_the_memory_those_are_cut_that_have_the_most() {
+        let in_all = Arc::new(AtomicUsize::new(0));
+        let greedy = |bytes: usize| Arc::new(Intake::new(10, Arc::clone(&in_all))).take(bytes);
+        let mut held = Vec::new();
+        let refused = loop {
+            match greedy(20 * 1024 * 1024) {
+                Ok(waiting) => held.push(waiting),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!((refused, held.len()), (TooMuch::InAll, 25));
+        assert!(in_all.load(Ordering::Relaxed) <= MAX_WAITING_IN_ALL);
+        // Whoever has no more than any client may have goes on.
+        let _modest = greedy(3 * 1024 * 1024).unwrap();
+        held.clear();
+        assert!(greedy(20 * 1024 * 1024).is_ok());
     }
 }

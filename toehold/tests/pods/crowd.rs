@@ -121,7 +121,16 @@ fn start() -> Pods {
         fs::write(file_of(&toehold, &format!("{user}.json")), document.to_string()).unwrap();
     }
     let command = format!("{} %u", path(&script));
-    let many = ["--max-strangers-per-source", "512", "--connections-per-minute", "1000000", "--requests-per-minute", "1000000"];
+    let many = [
+        "--max-strangers-per-source",
+        "512",
+        "--max-connections-per-principal",
+        "2000",
+        "--connections-per-minute",
+        "1000000",
+        "--requests-per-minute",
+        "1000000",
+    ];
     Pods::by(
         toehold,
         &[

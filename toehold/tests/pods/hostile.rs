@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
-use crate::gateway::{Pods, waits_until_still};
+use crate::gateway::{Pods, Session, waits_until_still};
 use crate::raw;
 use crate::support::{Done, eventually, key};
 
@@ -92,6 +92,35 @@ fn a_source_has_its_connections_and_no_more() {
     assert!(done.stderr.contains("no place for another connection"), "{done:?}");
     drop(first.stdin.take());
     first.wait().unwrap();
+    eventually("a place", || pods.run("true").code == 0);
+}
+
+/// One key, however many connections it makes, takes the places of nobody else.
+#[test]
+fn a_principal_has_its_connections_and_no_more() {
+    let toehold = Pods::prepared();
+    let other = crate::support::keys::ssh_keygen(&crate::gateway::file_of(&toehold, "bobs"), &["-t", "ed25519"]);
+    let keys = crate::gateway::file_of(&toehold, "authorized_keys");
+    let both = format!("{}{other} bob@example.org\n", std::fs::read_to_string(&keys).unwrap());
+    crate::support::server::write_private(&keys, both);
+    let pods = Pods::at(toehold, &["--max-connections-per-principal", "3", "--metrics", "127.0.0.1:0"]);
+    let mut held: Vec<Session> = (0..3)
+        .map(|_| {
+            let mut command = pods.ssh("echo begun; cat");
+            command.stdin(Stdio::piped());
+            let mut session = Session::start(command);
+            assert_eq!(session.line(), "begun");
+            session
+        })
+        .collect();
+    let done = pods.run("true").ends(255);
+    let words = "no place for another connection: alice@example.org has 3 of them, as many as one may have";
+    assert!(done.stderr.contains(words), "{done:?}");
+    assert_eq!(pods.counted("toehold_pods_connections_total{outcome=\"refused\"}"), 1);
+    assert_eq!(pods.list().len(), 3, "nobody who was refused has a pod");
+    let mut bobs = pods.client_with_key("ssh", &pods.file("bobs"));
+    Done::of(bobs.args(["anybody@127.0.0.1", "true"]).output().unwrap()).ends(0);
+    drop(held.pop());
     eventually("a place", || pods.run("true").code == 0);
 }
 
