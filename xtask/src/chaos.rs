@@ -2,14 +2,25 @@
 
 use std::time::{Duration, Instant};
 
+use crate::kubernetes::{Building, Cluster};
 use crate::{Result, prerequisites, process, report};
 
 /// What is killed, by the name of the command, and the test program that does it.
-const VICTIMS: [(&str, &str); 4] =
-    [("host-add", "kill"), ("key-rotate", "kill_rotation"), ("pods", "pods"), ("spec-apply", "kill_spec")];
+const VICTIMS: [(&str, &str); 5] = [
+    ("host-add", "kill"),
+    ("key-rotate", "kill_rotation"),
+    ("pods", "pods"),
+    ("pods-kubernetes", ON_A_CLUSTER),
+    ("spec-apply", "kill_spec"),
+];
 
-/// Connections at once to a gateway of pods, of which some fail.
+/// The test program that needs a cluster: run where it is named alone.
+const ON_A_CLUSTER: &str = "pods_kubernetes";
+
+/// Connections to a gateway of pods, of which some fail.
 const CONNECTIONS: &str = "1000";
+/// Of those, how many at once on a cluster, whose only node takes 200 pods.
+const AT_ONCE_ON_A_CLUSTER: &str = "150";
 
 /// The command line of the task.
 #[derive(Debug)]
@@ -22,7 +33,8 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { minutes: 10, kills: 50, programs: VICTIMS.map(|(_, program)| program).to_vec() };
+        let here = VICTIMS.map(|(_, program)| program).into_iter().filter(|program| *program != ON_A_CLUSTER);
+        let mut options = Self { minutes: 10, kills: 50, programs: here.collect() };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{argument} needs a value"))?;
@@ -43,6 +55,12 @@ impl Options {
 /// Runs rounds of the kill tests until the time is over; the first failure ends it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     prerequisites::ensure_openssh()?;
+    let cluster = if options.programs.contains(&ON_A_CLUSTER) {
+        prerequisites::ensure_kubernetes()?;
+        Some(Cluster::start(&Building::begin().finish()?)?)
+    } else {
+        None
+    };
     let start = Instant::now();
     let limit = Duration::from_secs(options.minutes * 60);
     let mut rounds = 0_u32;
@@ -64,8 +82,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // Of the tests of pods, those with many connections; the other programs have all of theirs to do with kills.
         cargo.args(["--", "--nocapture", "kill", "many_at_once"]);
         cargo.env("TOEHOLD_CONNECTIONS", CONNECTIONS);
+        if let Some(cluster) = &cluster {
+            // One test after the other: each of them fills the node.
+            cargo.arg("--test-threads=1").envs(cluster.environment()).env("TOEHOLD_CONNECTIONS_AT_ONCE", AT_ONCE_ON_A_CLUSTER);
+        }
         process::run(cargo.env("TOEHOLD_KILLS", options.kills.to_string()))
             .map_err(|error| format!("round {rounds} failed after {}: {error}", report::seconds(start.elapsed())))?;
+    }
+    if let Some(cluster) = cluster {
+        cluster.end()?;
     }
     println!("\n{rounds} rounds of {} kills in {}: every invariant held", options.kills, report::seconds(start.elapsed()));
     Ok(())

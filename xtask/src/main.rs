@@ -53,13 +53,14 @@ cargo xtask kubernetes up|down|kubectl ARGS...
 
 cargo xtask bench [NAME]...
     The measured bars: temporary-key, authorized-keys, gateway, host-add, join, key-rotate, key-rotate-far,
-    key-rotate-simulated, pods, spec, spec-apply
-    (all of them by default).
+    key-rotate-simulated, pods, pods-kubernetes, spec, spec-apply
+    (all of them by default). pods-kubernetes starts a cluster.
 
-cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|spec-apply]
+cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|pods-kubernetes|spec-apply]
     SIGKILL at random moments of `host add`, `key rotate` and `spec apply`, then what leads it on, then every invariant read off
     the real files; and 1,000 connections to `pods serve` at once, 50 of whose pods fail: for N minutes (default 10), in rounds of N kills
-    each (default 50), of all of them or of one.
+    each (default 50), of all of them or of one. pods-kubernetes, which is run where it is named alone, starts a cluster: 1,000
+    connections there, 150 at a time, and a gateway killed under 150.
 
 cargo xtask codegen
     Renews the Rust code of the gRPC services from toehold/proto.

@@ -75,7 +75,8 @@ impl Pods {
         Self::on_ground(self.ground.clone(), config, more)
     }
 
-    fn on(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
+    /// Whose state directory, key and `authorized_keys` are there, on a ground that is there.
+    pub(crate) fn on(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
         let keys = path(&file_of(&toehold, "authorized_keys"));
         Self::with_keys_by(toehold, ground, config, &[&["--authorized-keys", keys.as_str()], more].concat())
     }
@@ -85,8 +86,20 @@ impl Pods {
         Self::with_keys_by(toehold, Ground::new(), &json!({}), more)
     }
 
-    fn with_keys_by(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
+    /// With whatever says who may log in, on a ground that is there.
+    pub(crate) fn with_keys_by(toehold: Toehold, ground: Ground, config: &Value, more: &[&str]) -> Self {
         let which = ground.options(&toehold, config);
+        Self::with_options(toehold, ground, which, more, |command| command)
+    }
+
+    /// Told which pods are meant, and started as something that the command becomes a part of.
+    pub(crate) fn with_options(
+        toehold: Toehold,
+        ground: Ground,
+        which: Vec<String>,
+        more: &[&str],
+        within: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let mut arguments = vec!["--json", "pods", "serve", "--listen", "127.0.0.1:0"];
         arguments.extend(which.iter().map(String::as_str));
         arguments.extend(more);
@@ -94,6 +107,7 @@ impl Pods {
         let state = toehold.state();
         let mut command = toehold.command(arguments);
         command.current_dir(state.parent().unwrap()).env("TOEHOLD_STATE_DIR", state.file_name().unwrap());
+        let command = within(command);
         Self::started(toehold, ground, which, command)
     }
 

@@ -2,16 +2,17 @@
 
 use rand_chacha::rand_core::SeedableRng as _;
 use serde_json::{Value, json};
-use toehold::adapters::kube_pods::KubePods;
+use toehold::adapters::kube_pods::{KubeOutput, KubePods};
 use toehold_podrun::backend::{
     ExecRequest, Output, PodBackend, PodChange, PodWatch as _, Preconditions, ProcessInput as _, ProcessOutput as _,
 };
 use toehold_podrun::config::Kubeconfig;
-use toehold_podrun::exec::Outcome;
+use toehold_podrun::exec::{Outcome, TerminalSize};
 use toehold_podrun::kubernetes::{Availability, FailureKind, PodSnapshot};
 use toehold_podrun::pod::owner_manifest;
 use toehold_podrun::{OwnerName, Uid};
 
+use crate::cluster_support::kubectl;
 use crate::ground::Ground;
 
 async fn backend(ground: &Ground) -> KubePods {
@@ -151,4 +152,78 @@ async fn p4_a_process_is_started_in_the_pod_that_is_meant_and_in_no_other_of_its
     let mut watch = pods.watch(namespace, "one").await.unwrap();
     while watch.changed().await.unwrap() != PodChange::Gone {}
     assert!(pods.exec(&request).await.unwrap_err().is(FailureKind::NotFound));
+}
+
+/// What comes out until this is in it.
+async fn until(output: &mut KubeOutput, wanted: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(wanted) {
+        match output.next().await {
+            Output::Stdout(piece) | Output::Stderr(piece) => all.push_str(std::str::from_utf8(&piece).unwrap()),
+            Output::Ended(outcome) => panic!("{outcome:?}: {all}"),
+        }
+    }
+    all
+}
+
+/// Without a command it is the pod's first process that is talked to. A gateway does not do that, and is not allowed to; the administrator is.
+#[tokio::test]
+async fn the_first_process_of_a_pod_can_be_attached_to() {
+    let ground = Ground::new();
+    let config = kubectl(ground.cluster(), ["config", "view", "--raw", "--minify", "--flatten"]).json();
+    let access = Kubeconfig::parse(&config.to_string()).unwrap().access(None, std::path::Path::new("/")).unwrap();
+    let (pods, namespace) = (KubePods::connect(&access).await.unwrap(), ground.namespace().name());
+    for terminal in [None, Some(TerminalSize { columns: 91, rows: 31 })] {
+        let name = if terminal.is_some() { "with-a-terminal" } else { "without-one" };
+        let mut manifest = manifest(&ground, name);
+        let container = &mut manifest["spec"]["containers"][0];
+        let script = "while read -r word; do case $word in size) stty size ;; err) echo err >&2 ;; end) exit 9 ;; *) echo got $word ;; esac; done";
+        container["command"] = json!(["/bin/sh", "-c", script]);
+        container["stdin"] = json!(true);
+        container["tty"] = json!(terminal.is_some());
+        pods.create(namespace, &manifest).await.unwrap();
+        let pod = ready(&pods, &ground, name).await;
+        let request = ExecRequest {
+            namespace: namespace.to_owned(),
+            pod: name.to_owned(),
+            uid: pod.uid.clone(),
+            container: "shell".to_owned(),
+            command: None,
+            terminal,
+        };
+        let (mut input, mut output) = pods.exec(&request).await.unwrap();
+        input.write(b"word\n").await.unwrap();
+        until(&mut output, "got word").await;
+        input.write(b"err\n").await.unwrap();
+        until(&mut output, "err\n").await;
+        if terminal.is_some() {
+            input.write(b"size\n").await.unwrap();
+            until(&mut output, "31 91").await;
+            input.resize(TerminalSize { columns: 92, rows: 32 }).await.unwrap();
+            // The size is there when it is there.
+            let changed = async {
+                loop {
+                    input.write(b"size\n").await.unwrap();
+                    if until(&mut output, " 9").await.contains("32 9") {
+                        return;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(std::time::Duration::from_secs(60), changed).await.unwrap();
+        }
+        input.write(b"end\n").await.unwrap();
+        // Whoever attaches is told of the end of the stream; how the process ended, the pod tells.
+        while !matches!(output.next().await, Output::Ended(_)) {}
+        let mut watch = pods.watch(namespace, name).await.unwrap();
+        loop {
+            let PodChange::State(pod) = watch.changed().await.unwrap() else { panic!("gone") };
+            if let Availability::Ended(trouble) | Availability::Failed(trouble) = pod.availability("shell") {
+                assert!(trouble.words.contains("exit code 9"), "{trouble:?}");
+                break;
+            }
+        }
+        let uid = pods.get(namespace, name).await.unwrap().unwrap().uid;
+        assert!(pods.delete(namespace, name, &only(&uid, None)).await.unwrap());
+    }
 }

@@ -3,10 +3,12 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use russh::{ChannelMsg, Sig};
+use serde_json::json;
 
 use crate::gateway::{Pods, fed};
 use crate::ground::Ground;
+use crate::raw::{Client, until_output};
 use crate::support::{Done, eventually};
 
 /// Far below the minute of silence, and far above what it takes.
@@ -132,14 +134,18 @@ fn what_an_image_lacks_is_said() {
     pods.waits_until_empty();
 }
 
+/// A gateway whose pods have no shell.
+fn no_shell() -> Pods {
+    let ground = Ground::new();
+    let mut config = Ground::image(&ground.cluster().images.no_shell);
+    config["pod"]["idleCommand"] = json!(["/bin/sleep", "3600"]);
+    config["pod"]["podSpec"]["terminationGracePeriodSeconds"] = json!(0);
+    Pods::on_ground(ground, &config, &[])
+}
+
 #[test]
 fn an_image_without_a_shell_runs_what_needs_none_and_says_what_does() {
-    let ground = Ground::new();
-    let idle = json!({ "pod": { "idleCommand": ["/bin/sleep", "3600"], "podSpec": { "terminationGracePeriodSeconds": 0 } } });
-    let mut config = Ground::image(&ground.cluster().images.no_shell);
-    config["pod"]["idleCommand"] = idle["pod"]["idleCommand"].clone();
-    config["pod"]["podSpec"]["terminationGracePeriodSeconds"] = Value::from(0);
-    let pods = Pods::on_ground(ground, &config, &[]);
+    let pods = no_shell();
     let done = without_a_shell(&pods, "/bin/echo done").ends(0);
     assert_eq!(done.stdout, "done\n");
     assert_eq!(fed(pods.ssh("/bin/cat"), b"through"), b"through");
@@ -151,4 +157,33 @@ fn an_image_without_a_shell_runs_what_needs_none_and_says_what_does() {
     let done = without_a_shell(&pods, "/bin/echo a; /bin/echo b").ends(255);
     assert!(done.stderr.contains("the command line needs one") && done.stdout.is_empty(), "{done:?}");
     pods.waits_until_empty();
+}
+
+/// A signal that cannot be sent is said not to be, and only once; what runs goes on.
+#[tokio::test]
+async fn a_signal_that_no_shell_can_send_is_said_not_to_be_sent() {
+    let pods = tokio::task::spawn_blocking(no_shell).await.unwrap();
+    let client = Client::log_in(&pods).await;
+    let mut channel = client.open().await;
+    channel.exec(true, "/bin/cat").await.unwrap();
+    channel.data_bytes("here\n").await.unwrap();
+    until_output(&mut channel, b"here\n").await;
+    for _ in 0..3 {
+        channel.signal(Sig::TERM).await.unwrap();
+    }
+    channel.data_bytes("still here\n").await.unwrap();
+    channel.eof().await.unwrap();
+    let (mut out, mut err, mut status) = (String::new(), String::new(), None);
+    while let Some(message) = channel.wait().await {
+        match message {
+            ChannelMsg::Data { data } => out.push_str(std::str::from_utf8(&data).unwrap()),
+            ChannelMsg::ExtendedData { data, .. } => err.push_str(std::str::from_utf8(&data).unwrap()),
+            ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+            _ => {}
+        }
+    }
+    assert_eq!((out.as_str(), status), ("still here\n", Some(0)));
+    assert_eq!(err.matches("the signal TERM cannot be sent").count(), 1, "{err}");
+    client.handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+    tokio::task::spawn_blocking(move || pods.waits_until_empty()).await.unwrap();
 }

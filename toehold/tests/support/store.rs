@@ -12,7 +12,12 @@ pub fn open(toehold: &Toehold) -> Connection {
 
 /// The key of every record, as it stands in the database.
 pub fn keys(toehold: &Toehold) -> Vec<String> {
-    let database = open(toehold);
+    keys_in(&toehold.state())
+}
+
+/// The same of any state directory.
+pub fn keys_in(directory: &std::path::Path) -> Vec<String> {
+    let database = Connection::open(directory.join("state.db")).unwrap();
     let mut statement = database.prepare("SELECT key FROM entry ORDER BY key").unwrap();
     let keys = statement.query_map([], |row| row.get(0)).unwrap();
     keys.map(Result::unwrap).collect()

@@ -1,5 +1,6 @@
 //! Bars on what criterion measures.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
@@ -60,8 +61,13 @@ pub(super) fn spec(metadata: &Metadata) -> Result<Vec<Measured>> {
 }
 
 /// Runs a bench that prints `measured NAME VALUE BAR DETAIL` a line, and reads these names and their units out of it.
-pub(super) fn measured(package: &str, bench: &str, names: &[(&'static str, &'static str)]) -> Result<Vec<Measured>> {
-    let printed = process::text(&mut bench_of(package, bench))?;
+pub(super) fn measured(
+    package: &str,
+    bench: &str,
+    environment: &[(&'static str, OsString)],
+    names: &[(&'static str, &'static str)],
+) -> Result<Vec<Measured>> {
+    let printed = process::text(bench_of(package, bench).envs(environment.iter().cloned()))?;
     print!("{printed}");
     let mut all = Vec::new();
     for &(name, unit) in names {

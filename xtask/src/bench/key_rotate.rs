@@ -128,7 +128,7 @@ pub(super) fn simulated() -> Result<Vec<Measured>> {
         ("key-rotate-linear", "ratio"),
         ("key-rotate-open", "ratio"),
     ];
-    criterion::measured("toehold", "key_rotate", &NAMES)
+    criterion::measured("toehold", "key_rotate", &[], &NAMES)
 }
 
 impl Managed {

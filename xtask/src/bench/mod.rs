@@ -6,6 +6,7 @@ mod host_add;
 mod key_rotate;
 mod openssh;
 mod pods;
+mod pods_kubernetes;
 mod proxy;
 mod spec_apply;
 mod web;
@@ -40,7 +41,7 @@ impl Measured {
 
 type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 11] = [
+const BENCHES: [(&str, Bench); 12] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
@@ -50,12 +51,13 @@ const BENCHES: [(&str, Bench); 11] = [
     ("key-rotate-far", key_rotate::far),
     ("key-rotate-simulated", |_| key_rotate::simulated()),
     ("pods", pods::measure),
+    ("pods-kubernetes", |_| pods_kubernetes::measure()),
     ("spec", criterion::spec),
     ("spec-apply", spec_apply::measure),
 ];
 
 /// Those that measure against real servers.
-const WITH_OPENSSH: [&str; 4] = ["host-add", "key-rotate", "key-rotate-far", "pods"];
+const WITH_OPENSSH: [&str; 5] = ["host-add", "key-rotate", "key-rotate-far", "pods", "pods-kubernetes"];
 
 /// The command line of the task.
 #[derive(Debug)]
@@ -77,6 +79,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
     if WITH_OPENSSH.into_iter().any(wanted) {
         prerequisites::ensure_openssh()?;
+    }
+    if wanted("pods-kubernetes") {
+        prerequisites::ensure_kubernetes()?;
     }
     let metadata = Metadata::load()?;
     let mut all = Vec::new();

@@ -82,7 +82,7 @@ pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
         all.push(transfer(up, cipher, &server, &gateway, Direction::Up)?);
     }
     drop(gateway);
-    all.extend(criterion::measured("toehold", "pods", &[("pods-idle", "KiB"), ("pods-given-back", "ratio")])?);
+    all.extend(criterion::measured("toehold", "pods", &[], &[("pods-idle", "KiB"), ("pods-given-back", "ratio")])?);
     Ok(all)
 }
 
