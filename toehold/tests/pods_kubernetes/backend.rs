@@ -195,7 +195,7 @@ async fn the_first_process_of_a_pod_can_be_attached_to() {
         input.write(b"word\n").await.unwrap();
         until(&mut output, "got word").await;
         input.write(b"err\n").await.unwrap();
-        until(&mut output, "err\n").await;
+        until(&mut output, "err").await;
         if terminal.is_some() {
             input.write(b"size\n").await.unwrap();
             until(&mut output, "31 91").await;

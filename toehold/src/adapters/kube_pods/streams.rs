@@ -30,6 +30,9 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 type Sink = SplitSink<Socket, Message>;
 
+/// What a terminal takes for the end of its input (`VEOF`), at the beginning of a line.
+const END_OF_INPUT: u8 = 4;
+
 /// Input that everything behind an API server holds at least for a process that takes none, in bytes: already the pipes and terminals of a
 /// node hold more. As long as no more was sent in all, nothing holds a ping up on its way.
 const ALWAYS_TAKEN: u64 = 32 * 1024;
@@ -47,6 +50,7 @@ struct Shared {
 pub struct KubeInput {
     shared: Arc<Shared>,
     protocol: Protocol,
+    is_terminal: bool,
     is_closed: bool,
 }
 
@@ -103,11 +107,11 @@ enum Next {
 /// Both halves of a stream.
 pub(super) fn halves(opened: Opened, backend: KubePods, request: ExecRequest) -> (KubeInput, KubeOutput) {
     let Opened { socket, protocol, ends } = opened;
-    let patience = backend.api.call_timeout;
+    let (patience, is_terminal) = (backend.api.call_timeout, request.terminal.is_some());
     let (sink, stream) = socket.split();
     let shared = Arc::new(Shared { sink: Mutex::new(sink), sent: AtomicU64::new(0) });
     let life = Life { backend, request, patience, asked: Asked::Nothing, at: Instant::now() + patience, ends };
-    let input = KubeInput { shared: Arc::clone(&shared), protocol, is_closed: false };
+    let input = KubeInput { shared: Arc::clone(&shared), protocol, is_terminal, is_closed: false };
     (input, KubeOutput { stream, shared, protocol, end: ExecEnd::new(), until: None, is_over: false, life })
 }
 
@@ -132,6 +136,13 @@ impl ProcessInput for KubeInput {
     }
 
     async fn close(&mut self) -> Result<bool, BackendError> {
+        if self.is_terminal {
+            // Closed, it would take the terminal along, and with that what the process has yet to print. Who reads it line by line sees the
+            // end by this.
+            self.write(&[END_OF_INPUT]).await?;
+            self.is_closed = true;
+            return Ok(true);
+        }
         let Some(message) = self.protocol.close_stdin() else { return Ok(false) };
         if !self.is_closed {
             self.is_closed = true;
