@@ -46,7 +46,7 @@ pub(super) async fn serve(global: &Global, options: ServeHost, output: Output, m
     };
     let told_at = listener.as_ref().map(TcpListener::local_addr).transpose()?;
     // Never unlocked: what is told comes out of the store as it is.
-    let looker = Arc::new(Context::open(global, output.mute(), signals.clone())?);
+    let looker = Arc::new(Context::open_to_change(global, output.mute(), signals.clone()).await?);
     let jobs = Jobs::new(global, &options, output, &signals).await?;
 
     let board = Board::new(&jobs.names(), SystemClock.now(), move |task| tell(output, task));

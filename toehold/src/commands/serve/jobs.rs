@@ -45,8 +45,8 @@ pub(super) struct Jobs {
 
 impl Jobs {
     pub(super) async fn new(global: &Global, options: &ServeHost, output: Output, signals: &Signals) -> Result<Self, Failure> {
-        let open = || Context::open(global, output.mute(), signals.clone()).map(Arc::new);
-        let hosts = if options.no_hosts { None } else { Some(open()?) };
+        let open = async || Context::open_to_change(global, output.mute(), signals.clone()).await.map(Arc::new);
+        let hosts = if options.no_hosts { None } else { Some(open().await?) };
         if let Some(hosts) = &hosts {
             // Whoever starts it is there to be asked now, and is not when the first session needs it.
             hosts.state.vault().await.map_err(|error| {
@@ -54,7 +54,7 @@ impl Jobs {
                     .hint("name a file that has the passphrase: --passphrase-file FILE; or log in to no host: --no-hosts")
             })?;
         }
-        let gateway = if options.no_gateway { None } else { Some(open()?) };
+        let gateway = if options.no_gateway { None } else { Some(open().await?) };
         let mut names = Vec::new();
         names.extend(gateway.iter().map(|_| GATEWAY));
         if hosts.is_some() {
