@@ -29,13 +29,14 @@ const END: &str = "-----END OPENSSH PRIVATE KEY-----";
 pub const COPIED: [&str; 6] = ["grant", "host", "knownhost", "renewal", "retired", "rotation"];
 
 /// What is kept in the store and left out of a copy, and why. What is in neither list has been forgotten.
-pub const LEFT_OUT: [(&str, &str); 15] = [
+pub const LEFT_OUT: [(&str, &str); 16] = [
     ("agent", "a joined machine is bound to the gateway's keys, which are sealed to the store's own identity: it joins anew"),
     ("agentpins", "of a joined machine"),
     ("audit", "each writer's chain goes on where it was written; a restored store begins one of its own"),
     ("auditwriter", "which chains there are in this store's log"),
     ("claim", "of a session that is under way"),
     ("gateway", "sealed to the store's own identity"),
+    ("lease", "who is at it at this moment"),
     ("masterkey", "sealed to the store's own identities; the private halves stand in the copy, and which of them is current"),
     ("operator", "the members of a shared store; a copy is brought back into an embedded one, which has none"),
     ("pod", "it ends with its connection, and without anybody of us when its owner in the cluster lapses"),

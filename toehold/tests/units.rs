@@ -15,7 +15,7 @@ fn units() -> BTreeMap<String, String> {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if name.ends_with(".service") || name.ends_with(".timer") {
+        if path.extension().is_some_and(|kind| kind == "service" || kind == "timer") {
             units.insert(name.replace("@.", "@web."), std::fs::read_to_string(&path).unwrap());
         }
     }

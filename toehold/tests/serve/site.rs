@@ -182,22 +182,24 @@ fn those_who_say_nothing_or_read_nothing_keep_nobody_out_for_long() {
         stranger.read_to_end(&mut rest).unwrap();
     }
     // Those who wait for changes have their share of the places.
-    let streams: Vec<TcpStream> = (0..32).map(|_| open(serve.http, "GET", "/events", &[("host", "localhost")])).collect();
-    eventually("there are enough", || {
-        let answer = open_head(&serve);
-        answer.starts_with("HTTP/1.1 503")
-    });
+    let streams: Vec<_> = (0..32).map(|_| hearing(&serve)).collect();
+    for (line, _) in &streams {
+        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+    }
+    let (one_more, _) = hearing(&serve);
+    assert!(one_more.starts_with("HTTP/1.1 503"), "{one_more}");
     assert_eq!(serve.get("/").status, 200);
     drop(streams);
     let long = format!("/?{}", "x".repeat(20_000));
     assert!(matches!(serve.get(&long).status, 0 | 400 | 414 | 431));
 }
 
-/// The first line of what is answered to one more who wants to hear of changes.
-fn open_head(serve: &Serve) -> String {
+/// Somebody who wants to hear of changes, and the first line of what is answered.
+fn hearing(serve: &Serve) -> (String, BufReader<TcpStream>) {
+    let mut stream = BufReader::new(open(serve.http, "GET", "/events", &[("host", "localhost")]));
     let mut line = String::new();
-    BufReader::new(open(serve.http, "GET", "/events", &[("host", "localhost")])).read_line(&mut line).unwrap();
-    line
+    stream.read_line(&mut line).unwrap();
+    (line, stream)
 }
 
 #[test]
