@@ -1,5 +1,6 @@
 //! A fault of the program while it looks after a pod: the pod does not wait for the end of the gateway.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -127,19 +128,13 @@ async fn p1_a_panic_beside_a_pod_ends_that_pod_and_no_other() {
     let listening = announcement.await.unwrap().listening;
     crate::support::keys::ssh_keygen(&directory.path().join("key"), &["-t", "ed25519"]);
     let key = Arc::new(PrivateKey::from_openssh(std::fs::read(directory.path().join("key")).unwrap()).unwrap());
-    let log_in = async || {
-        let mut handle = client::connect(Arc::default(), listening, Anybody).await.unwrap();
-        let key = PrivateKeyWithHashAlg::new(Arc::clone(&key), None);
-        assert!(handle.authenticate_publickey("anybody", key).await.unwrap().success());
-        handle
-    };
     // Somebody is there before.
-    let handle = log_in().await;
+    let handle = log_in(listening, &key).await;
     let mut good = handle.channel_open_session().await.unwrap();
     good.exec(true, "echo begun; cat; echo bye").await.unwrap();
     crate::raw::until_output(&mut good, b"begun\n").await;
     is_armed.store(true, Ordering::SeqCst);
-    let unlucky = log_in().await;
+    let unlucky = log_in(listening, &key).await;
     let mut channel = unlucky.channel_open_session().await.unwrap();
     channel.exec(true, "true").await.unwrap();
     let mut said = String::new();
@@ -168,4 +163,11 @@ async fn p1_a_panic_beside_a_pod_ends_that_pod_and_no_other() {
         .await
         .unwrap();
     serving.abort();
+}
+
+async fn log_in(listening: SocketAddr, key: &Arc<PrivateKey>) -> client::Handle<Anybody> {
+    let mut handle = client::connect(Arc::default(), listening, Anybody).await.unwrap();
+    let key = PrivateKeyWithHashAlg::new(Arc::clone(key), None);
+    assert!(handle.authenticate_publickey("anybody", key).await.unwrap().success());
+    handle
 }

@@ -44,7 +44,9 @@ async fn a_grant_that_has_ended_is_swept_and_an_owed_host_is_settled() {
     eventually("the grant is swept", || !store::keys(&toehold).contains(&grant));
     eventually("the host is settled", || toehold.run(["key", "status"]).code == 0);
     eventually("the page has it", || serve.get("/").body.contains("Every host was led to where it should be."));
-    [&host, &other].into_iter().for_each(|host| has_the_current_key_alone(&toehold, host));
+    for host in [&host, &other] {
+        has_the_current_key_alone(&toehold, host);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,20 +13,30 @@ fn leases(toehold: &Toehold) -> Vec<String> {
 fn killed_the_leader_is_followed_by_the_other() {
     let toehold = Toehold::new();
     let first = Serve::start(&toehold, &["--no-gateway"]);
-    ALONE.iter().for_each(|task| first.task_is(task, "running"));
+    for task in ALONE {
+        first.task_is(task, "running");
+    }
     let second = Serve::start(&toehold, &["--no-gateway"]);
-    ALONE.iter().for_each(|task| second.task_is(task, "standby"));
+    for task in ALONE {
+        second.task_is(task, "standby");
+    }
     // Both are as they should be.
     first.is_ready();
     second.is_ready();
     assert!(second.get("/metrics").body.contains("toehold_serve_task_standby{task=\"sessions\"} 1"));
     assert!(second.get("/").body.contains("has the lease"));
     first.kill();
-    ALONE.iter().for_each(|task| second.task_is(task, "running"));
+    for task in ALONE {
+        second.task_is(task, "running");
+    }
     // A third one that comes finds it led.
     let third = Serve::start(&toehold, &["--no-gateway"]);
-    ALONE.iter().for_each(|task| third.task_is(task, "standby"));
-    ALONE.iter().for_each(|task| assert_eq!(second.state_of(task).as_deref(), Some("running")));
+    for task in ALONE {
+        third.task_is(task, "standby");
+    }
+    for task in ALONE {
+        assert_eq!(second.state_of(task).as_deref(), Some("running"));
+    }
     toehold.run(["store", "check"]).ends(0);
 }
 
@@ -35,12 +45,16 @@ fn told_to_stop_it_gives_back_what_it_has() {
     let toehold = Toehold::new();
     // So long that nobody could wait for its end.
     let first = Serve::start(&toehold, &["--no-gateway", "--lease", "1h"]);
-    ALONE.iter().for_each(|task| first.task_is(task, "running"));
+    for task in ALONE {
+        first.task_is(task, "running");
+    }
     assert_eq!(leases(&toehold).len(), ALONE.len());
     assert_eq!(first.stop().code, 0);
     assert_eq!(leases(&toehold), Vec::<String>::new());
     let second = Serve::start(&toehold, &["--no-gateway"]);
-    ALONE.iter().for_each(|task| second.task_is(task, "running"));
+    for task in ALONE {
+        second.task_is(task, "running");
+    }
 }
 
 /// Held up for longer than its lease, it finds another one at its work, and leaves it to it.

@@ -122,7 +122,7 @@ mod tests {
         assert!(!ends.are_silent());
         // A window that nobody opens is asked, and answers: however long that lasts, it is no silence.
         tcp.set_nonblocking(true).unwrap();
-        while std::io::Write::write(&mut &tcp, &[0; 65_536]).is_ok() {}
+        while std::io::Write::write(&mut &tcp, &vec![0; 65_536]).is_ok() {}
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let asked = || {
             fs::read_to_string("/proc/self/net/tcp").unwrap().lines().any(|line| {
