@@ -10,8 +10,17 @@ use serde_json::{Value, json};
 
 use crate::gateway::{Pods, Session};
 use crate::ground::Ground;
+use crate::many::at_once;
 use crate::raw::Anybody;
 use crate::support::eventually;
+
+/// Over which time clients leave, so that each moment of a start is hit by one of them.
+const SPREAD: Duration = Duration::from_millis(300);
+
+/// How many come at once: more of them where more are asked for, as by `cargo xtask chaos`.
+fn clients() -> u32 {
+    u32::try_from(at_once() / 2).unwrap()
+}
 
 fn persistent() -> Value {
     json!({ "pod": { "mode": "persistent", "createMissingPods": true } })
@@ -58,11 +67,11 @@ async fn p1_whenever_a_client_leaves_nothing_of_it_goes_on_in_a_pod_that_stays()
     let key = Arc::new(PrivateKey::from_openssh(std::fs::read(pods.file("key")).unwrap()).unwrap());
     let (address, ground) = (pods.address, pods.ground.clone());
     for with_terminal in [false, true] {
-        let all: Vec<_> = (0..20)
+        let all: Vec<_> = (0..clients())
             .map(|number| {
                 let key = Arc::clone(&key);
                 tokio::spawn(async move {
-                    asks_and_leaves(address, &key, with_terminal, Duration::from_millis(number * 15)).await;
+                    asks_and_leaves(address, &key, with_terminal, SPREAD * number / clients()).await;
                 })
             })
             .collect();
@@ -85,7 +94,7 @@ async fn p1_whenever_a_client_leaves_nothing_of_it_goes_on_in_a_pod_that_stays()
 async fn p1_whenever_a_gateway_is_killed_nothing_goes_on_in_a_pod_that_stays() {
     let mut pods = tokio::task::spawn_blocking(|| Pods::configured(&persistent(), &[])).await.unwrap();
     let ground = pods.ground.clone();
-    for after in [0, 25, 50, 80, 120] {
+    for after in [0, 50, 120] {
         pods = tokio::task::spawn_blocking(move || {
             pods.run("true").ends(0);
             pods
@@ -95,11 +104,11 @@ async fn p1_whenever_a_gateway_is_killed_nothing_goes_on_in_a_pod_that_stays() {
         let key = Arc::new(PrivateKey::from_openssh(std::fs::read(pods.file("key")).unwrap()).unwrap());
         let address = pods.address;
         // Several, a few milliseconds apart, so that each moment of a start is hit.
-        let all: Vec<_> = (0..8)
+        let all: Vec<_> = (0..clients())
             .map(|number| {
                 let key = Arc::clone(&key);
                 tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(number * 8)).await;
+                    tokio::time::sleep(Duration::from_millis(u64::from(number) * 8)).await;
                     let mut handle = client::connect(Arc::default(), address, Anybody).await.ok()?;
                     let key = PrivateKeyWithHashAlg::new(key, None);
                     handle.authenticate_publickey("anybody", key).await.ok()?;

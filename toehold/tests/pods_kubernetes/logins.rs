@@ -41,20 +41,20 @@ fn p6_what_a_command_says_a_login_brings_along_is_in_its_pod_before_anything_run
     let more = json!({
         "environment": { "TOKEN": secret },
         "files": [
-            { "path": "/work/deep/.netrc", "mode": "0640", "content": encoded(b"hello\n") },
+            { "path": "/data/deep/.netrc", "mode": "0640", "content": encoded(b"hello\n") },
             { "path": "/blob", "content": encoded(&blob) },
         ],
         "metadata": { "team": "blue", "cost center": "a b" },
     });
     let config = json!({ "pod": { "podSpec": { "terminationGracePeriodSeconds": 1 } } });
     let pods = with_document(&more, &config);
-    let done = pods.run("cat /work/deep/.netrc; stat -c %a /work/deep/.netrc /blob; wc -c </blob; printf %s \"$TOKEN\"").ends(0);
+    let done = pods.run("cat /data/deep/.netrc; stat -c %a /data/deep/.netrc /blob; wc -c </blob; printf %s \"$TOKEN\"").ends(0);
     let lines: Vec<&str> = done.stdout.lines().collect();
     assert_eq!(lines[..4], ["hello", "640", "600", "100000"], "{done:?}");
     assert_eq!(lines[4], secret);
     assert!(pods.ssh("cat /blob").output().unwrap().stdout == blob);
     // In a terminal, and over sftp's and scp's way in, too.
-    let done = Done::of(pods.ssh_with(&["-tt"], "cat /work/deep/.netrc; echo \"$TOKEN\"").output().unwrap()).ends(0);
+    let done = Done::of(pods.ssh_with(&["-tt"], "cat /data/deep/.netrc; echo \"$TOKEN\"").output().unwrap()).ends(0);
     assert_eq!(done.stdout, format!("hello\r\n{secret}\r\n"));
     // What it is marked with, and who it is for; a secret stands nowhere in it.
     let mut session = Session::start(pods.ssh("echo begun; sleep 600"));

@@ -1,6 +1,6 @@
 //! Many at once.
 //!
-//! `TOEHOLD_CONNECTIONS_AT_ONCE` says how many (40 where it is not set; `cargo xtask chaos --of pods-kubernetes` takes more, and
+//! `TOEHOLD_CONNECTIONS_AT_ONCE` says how many (12 where it is not set; `cargo xtask chaos --of pods-kubernetes` takes more, and
 //! `TOEHOLD_CONNECTIONS` in all).
 
 use std::fs;
@@ -38,8 +38,8 @@ fn number(variable: &str, otherwise: usize) -> usize {
     std::env::var(variable).ok().map_or(otherwise, |text| text.parse().unwrap())
 }
 
-fn at_once() -> usize {
-    number("TOEHOLD_CONNECTIONS_AT_ONCE", 40)
+pub(crate) fn at_once() -> usize {
+    number("TOEHOLD_CONNECTIONS_AT_ONCE", 12)
 }
 
 /// Pods that end at once and want next to nothing of the node.
