@@ -12,7 +12,9 @@ fuzz_target!(|parts: (String, Vec<u8>, String, Vec<u8>, Vec<Vec<u8>>, Vec<u8>)| 
     if let Ok(name) = name.parse() {
         launch.environment.push((name, SecretBytes::new(value)));
     }
-    launch.files.push(FileToWrite { path, mode: 0o600, content: SecretBytes::new(content) });
+    if let Ok(path) = path.parse() {
+        launch.files.push(FileToWrite { path, mode: 0o600, content: SecretBytes::new(content) });
+    }
     if let Ok(preamble) = launch.preamble() {
         let text = preamble.expose();
         assert!(text.ends_with(b"g \n"));

@@ -1,7 +1,7 @@
 //! `toehold serve`: all that an operations host does, in one process.
 //!
-//! Each job is a task of its own under a [supervisor](supervisor): one that fails or panics is begun again after growing pauses, is told in
-//! the health, and takes no other along. Where one process is enough, a [lease](lease) in the store says which. What is told over HTTP is
+//! Each job is a task of its own under a [supervisor]: one that fails or panics is begun again after growing pauses, is told in
+//! the health, and takes no other along. Where one process is enough, a [lease] in the store says which. What is told over HTTP is
 //! read only: health, metrics and a [status page](page) out of the store, which nobody needs the identity for.
 
 pub mod audit_tail;
