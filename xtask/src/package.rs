@@ -11,10 +11,10 @@ use crate::{Result, process};
 /// What every package holds beside its manifest and source.
 const DOCUMENTS: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
 
-/// Packages all published crates and compiles each from what its package holds.
+/// Packages all published crates and compiles them from what their packages hold.
 ///
 /// `cargo package` would verify them by a full build of each one's dependencies as well, whose features no other step has in common:
-/// seven minutes. The compiler's checks say the same of our code, and find the dependencies checked by the step `features`.
+/// seven minutes. The compiler's checks say the same of our code, and find most of the dependencies checked by the step `features`, which has each crate alone.
 pub(crate) fn check(metadata: &Metadata) -> Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["package", "--locked", "--allow-dirty", "--no-verify"]);
@@ -31,14 +31,10 @@ pub(crate) fn check(metadata: &Metadata) -> Result<()> {
         return Err(faults.join("\n").into());
     }
     let unpacked = unpack(metadata)?;
-    for package in metadata.published() {
-        let mut cargo = process::cargo();
-        cargo.current_dir(&unpacked).env("CARGO_TARGET_DIR", &metadata.target_directory);
-        // The versions are those of the lock file beside it, which names more than these packages and is therefore shortened.
-        cargo.args(["check", "--offline", "--quiet", "--package", &package.name]);
-        process::run(&mut cargo)?;
-    }
-    Ok(())
+    let mut cargo = process::cargo();
+    cargo.current_dir(&unpacked).env("CARGO_TARGET_DIR", &metadata.target_directory);
+    // The versions are those of the lock file beside it, which names more than these packages and is therefore shortened.
+    process::run(cargo.args(["check", "--offline", "--quiet", "--workspace"]))
 }
 
 /// Unpacks the packages into a workspace of their own, in which they are each other's dependencies, and returns its directory.
