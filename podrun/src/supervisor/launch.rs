@@ -154,6 +154,9 @@ impl Launch {
     /// What goes to the stdin of a start that is held, before anything that is the program's own.
     pub const GO: &[u8] = b"g \n";
 
+    /// What ends a start that is held, wherever in its preamble it is: nothing runs.
+    pub const NEVER: &[u8] = b"-\n-\n";
+
     /// The command of the exec: the same for every start, whatever it starts.
     pub fn command() -> Vec<String> {
         [SHELL, "-c", include_str!("launch.sh"), "toehold"].map(str::to_owned).to_vec()

@@ -245,6 +245,27 @@ fn what_is_held_runs_when_it_is_told_to_and_not_at_all_where_nobody_is_left_to_t
     }
 }
 
+/// The input of a terminal does not end with the stream: whoever gives a start up says so, wherever it is.
+#[test]
+fn p1_what_is_held_is_given_up_by_a_word_while_its_input_stays_open() {
+    let mut launch = Launch::new(nonce(), words(&["/bin/sh", "-c", "echo ran"]));
+    launch.held = true;
+    launch.environment.push(("A".parse().unwrap(), SecretBytes::new(b"b".to_vec())));
+    let preamble = launch.preamble().unwrap();
+    for shell in shells() {
+        for cut in 0..=preamble.len() {
+            let mut child = start(&shell, &Launch::command());
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(&preamble.expose()[..cut]).unwrap();
+            stdin.write_all(Launch::NEVER).unwrap();
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert!(!said.contains("ran") && !output.status.success(), "{shell:?}, {cut}: {said}");
+            drop(stdin);
+        }
+    }
+}
+
 /// Starts a command and waits until it runs.
 #[expect(clippy::zombie_processes, reason = "the caller waits for it")]
 fn running(shell: &[&str], arguments: &[&str]) -> (Child, ChildStdin, ProcessNumber) {

@@ -16,7 +16,7 @@ use toehold_podrun::pod::Who;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::authentication::{Authenticator, LoginMetadata};
 use super::channel::{self, Place};
@@ -34,6 +34,8 @@ use crate::gateway::system_rng;
 
 /// How long a client may take to go that was told to.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the jobs of a client that has gone may take to leave.
+const PARTING: Duration = Duration::from_secs(60);
 
 /// Who has logged in.
 struct LoggedIn {
@@ -184,8 +186,9 @@ async fn serve<B: SharedBackend, A: Authenticator>(
             }
         }
     }
-    // What still runs is of no use to anybody; it goes with the pod.
-    jobs.shutdown().await;
+    // What still runs is of no use to anybody. Each job has seen that its client is gone and ends what it has begun, which does not go with a
+    // pod that stays; the pod does not wait for that.
+    tokio::spawn(timeout(PARTING, async move { while jobs.join_next().await.is_some() {} }));
 }
 
 /// Ends when the gateway is to stop this soon.

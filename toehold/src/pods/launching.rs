@@ -178,8 +178,10 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         () = until_end(orders) => None,
     };
     let Some(began) = began else {
-        // One that is held ends with its input. Another may be on its way: it is ended as soon as it has a number.
-        if !launch.held {
+        // One that is held has not begun. Another may be on its way: it is ended as soon as it has a number.
+        if launch.held {
+            tokio::spawn(timeout(START, give_up::<B>(input, output)));
+        } else {
             tokio::spawn(timeout(START, end_when_begun(input, output, preface, Arc::clone(leash))));
         }
         return Ran::Over(None);
@@ -231,6 +233,13 @@ async fn release<B: SharedBackend>(
     // Where it cannot be written, the stream is over, and its output says so.
     let _ = input.write(Launch::GO).await;
     Ok(())
+}
+
+/// Ends a start that is held and has no number yet. Its input's end would do, but that of a terminal stays open when the stream is gone.
+async fn give_up<B: SharedBackend>(mut input: B::Input, mut output: B::Output) {
+    if input.write(Launch::NEVER).await.is_ok() {
+        while !matches!(output.next().await, Output::Ended(_)) {}
+    }
 }
 
 /// Ends what was begun for a client that has left since.

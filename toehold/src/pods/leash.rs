@@ -9,6 +9,7 @@ use toehold_podrun::backend::{BackendError, ExecRequest, Output, PodBackend, Pro
 use toehold_podrun::driver::PodReference;
 use toehold_podrun::supervisor::{Leash as Order, ProcessNumber};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 
 /// What a process gets between being told that nobody is there any more and being killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ pub(super) struct Leash<B: PodBackend> {
 struct Begun<I> {
     input: I,
     confirmed: Confirmed,
+    /// Who hears what it says. It goes with this, for a stream is open as long as somebody has a half of it.
+    _listener: JoinSet<()>,
 }
 
 /// How often each process was confirmed to be watched: numbers come again. Closed when the leash ends.
@@ -111,11 +114,12 @@ where
         };
         let (mut input, output) = self.backend.exec(&request).await?;
         let (tell, confirmed) = watch::channel(BTreeMap::new());
-        tokio::spawn(listen(output, tell));
+        let mut listener = JoinSet::new();
+        listener.spawn(listen(output, tell));
         for process in self.watched.lock().await.iter() {
             input.write(Order::Watch(*process).line().as_bytes()).await?;
         }
-        Ok(Begun { input, confirmed })
+        Ok(Begun { input, confirmed, _listener: listener })
     }
 }
 

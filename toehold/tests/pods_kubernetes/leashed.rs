@@ -14,6 +14,9 @@ use crate::many::at_once;
 use crate::raw::Anybody;
 use crate::support::eventually;
 
+/// Over which time clients leave, so that each moment of a start is hit by one of them.
+const SPREAD: Duration = Duration::from_millis(300);
+
 /// How many come at once: more of them where more are asked for, as by `cargo xtask chaos`.
 fn clients() -> u32 {
     u32::try_from(at_once() / 2).unwrap()
@@ -33,11 +36,62 @@ fn running(ground: &Ground, program: &str) -> usize {
 /// What a client left behind is gone, and so is every shell that was to start it.
 fn nothing_runs(ground: &Ground) {
     eventually("the end of what was begun", || {
-        running(ground, "sleep 654") == 0 && running(ground, "/bin/sh -c stty -echo") == 0
+        running(ground, "sleep 654") == 0
+            && running(ground, "/bin/sh -c stty -echo") == 0
+            && running(ground, "/bin/sh -c trap") == 0
     });
 }
 
+async fn asks_and_leaves(address: std::net::SocketAddr, key: &Arc<PrivateKey>, with_terminal: bool, after: Duration) {
+    let mut handle = client::connect(Arc::default(), address, Anybody).await.unwrap();
+    let key = PrivateKeyWithHashAlg::new(Arc::clone(key), None);
+    assert!(handle.authenticate_publickey("anybody", key).await.unwrap().success());
+    let channel = handle.channel_open_session().await.unwrap();
+    if with_terminal {
+        channel.request_pty(true, "dumb", 80, 24, 0, 0, &[]).await.unwrap();
+    }
+    channel.exec(true, "trap '' HUP; sleep 654; sleep 654").await.unwrap();
+    tokio::time::sleep(after).await;
+    // Without a farewell.
+    drop(handle);
+}
+
 /// Between the start of a process and the moment when the gateway knows of it nobody could end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn p1_whenever_a_client_leaves_nothing_of_it_goes_on_in_a_pod_that_stays() {
+    let pods = tokio::task::spawn_blocking(|| {
+        let pods = Pods::configured(&persistent(), &[]);
+        pods.run("true").ends(0);
+        pods
+    })
+    .await
+    .unwrap();
+    let key = Arc::new(PrivateKey::from_openssh(std::fs::read(pods.file("key")).unwrap()).unwrap());
+    let (address, ground) = (pods.address, pods.ground.clone());
+    for with_terminal in [false, true] {
+        let all: Vec<_> = (0..clients())
+            .map(|number| {
+                let key = Arc::clone(&key);
+                tokio::spawn(async move {
+                    asks_and_leaves(address, &key, with_terminal, SPREAD * number / clients()).await;
+                })
+            })
+            .collect();
+        for one in all {
+            one.await.unwrap();
+        }
+    }
+    tokio::task::spawn_blocking(move || {
+        // The gateway is done with them when it can do something for others.
+        pods.run("true").ends(0);
+        nothing_runs(&ground);
+        drop(pods);
+    })
+    .await
+    .unwrap();
+}
+
+/// Nor where it is the gateway that goes, at any moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn p1_whenever_a_gateway_is_killed_nothing_goes_on_in_a_pod_that_stays() {
     let mut pods = tokio::task::spawn_blocking(|| Pods::configured(&persistent(), &[])).await.unwrap();
