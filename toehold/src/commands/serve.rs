@@ -45,9 +45,9 @@ pub(super) async fn serve(global: &Global, options: ServeHost, output: Output, m
         None => None,
     };
     let told_at = listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    // Never unlocked: what is told comes out of the store as it is.
+    // What is told comes out of the store as it is. Unlocked only where its leases have to be signed, which a shared store wants.
     let looker = Arc::new(Context::open_to_change(global, output.mute(), signals.clone()).await?);
-    let jobs = Jobs::new(global, &options, output, &signals).await?;
+    let jobs = Jobs::new(global, &options, &looker, output, &signals).await?;
 
     let board = Board::new(&jobs.names(), SystemClock.now(), move |task| tell(output, task));
     let site = Arc::new(Site {

@@ -14,6 +14,8 @@
 
 #[path = "../join_support/mod.rs"]
 mod join_support;
+#[path = "../serve_support/mod.rs"]
+mod serve_support;
 #[path = "../store_nats/server.rs"]
 mod server;
 #[path = "../support/mod.rs"]
@@ -24,6 +26,7 @@ mod interrupted;
 mod migration;
 mod planted;
 mod roles;
+mod serving;
 mod together;
 
 use serde_json::Value;

@@ -13,7 +13,7 @@ use crate::support::{Inside, Toehold};
 use crate::{founder, joins, key, says, sharing};
 
 /// A server that knows one user for each role, and the files with their seeds.
-fn server() -> (Nats, NatsAddress, [std::path::PathBuf; 3], tempfile::TempDir) {
+pub fn server() -> (Nats, NatsAddress, [std::path::PathBuf; 3], tempfile::TempDir) {
     let printed = Toehold::bare().run(["operator", "roles", "--store", "nats://127.0.0.1/toehold"]).ends(0).stdout;
     let directory = tempfile::tempdir().unwrap();
     let mut users = String::new();
@@ -29,7 +29,7 @@ fn server() -> (Nats, NatsAddress, [std::path::PathBuf; 3], tempfile::TempDir) {
     (nats, address, files, directory)
 }
 
-fn with_seed(store: &NatsAddress, file: &std::path::Path) -> Toehold {
+pub fn with_seed(store: &NatsAddress, file: &std::path::Path) -> Toehold {
     sharing(store).with_env("TOEHOLD_STORE_NKEY", file.to_str().unwrap())
 }
 

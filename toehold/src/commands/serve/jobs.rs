@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::super::pods::Collector;
-use super::super::{gateway, grant, key_status, renew, rotate, session, store_gc};
+use super::super::{gateway, grant, key_status, members, renew, rotate, session, store_gc};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{GatewayOptions, Gc, Global, PodsAt, PodsBackend, Renew, ServeHost};
 use crate::cli::context::Context;
@@ -20,6 +20,7 @@ use crate::serve::board::Condition;
 use crate::serve::http::Site;
 use crate::serve::lease::Lease;
 use crate::serve::supervisor::{Pace, supervise};
+use crate::shared::Role;
 
 /// How many hosts are settled or renewed at a time, and how long one may take.
 const HOSTS: (u16, Duration) = (32, Duration::from_secs(60));
@@ -27,6 +28,7 @@ const HOSTS: (u16, Duration) = (32, Duration::from_secs(60));
 const JITTER: Duration = Duration::from_secs(3_600);
 const GATEWAY: &str = "gateway";
 const RENEWAL: &str = "renewal";
+const STORE_GC: &str = "store-gc";
 
 /// What is to be done, and with what.
 pub(super) struct Jobs {
@@ -44,15 +46,23 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) async fn new(global: &Global, options: &ServeHost, output: Output, signals: &Signals) -> Result<Self, Failure> {
+    /// `looker` is for those jobs that log in to no host.
+    pub(super) async fn new(
+        global: &Global,
+        options: &ServeHost,
+        looker: &Context,
+        output: Output,
+        signals: &Signals,
+    ) -> Result<Self, Failure> {
+        let is_operator = may_do_all(looker, options)?;
+        if is_operator && looker.store().shared().is_some() {
+            // Its leases are signed.
+            unlock(looker).await?;
+        }
         let open = async || Context::open_to_change(global, output.mute(), signals.clone()).await.map(Arc::new);
         let hosts = if options.no_hosts { None } else { Some(open().await?) };
         if let Some(hosts) = &hosts {
-            // Whoever starts it is there to be asked now, and is not when the first session needs it.
-            hosts.state.vault().await.map_err(|error| {
-                Failure::from(error)
-                    .hint("name a file that has the passphrase: --passphrase-file FILE; or log in to no host: --no-hosts")
-            })?;
+            unlock(hosts).await?;
         }
         let gateway = if options.no_gateway { None } else { Some(open().await?) };
         let mut names = Vec::new();
@@ -62,7 +72,7 @@ impl Jobs {
             names.extend(options.renew_every.map(|_| RENEWAL));
         }
         names.extend(options.collect_pods.then_some("pods"));
-        names.push("store-gc");
+        names.extend(is_operator.then_some(STORE_GC));
         let mut drawn = [0; 8];
         getrandom::fill(&mut drawn).map_err(|error| Failure::new(error.to_string()))?;
         let instance = format!("{:016x}", u64::from_be_bytes(drawn));
@@ -114,8 +124,10 @@ impl Jobs {
                 starter.renewal(context, request)?;
             }
         }
-        let gc = move || Gc { dry_run: false, sessions_older_than, audit_older_than: None };
-        starter.alone("store-gc", looker, gc_every, async move |context| store_gc::collect(&context, &gc()).await)?;
+        if self.names.contains(&STORE_GC) {
+            let gc = move || Gc { dry_run: false, sessions_older_than, audit_older_than: None };
+            starter.alone(STORE_GC, looker, gc_every, async move |context| store_gc::collect(&context, &gc()).await)?;
+        }
         if options.collect_pods {
             let (kubeconfig, context) = (options.kubeconfig, options.context);
             let at = PodsAt { backend: PodsBackend::Kube, kubeconfig, context, config: options.pods_config };
@@ -126,6 +138,25 @@ impl Jobs {
         }
         Ok(())
     }
+}
+
+/// Whether this machine may do whatever there is to do. A gateway of a shared store may serve machines, and nothing else: what it asked for
+/// beyond that would fail for ever.
+fn may_do_all(context: &Context, options: &ServeHost) -> Result<bool, Failure> {
+    match members::own_role(context.store()) {
+        None | Some(Role::Operator) => Ok(true),
+        Some(Role::Gateway) if options.no_hosts && !options.no_gateway && !options.collect_pods => Ok(false),
+        Some(role) => {
+            let why = format!("this machine is a member of the store with the role {role}, and may not do what was asked for");
+            Err(Failure::usage(why).hint("a gateway serves with --no-hosts alone; an operator's machine does the rest"))
+        }
+    }
+}
+
+/// Whoever starts it is there to be asked now, and is not when something first needs the identity.
+async fn unlock(context: &Context) -> Result<(), Failure> {
+    let hint = "name a file that has the passphrase: --passphrase-file FILE; or log in to no host: --no-hosts";
+    context.state.vault().await.map(drop).map_err(|error| Failure::from(error).hint(hint))
 }
 
 struct Starter<'s> {
