@@ -20,6 +20,9 @@ pub struct Reaped {
     pub orphans: Vec<PodRecord>,
     /// Pods of our own without a record that were deleted.
     pub strays: Vec<String>,
+    /// Records that cannot be read, and why, of which the pass before did not say so. They are left alone, and as long as there are any no
+    /// pod is taken for one without a record.
+    pub unreadable: Vec<String>,
     /// What could not be read or deleted; the next pass tries again.
     pub problems: Vec<String>,
 }
@@ -31,6 +34,16 @@ pub struct Reaper {
     sightings: Sightings,
     /// Pods of ours that had no record the last time.
     suspects: BTreeSet<Uid>,
+    /// What could not be read the last time.
+    unreadable: BTreeSet<String>,
+}
+
+/// The records in a store.
+#[derive(Default)]
+struct Records {
+    readable: Vec<PodRecord>,
+    /// Why the others cannot be read.
+    unreadable: BTreeSet<String>,
 }
 
 impl Reaper {
@@ -48,10 +61,17 @@ impl Reaper {
     ) -> Reaped {
         let mut reaped = Reaped::default();
         // The records first: an owner is there before any record that names it, so one that the later list does not have is gone.
-        let records = self.records(parts).await.unwrap_or_else(|error| {
-            reaped.problems.push(said(&error));
-            Vec::new()
-        });
+        let records = match self.records(parts).await {
+            Ok(Records { readable, unreadable }) => {
+                reaped.unreadable = unreadable.difference(&self.unreadable).cloned().collect();
+                self.unreadable = unreadable;
+                readable
+            }
+            Err(error) => {
+                reaped.problems.push(said(&error));
+                Vec::new()
+            }
+        };
         let doing = || "listing the owners".to_owned();
         match parts.ask(doing, parts.backend.list_owners(namespace)).await {
             Ok(owners) => {
@@ -87,12 +107,18 @@ impl Reaper {
         recover(parts, record, false).await
     }
 
-    async fn records<B: PodBackend, S: Store, T: Timer>(&self, parts: Parts<'_, B, S, T>) -> Result<Vec<PodRecord>, StoreError> {
+    async fn records<B: PodBackend, S: Store, T: Timer>(&self, parts: Parts<'_, B, S, T>) -> Result<Records, StoreError> {
         let prefix = PodRecord::prefix()?;
         let doing = || "listing the pods' records".to_owned();
-        let stored = parts.keep(doing, Stored::<PodRecord>::list(parts.store, &prefix)).await?;
-        // One that cannot be read is a newer release's, and its to end.
-        Ok(stored.into_iter().flatten().map(|stored| stored.body).collect())
+        let mut records = Records::default();
+        for found in parts.keep(doing, Stored::<PodRecord>::list(parts.store, &prefix)).await? {
+            match found {
+                Ok(stored) => records.readable.push(stored.body),
+                // A newer release's, and its to end; or one that the store does not vouch for, which nobody acts on.
+                Err(error) => drop(records.unreadable.insert(said(&error))),
+            }
+        }
+        Ok(records)
     }
 
     async fn owners<B: PodBackend, S: Store, T: Timer>(
@@ -115,7 +141,7 @@ impl Reaper {
     }
 
     /// Pods of our own owner that no record knows: a creation that was given up was carried out after all. The pods first: a record
-    /// is there before its pod and goes after it.
+    /// is there before its pod and goes after it. One that cannot be read may be that of any of them.
     async fn strays<B: PodBackend, S: Store, T: Timer>(
         &mut self,
         parts: Parts<'_, B, S, T>,
@@ -126,8 +152,12 @@ impl Reaper {
         let selector = pods_of_owner(own.name);
         let doing = || "listing our own pods".to_owned();
         let pods = parts.ask(doing, parts.backend.list(namespace, &selector)).await.map_err(|error| said(&error))?;
-        let records = self.records(parts).await.map_err(|error| said(&error))?;
-        let known: BTreeSet<String> = records.iter().map(|record| record.pod.to_string()).collect();
+        let Records { readable, unreadable } = self.records(parts).await.map_err(|error| said(&error))?;
+        if !unreadable.is_empty() {
+            self.suspects.clear();
+            return Ok(());
+        }
+        let known: BTreeSet<String> = readable.iter().map(|record| record.pod.to_string()).collect();
         let mut suspects = BTreeSet::new();
         for pod in pods.into_iter().filter(|pod| !known.contains(&pod.name) && !pod.is_terminating()) {
             // A label is anybody's to set; the reference is checked by the cluster.

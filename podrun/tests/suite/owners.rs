@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use toehold_core::testing::{join_all, run_until_stalled};
-use toehold_core::{Clock as _, Timer as _, Timestamp};
+use toehold_core::{Clock as _, Expect, Key, Store as _, Timer as _, Timestamp};
 use toehold_podrun::backend::{ExecRequest, OwnerSnapshot, PodBackend as _};
 use toehold_podrun::driver::{Keeper, OwnerState, Reaper, run};
 use toehold_podrun::owner::{INTERVAL, LAPSE, STALE_AFTER, Sightings, deadline_seconds};
@@ -320,6 +320,36 @@ fn a_pod_that_was_created_after_all_is_found_and_deleted_though_its_record_is_go
     };
     assert_eq!(run_until_stalled(strays), Some(vec![0, 1, 0]), "seen twice, then deleted");
     assert_eq!(world.cluster.pods(), []);
+}
+
+/// What cannot be read may be the record of any pod: an error is no proof that there is none.
+#[test]
+fn a_pod_is_no_stray_while_a_record_cannot_be_read() {
+    let world = World::new();
+    let settings = settings();
+    let hands = world.hands();
+    let key = Key::parse("pod/planted").unwrap();
+    let passes = async {
+        let mut keeper = Keeper::create(hands.parts(), NAMESPACE, &mut world.rng()).await.unwrap();
+        let record = record(&world, keeper.owner(), &settings);
+        world.cluster.put_pod(NAMESPACE, &pod_manifest(&settings, &record, []).unwrap()).unwrap();
+        let mut planted = Some(world.memory.put(&key, b"no record", Expect::Absent).await.unwrap());
+        let mut reaper = Reaper::new();
+        let mut found = Vec::new();
+        for pass in 0..6 {
+            if pass == 3 {
+                world.memory.delete(&key, planted.take().unwrap()).await.unwrap();
+            }
+            keeper.beat(hands.parts()).await.unwrap();
+            let reaped = reaper.pass(hands.parts(), NAMESPACE, Some(keeper.owner())).await;
+            assert_eq!(reaped.problems, Vec::<String>::new());
+            found.push((reaped.unreadable.len(), reaped.strays.len()));
+            world.clock.sleep_until(world.clock.now().saturating_add(Duration::from_secs(5))).await;
+        }
+        found
+    };
+    // It is told once, and not in every pass.
+    assert_eq!(run_until_stalled(passes), Some(vec![(1, 0), (0, 0), (0, 0), (0, 0), (0, 1), (0, 0)]));
 }
 
 /// One store, two clusters with a namespace of the same name: nothing is known here of the other one's owners.
