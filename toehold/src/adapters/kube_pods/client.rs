@@ -14,6 +14,7 @@ use kube::{Client, Config};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use toehold_podrun::config::{ClusterAccess, Credentials, Material};
 use tower::{BoxError, ServiceExt as _};
 
@@ -80,6 +81,21 @@ pub(super) async fn connect(access: &ClusterAccess) -> Result<Clients, ConnectEr
     made.map_err(|_| ConnectError::Stuck)?
         .map_err(|_| ConnectError::Stuck)?
         .map_err(|error| ConnectError::Client(Box::new(error)))
+}
+
+/// What tells a cluster from others: its URL alone does not, since from within each of them it is the same. Certificates that are no
+/// public authority's are a cluster's own.
+///
+/// # Errors
+/// Where the certificates cannot be read.
+pub(super) fn cluster(access: &ClusterAccess) -> Result<String, ConnectError> {
+    let Some(authority) = &access.certificate_authority else { return Ok(access.server.clone()) };
+    let mut digest = Sha256::new();
+    for certificate in certificates(authority)? {
+        digest.update(certificate);
+    }
+    let digest: String = digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{} {digest}", access.server))
 }
 
 fn config(access: &ClusterAccess) -> Result<Config, ConnectError> {
@@ -178,4 +194,26 @@ fn clients(config: &Config) -> Result<Clients, kube::Error> {
         })
     };
     Ok(Clients { calls: client(Some(UNACKNOWLEDGED))?, streams: client(None)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use toehold_podrun::config::Config;
+
+    use super::*;
+
+    /// From within a cluster all of them have one URL.
+    #[test]
+    fn p3_two_clusters_with_one_url_have_two_names() {
+        let named = |authority: Option<&str>| {
+            let config = serde_json::json!({ "connection": { "host": "10.96.0.1", "cacert": authority } });
+            let text = if authority.is_some() { config.to_string() } else { "connection: { host: 10.96.0.1 }".to_owned() };
+            cluster(&Config::parse(&text).unwrap().validate().unwrap().cluster).unwrap()
+        };
+        let authority = || rcgen::generate_simple_self_signed(vec!["kubernetes".to_owned()]).unwrap().cert.pem();
+        let (one, other) = (authority(), authority());
+        assert_eq!(named(Some(&one)), named(Some(&one)));
+        assert_ne!(named(Some(&one)), named(Some(&other)));
+        assert!(named(Some(&one)).starts_with(&named(None)));
+    }
 }

@@ -34,8 +34,8 @@ const TRIES: usize = 3;
 #[derive(Clone, Debug)]
 pub struct KubePods {
     api: Api,
-    /// The API server's URL.
-    server: std::sync::Arc<str>,
+    /// What tells it from others that are worked with from the same store.
+    cluster: std::sync::Arc<str>,
 }
 
 impl KubePods {
@@ -45,7 +45,7 @@ impl KubePods {
     /// [`ConnectError`].
     pub async fn connect(access: &ClusterAccess) -> Result<Self, ConnectError> {
         let clients = client::connect(access).await?;
-        Ok(Self { api: Api::new(clients, access), server: access.server.as_str().into() })
+        Ok(Self { api: Api::new(clients, access), cluster: client::cluster(access)?.into() })
     }
 
     /// A watch that begins at this version of the cluster, which may be one that it no longer has.
@@ -133,7 +133,7 @@ impl PodBackend for KubePods {
     type Output = KubeOutput;
 
     fn cluster(&self) -> &str {
-        &self.server
+        &self.cluster
     }
 
     async fn create(&self, namespace: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {

@@ -38,6 +38,8 @@ use pod::{Pod, Standing};
 
 const OBJECT: &str = "pod.json";
 const HOME: &str = "home";
+const CLUSTER: &str = "cluster";
+const MAX_CLUSTER: usize = 256;
 const FIRST_PROCESS: &str = "first-process";
 
 /// How old a directory without an object is at least that nobody is about to finish.
@@ -54,6 +56,8 @@ pub struct LocalPods(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// What tells this directory from others that are worked with from the same store.
+    cluster: String,
     pods: PathBuf,
     owners: Owners,
     running: Mutex<HashMap<String, Arc<Pod>>>,
@@ -72,6 +76,22 @@ fn random_uid() -> io::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// The name of what is in this directory; made at the first look. Machines with the same path, and one store between them, have two.
+fn cluster(directory: &Path) -> io::Result<String> {
+    let path = directory.join(CLUSTER);
+    let read = || crate::private::read(&path, MAX_CLUSTER).map_err(io::Error::other);
+    let found = match read()? {
+        Some(found) => Some(found),
+        None => {
+            // Of two that begin at once, both take what the first has written.
+            crate::private::write_new(&path, random_uid()?.as_bytes()).map_err(io::Error::other)?;
+            read()?
+        }
+    };
+    let id = found.ok_or(io::ErrorKind::NotFound)?;
+    Ok(format!("local pods {}", String::from_utf8_lossy(&id)))
 }
 
 /// When a pod's time is over (`activeDeadlineSeconds`), if ever.
@@ -98,7 +118,7 @@ impl LocalPods {
             crate::private::create_directory(directory).map_err(io::Error::other)?;
         }
         let owners = Owners::in_directory(owners);
-        Ok(Self(Arc::new(Inner { pods, owners, running: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { cluster: cluster(directory)?, pods, owners, running: Mutex::default() })))
     }
 
     /// The SFTP server that pods can run: our own program under another name, as a word for a shell.
@@ -319,9 +339,8 @@ impl PodBackend for LocalPods {
     type Input = LocalInput;
     type Output = LocalOutput;
 
-    #[expect(clippy::unnecessary_literal_bound, reason = "others have to look it up")]
     fn cluster(&self) -> &str {
-        "this machine"
+        &self.0.cluster
     }
 
     async fn create(&self, _: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {
