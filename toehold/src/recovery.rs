@@ -38,7 +38,10 @@ pub const LEFT_OUT: [(&str, &str); 16] = [
     ("gateway", "sealed to the store's own identity"),
     ("lease", "who is at it at this moment"),
     ("masterkey", "sealed to the store's own identities; the private halves stand in the copy, and which of them is current"),
-    ("operator", "the members of a shared store; a copy is brought back into an embedded one, which has none"),
+    (
+        "operator",
+        "the members of a shared store; a copy is brought back into an embedded one, which has none, or an empty shared one, which has its own",
+    ),
     ("pod", "it ends with its connection, and without anybody of us when its owner in the cluster lapses"),
     ("podkey", "who may have a pod; opens no host, and is added again"),
     ("recovery", "about copies of this store"),

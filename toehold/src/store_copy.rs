@@ -117,7 +117,7 @@ pub async fn copy<F: Store + ?Sized, T: Store + ?Sized>(from: &F, to: &T) -> Res
     let export = snapshot(from, Timestamp::UNIX_EPOCH).await?;
     let copied = fill(&export, to).await?;
     let after = snapshot(from, Timestamp::UNIX_EPOCH).await?;
-    match first_difference(&export, &after) {
+    match first_difference(&export, &after, |_, one, other| one == other) {
         Some(key) => Err(CopyError::Changed { key }),
         None => Ok(copied),
     }
@@ -129,6 +129,18 @@ pub async fn copy<F: Store + ?Sized, T: Store + ?Sized>(from: &F, to: &T) -> Res
 /// # Errors
 /// [`CopyError`].
 pub async fn fill<T: Store + ?Sized>(export: &StoreExport, to: &T) -> Result<Copied, CopyError> {
+    fill_alike(export, to, |_, one, other| one == other).await
+}
+
+/// The same, where a value that is there counts as the one that is copied if they are `alike`.
+///
+/// # Errors
+/// [`CopyError`].
+pub async fn fill_alike<T: Store + ?Sized>(
+    export: &StoreExport,
+    to: &T,
+    alike: impl Fn(&Key, &[u8], &[u8]) -> bool + Send + Sync,
+) -> Result<Copied, CopyError> {
     let limit = to.max_value();
     if let Some(value) = export.values().iter().find(|value| value.value.len() > limit) {
         return Err(CopyError::TooLarge { key: value.key.clone(), got: value.value.len(), limit });
@@ -138,7 +150,7 @@ pub async fn fill<T: Store + ?Sized>(export: &StoreExport, to: &T) -> Result<Cop
     for entry in &there {
         match wanted.get(&entry.key) {
             None => return Err(CopyError::Occupied { key: entry.key.clone() }),
-            Some(value) if *value != entry.value => return Err(CopyError::Differs { key: entry.key.clone() }),
+            Some(value) if !alike(&entry.key, value, &entry.value) => return Err(CopyError::Differs { key: entry.key.clone() }),
             Some(_) => {}
         }
     }
@@ -154,7 +166,7 @@ pub async fn fill<T: Store + ?Sized>(export: &StoreExport, to: &T) -> Result<Cop
         CopyError::Source(error) => CopyError::Target(error),
         other => other,
     })?;
-    match first_difference(export, &read_back) {
+    match first_difference(export, &read_back, alike) {
         Some(key) => Err(CopyError::Changed { key }),
         None => Ok(Copied { values: export.values().len(), written, digest: export.digest() }),
     }
@@ -172,12 +184,15 @@ async fn put<T: Store + ?Sized>(to: &T, key: &Key, value: &[u8]) -> Result<(), C
     }
 }
 
-/// The first key that has not the same value in both.
-fn first_difference(one: &StoreExport, other: &StoreExport) -> Option<Key> {
+/// The first key that has no such value in both that they are alike.
+fn first_difference(one: &StoreExport, other: &StoreExport, alike: impl Fn(&Key, &[u8], &[u8]) -> bool) -> Option<Key> {
     let of = |export: &StoreExport| -> BTreeMap<Key, Vec<u8>> {
         export.values().iter().map(|value| (value.key.clone(), value.value.clone())).collect()
     };
     let (one, other) = (of(one), of(other));
-    let differs = |key: &&Key| one.get(*key) != other.get(*key);
+    let differs = |key: &&Key| match (one.get(*key), other.get(*key)) {
+        (Some(one), Some(other)) => !alike(key, one, other),
+        _ => true,
+    };
     one.keys().chain(other.keys()).find(differs).cloned()
 }

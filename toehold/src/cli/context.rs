@@ -65,14 +65,11 @@ impl Context {
     /// As [`Context::open`]; where the store is not to be written to.
     pub async fn open_to_change(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
         let context = Self::open(global, output, signals).await?;
-        match context.store().shared().and_then(crate::shared::SharedStore::read_only) {
-            None => Ok(context),
-            Some(_) => Err(Failure::new("nothing is done with a store that is behind what was seen of it")
-                .hint("find out why, and then: toehold store accept-rollback")),
-        }
+        writable(context.store())?;
+        Ok(context)
     }
 
-    /// Opens the state directory for work that is not done with a shared store.
+    /// Opens the state directory for work that a node does without a gateway.
     ///
     /// # Errors
     /// Where a shared store was named; further as [`Context::open`].
@@ -168,8 +165,21 @@ impl Context {
     }
 }
 
+/// Sees that a store is written to, before anything is done (N3).
+///
+/// # Errors
+/// Where it is not.
+pub fn writable(store: &AnyStore) -> Result<(), Failure> {
+    match store.shared().and_then(crate::shared::SharedStore::read_only) {
+        None => Ok(()),
+        Some(_) => Err(Failure::new("nothing is done with a store that is behind what was seen of it")
+            .hint("find out why, and then: toehold store accept-rollback")),
+    }
+}
+
+/// That the identity cannot be unlocked, and what to do about it.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
-fn locked(error: StateError) -> Failure {
+pub fn locked(error: StateError) -> Failure {
     let failure = Failure::new(super::chain(&error));
     match error {
         StateError::Identity(IdentityError::NeedsPassphrase { .. }) => {
@@ -179,15 +189,15 @@ fn locked(error: StateError) -> Failure {
     }
 }
 
-/// For commands that do not work with a shared store: says so, instead of working with another one than was named.
+/// For what a node does without a gateway: says so, instead of working with another store than was named.
 ///
 /// # Errors
-/// Where one was named.
+/// Where a shared one was named (N2).
 pub fn no_shared_store(global: &Global) -> Result<(), Failure> {
     match &global.shared.store {
         None => Ok(()),
-        Some(address) => Err(Failure::usage(format!("this does not work with the shared store {address} yet"))
-            .hint("leave out --store (and TOEHOLD_STORE) to do it with what is in the state directory")),
+        Some(address) => Err(Failure::usage(format!("a node comes to the shared store {address} through a gateway alone"))
+            .hint("join it at a gateway: toehold agent join; or leave out --store (and TOEHOLD_STORE) to do it with what is in the state directory")),
     }
 }
 

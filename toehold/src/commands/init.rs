@@ -5,17 +5,19 @@ use std::path::Path;
 
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
-use serde_json::json;
+use serde_json::{Value, json};
 use toehold_core::{Clock as _, Identity, PublicKey, SecretBytes, Source};
 use toehold_keygen::{KeyAlgorithm, KeyPair, MAX_PRIVATE_KEY_FILE, PrivateKeyError, read_private_key_file};
 
 use super::host_add::MASTER_COMMENT;
 use super::recovery_copy;
-use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity};
+use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity, Vault};
+use crate::adapters::nats::NatsAddress;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Init};
 use crate::cli::context::{Asker, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals};
+use crate::recovery::RecoveryCopy;
 use crate::state::State;
 
 /// Makes what is not there yet; run again, it changes nothing.
@@ -171,22 +173,41 @@ async fn restore(global: &Global, options: &Init, copy: &Path, identity: &Path, 
     let vault = state.vault().await?;
     copy.restore(state.store(), vault).await?;
     copy.tested(state.store(), SystemClock.now()).await?;
-    let hosts = copy.hosts().len();
-    let current = copy.current().map(|(key, _)| key.fingerprint);
-    output.document(&json!({
+    let found = restored(&directory, &copy, !exists, vault, None);
+    tell_restored(&directory.display(), &copy, &found, output);
+    Ok(Exit::Done)
+}
+
+/// What a recovery copy has brought back.
+pub(super) fn restored(
+    directory: &Path,
+    copy: &RecoveryCopy,
+    identity_created: bool,
+    vault: &Vault,
+    store: Option<&NatsAddress>,
+) -> Value {
+    let mut found = json!({
         "state_dir": directory,
-        "identity_created": !exists,
+        "identity_created": identity_created,
         "recipient": vault.recipient().to_string(),
         "made_at": copy.made_at,
-        "master_key": { "fingerprint": current },
+        "master_key": { "fingerprint": copy.current().map(|(key, _)| key.fingerprint) },
         "master_keys": copy.keys.len(),
-        "hosts": hosts,
-    }));
-    let keys = copy.keys.len();
-    output.text(format_args!("Restored {} from a copy of {}:", directory.display(), copy.made_at));
+        "hosts": copy.hosts().len(),
+    });
+    if let (Some(store), Some(found)) = (store, found.as_object_mut()) {
+        found.insert("store".to_owned(), json!(store.to_string()));
+    }
+    found
+}
+
+/// Says it.
+pub(super) fn tell_restored(into: &impl std::fmt::Display, copy: &RecoveryCopy, found: &Value, output: Output) {
+    output.document(found);
+    let (keys, hosts) = (copy.keys.len(), copy.hosts().len());
+    output.text(format_args!("Restored {into} from a copy of {}:", copy.made_at));
     output.text(format_args!("{keys} master key{}, {hosts} hosts.", if keys == 1 { "" } else { "s" }));
     output.text("Next: toehold host check; a host that came later is brought in again with toehold host add");
-    Ok(Exit::Done)
 }
 
 pub(super) fn import(path: &Path) -> Result<Identity, Failure> {

@@ -63,9 +63,8 @@ pub(super) async fn init(
     output: Output,
     signals: Signals,
 ) -> Result<Exit, Failure> {
-    if options.restore.is_some() {
-        return Err(Failure::usage("a recovery copy is brought back into the embedded store")
-            .hint("leave out --store, and take it along afterwards: toehold store migrate --from embedded --to URL"));
+    if let (Some(copy), Some(identity)) = (&options.restore, &options.identity) {
+        return restore(global, options, at, (copy, identity), output).await;
     }
     let directory = state_directory(global)?;
     let asker = Asker::new(global);
@@ -84,7 +83,7 @@ pub(super) async fn init(
         // A newcomer runs it again with the same options.
         check_identity(&IdentityFile::read(&directory)?, options, global, false)?;
     }
-    let name = options.name.clone().unwrap_or_else(|| super::rotate::operator().chars().take(64).collect());
+    let name = own_name(options.name.as_deref());
     let joined = join(&directory, asker, store, at, &name).await?;
     let found = json!({
         "state_dir": directory,
@@ -140,6 +139,64 @@ pub(super) async fn init(
         output.text(advice);
     }
     Ok(Exit::Done)
+}
+
+/// What others call this machine or person.
+fn own_name(chosen: Option<&str>) -> String {
+    chosen.map_or_else(|| super::rotate::operator().chars().take(64).collect(), str::to_owned)
+}
+
+/// Fills an empty shared store with what a recovery copy holds: this machine is its first operator, to whom alone it is sealed.
+async fn restore(
+    global: &Global,
+    options: &Init,
+    at: &SharedAt,
+    (copy, identity): (&Path, &Path),
+    output: Output,
+) -> Result<Exit, Failure> {
+    let directory = state_directory(global)?;
+    let asker = Asker::new(global);
+    let copy = recovery_copy::open(global, copy, identity).await?;
+    let exists = IdentityFile::exists(&directory);
+    let new_identity =
+        if options.passphrase && !exists { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
+    private::create_directory(&directory)?;
+    let replicas = options.replicas.as_deref().and_then(|number| number.parse().ok()).unwrap_or(1);
+    let store = open_or_create(at, replicas).await?;
+    if read_chain(&store).await?.is_none() {
+        no_fleet_of_its_own(&directory, &at.address).await?;
+    }
+    IdentityFile::create(&directory, &new_identity, SystemClock.now())?;
+    let state = alone_in(&directory, asker, store, at, options.name.as_deref()).await?;
+    copy.restore(state.store(), state.vault().await?).await?;
+    copy.tested(state.store(), SystemClock.now()).await?;
+    let found = super::init::restored(&directory, &copy, !exists, state.vault().await?, Some(&at.address));
+    super::init::tell_restored(&at.address, &copy, &found, output);
+    output.text("Let the others in anew: toehold operator add");
+    Ok(Exit::Done)
+}
+
+/// A store in which nobody else is a member: the one of an earlier run, or an empty one, whose first operator this machine becomes.
+///
+/// # Errors
+/// Where there are other members, or as [`join`].
+pub(super) async fn alone_in(
+    directory: &Path,
+    asker: Asker,
+    store: NatsStore,
+    at: &SharedAt,
+    name: Option<&str>,
+) -> Result<State, Failure> {
+    let joined = join(directory, asker, store, at, &own_name(name)).await?;
+    let is_first = joined.member().is_some_and(|own| own.role == Role::Operator) && joined.chain.members().members.len() == 1;
+    if !is_first {
+        return Err(Failure::new(format!(
+            "{} has members already, and what is brought there is sealed to this machine alone",
+            at.address
+        ))
+        .hint("name an empty bucket, and let others in afterwards"));
+    }
+    Ok(joined.open(directory).await?)
 }
 
 /// What was found, by its place.
@@ -207,6 +264,16 @@ pub(super) async fn join(directory: &Path, asker: Asker, store: NatsStore, at: &
                 at.address
             ))
             .hint("name an empty bucket; what is in the embedded store is taken there with: toehold store migrate"));
+        }
+        if Marks::read(directory, at.address.bucket())?.is_some() {
+            return Err(Failure::new(format!(
+                "{} is empty, and {} has seen a store there: it was lost, or removed; nothing was written",
+                at.address,
+                directory.display()
+            ))
+            .hint(
+                "bring it back from a backup; or name a bucket of another name, and bring an export there: toehold store import",
+            ));
         }
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| Failure::new(format!("there is no randomness: {error}")))?;

@@ -12,6 +12,7 @@ use crate::cli::{Exit, Failure, Output, Signals, chain as words, table};
 use crate::shared::{
     AnyStore, Distrust, Judged, Member, MemberId, OperatorSet, Role, SharedStore, Signer as _, permissions, sealed,
 };
+use crate::state::State;
 
 /// How often a list of members or a record is tried to be written, where others write it, too.
 const TRIES: usize = 16;
@@ -111,7 +112,7 @@ async fn add(context: &Context, shared: &SharedStore, options: OperatorAdd) -> R
         let event = event.with("name", there.name.clone()).with("role", there.role.to_string());
         record(context, event.with("list", chain.members().number.to_string())).await;
     }
-    let sealed = reseal(context, shared).await?;
+    let sealed = reseal(&context.state, shared).await?;
     let found = json!({
         "id": there.id, "name": there.name, "role": there.role, "added": added,
         "sealed_anew": sealed.done, "not_sealed": sealed.failed, "members_fingerprint": chain.fingerprint(),
@@ -132,27 +133,30 @@ async fn add(context: &Context, shared: &SharedStore, options: OperatorAdd) -> R
 const AGAIN: &str = "run it again: it goes on where it was";
 
 /// What was sealed anew.
-struct Sealed {
-    done: usize,
+pub(super) struct Sealed {
+    pub(super) done: usize,
     /// The records that could not be.
-    failed: Vec<String>,
+    pub(super) failed: Vec<String>,
 }
 
 impl Sealed {
-    fn failure(&self, what: &str) -> Failure {
+    pub(super) fn failure(&self, what: &str) -> Failure {
         Failure::new(format!("{what}, but what is sealed in {} could not be sealed anew", self.failed.join(", ")))
     }
 }
 
 /// Seals everything to those who are members now.
-async fn reseal(context: &Context, shared: &SharedStore) -> Result<Sealed, Failure> {
+///
+/// # Errors
+/// Where the store fails; a record that cannot be sealed anew is in what comes back.
+pub(super) async fn reseal(state: &State, shared: &SharedStore) -> Result<Sealed, Failure> {
     let members: OperatorSet = shared.chain().members().clone();
     let audience = sealed::audience(&members)?;
-    context.state.keys().seal_to(members)?;
+    state.keys().seal_to(members)?;
     let mut sealed = Sealed { done: 0, failed: Vec::new() };
     for kind in sealed::KINDS {
         for entry in shared.list(&Key::new([kind])?).await? {
-            match reseal_one(context, shared, &audience, entry).await {
+            match reseal_one(state, shared, &audience, entry).await {
                 Ok(true) => sealed.done += 1,
                 Ok(false) => {}
                 Err((key, why)) => {
@@ -167,7 +171,7 @@ async fn reseal(context: &Context, shared: &SharedStore) -> Result<Sealed, Failu
 
 /// One record; somebody may be changing it.
 async fn reseal_one(
-    context: &Context,
+    state: &State,
     shared: &SharedStore,
     audience: &Audience,
     mut entry: toehold_core::Entry,
@@ -180,7 +184,7 @@ async fn reseal_one(
         if let Some(fault) = entry.fault() {
             return Err(failed(&entry, words(&fault)));
         }
-        let vault = context.state.vault().await.map_err(|error| failed(&entry, words(&error)))?;
+        let vault = state.vault().await.map_err(|error| failed(&entry, words(&error)))?;
         let anew = sealed::reseal(vault, audience, &entry.key, &entry.value).map_err(|error| failed(&entry, words(&error)))?;
         let Some(anew) = anew else { return Ok(false) };
         match shared.put(&entry.key, &anew, Expect::Revision(entry.revision)).await {
@@ -261,7 +265,7 @@ async fn remove(context: &Context, shared: &SharedStore, options: &OperatorRemov
     // What they wrote while that was going on.
     let late = adopt_late(shared, &gone.id).await?;
     adopted += late.adopted;
-    let sealed = reseal(context, shared).await?;
+    let sealed = reseal(&context.state, shared).await?;
     let mut found = json!({
         "id": gone.id, "name": gone.name, "role": gone.role, "removed": removed, "signed_anew": adopted,
         "refused": late.refused, "sealed_anew": sealed.done, "not_sealed": sealed.failed,
@@ -291,7 +295,7 @@ async fn remove(context: &Context, shared: &SharedStore, options: &OperatorRemov
             "They may have kept the master key: a rotation is due (toehold key rotate). Take them off the NATS servers, too.",
         ),
         Role::Gateway => context.output.text(
-            "They may have kept what gateways have in clear: take them off the NATS servers, let its agents join anew, and revoke tokens for Opni's agents.",
+            "They may have kept what gateways have in clear: the gateway's keys, those of its agents, and Opni's tokens. Take them off the NATS servers; renew the gateway's key twice (toehold gateway renew-key), let its agents join anew, and revoke tokens for Opni's agents.",
         ),
         Role::Pods => context.output.text("Take them off the NATS servers, too."),
     }

@@ -37,11 +37,10 @@ pub(super) async fn run(global: &Global, command: StoreCommand, output: Output, 
         StoreCommand::Discard { key } => {
             super::store_migrate::discard(&Context::open(global, output, signals).await?, &key).await
         }
-        StoreCommand::Import { .. } if global.shared.store.is_some() => {
-            Err(Failure::usage("an import goes into the embedded store")
-                .hint("leave out --store, and take it along afterwards: toehold store migrate --from embedded --to URL"))
-        }
-        StoreCommand::Import { file } => import(&state_directory(global)?, &file, output, signals).await,
+        StoreCommand::Import { file } => match global.shared.at() {
+            None => import(&state_directory(global)?, &file, output, signals).await,
+            Some(at) => super::store_migrate::import(global, &at, &file, output, signals).await,
+        },
         StoreCommand::Gc(options) => super::store_gc::collect(&Context::open(global, output, signals).await?, &options).await,
     }
 }
@@ -103,10 +102,18 @@ fn occupied(file: &Path) -> Failure {
     Failure::new(format!("{} exists already", file.display())).hint("name a new file")
 }
 
+/// Reads the file of an export.
+///
+/// # Errors
+/// Where it is none, or not whole.
+pub(super) fn read_export(file: &Path) -> Result<StoreExport, Failure> {
+    StoreExport::parse(&read_file(file, MAX_EXPORT)?)
+        .map_err(|error| Failure::new(format!("{}: {}; nothing was written", file.display(), chain(&error))))
+}
+
 async fn import(directory: &Path, file: &Path, output: Output, mut signals: Signals) -> Result<Exit, Failure> {
     const AGAIN: &str = "run it again: it goes on where it was";
-    let export = StoreExport::parse(&read_file(file, MAX_EXPORT)?)
-        .map_err(|error| Failure::new(format!("{}: {}; nothing was written", file.display(), chain(&error))))?;
+    let export = read_export(file)?;
     private::create_directory(directory)?;
     let lock = FileLock::take(directory.join("import.lock"))
         .map_err(|error| Failure::new(format!("no lock file in {}: {error}", directory.display())))?;
@@ -118,19 +125,7 @@ async fn import(directory: &Path, file: &Path, output: Output, mut signals: Sign
         copied = place(&export, directory) => copied?,
         () = signals.wait() => return Err(Failure::new("interrupted: the store is as it was").hint(AGAIN)),
     };
-    output.document(&json!({
-        "file": file, "values": copied.values, "written": copied.written, "digest": copied.digest, "made_at": export.made_at(),
-    }));
-    match copied.written {
-        0 => output.text(format_args!("{} holds all {} records already.", directory.display(), copied.values)),
-        _ => output.text(format_args!(
-            "Filled {} with {} records of {}, digest {}.",
-            directory.display(),
-            copied.values,
-            export.made_at(),
-            copied.digest
-        )),
-    }
+    tell_imported(&directory.display(), file, &export, &copied, output);
     if !directory.join(crate::adapters::identity::FILE_NAME).exists() {
         output.aside(&format!(
             "the identity that opens what is sealed is not in an export: put {} back into {}",
@@ -139,6 +134,22 @@ async fn import(directory: &Path, file: &Path, output: Output, mut signals: Sign
         ));
     }
     Ok(Exit::Done)
+}
+
+/// Says what an import has done.
+pub(super) fn tell_imported(into: &impl std::fmt::Display, file: &Path, export: &StoreExport, copied: &Copied, output: Output) {
+    output.document(&json!({
+        "file": file, "values": copied.values, "written": copied.written, "digest": copied.digest, "made_at": export.made_at(),
+    }));
+    match copied.written {
+        0 => output.text(format_args!("{into} holds all {} records already.", copied.values)),
+        _ => output.text(format_args!(
+            "Filled {into} with {} records of {}, digest {}.",
+            copied.values,
+            export.made_at(),
+            copied.digest
+        )),
+    }
 }
 
 /// Puts the store where it belongs: a new one appears there whole or not at all.

@@ -1,17 +1,23 @@
-//! `toehold store migrate`, `store accept-rollback` and `store discard`.
+//! `toehold store migrate`, `store import` into a shared store, `store accept-rollback` and `store discard`.
+
+use std::path::Path;
 
 use serde_json::json;
-use toehold_core::{AuditEvent, AuditSink as _, Clock as _, Key, StoreAudit};
+use toehold_core::{
+    AuditEvent, AuditSink as _, Clock as _, CurrentMasterKey, Entry, ExportedValue, Key, MasterKeyRecord, Revision, StoreAudit,
+    StoreError, StoreExport, Stored,
+};
 
 use super::{init_shared, members};
 use crate::adapters::file_lock::FileLock;
+use crate::adapters::identity::Vault;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Migrate, StorePlace};
-use crate::cli::context::{Asker, Context, state_directory};
+use crate::cli::context::{Asker, Context, locked, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain};
-use crate::shared::Role;
-use crate::state::{SharedAt, State};
+use crate::shared::{Role, sealed};
+use crate::state::{Keys, SharedAt, State};
 use crate::store_copy::{self, Copied, CopyError};
 
 const AGAIN: &str = "run it again: it goes on where it was";
@@ -46,7 +52,7 @@ pub(super) async fn migrate(global: &Global, options: &Migrate, output: Output, 
 }
 
 /// Keeps two migrations of one directory apart, and imports.
-fn lock(directory: &std::path::Path) -> Result<FileLock, Failure> {
+fn lock(directory: &Path) -> Result<FileLock, Failure> {
     let lock = FileLock::take(directory.join("import.lock"))
         .map_err(|error| Failure::new(format!("no lock file in {}: {error}", directory.display())))?;
     lock.ok_or_else(|| Failure::new(format!("another process copies into or out of {}", directory.display())))
@@ -59,18 +65,66 @@ async fn into_shared(global: &Global, at: &SharedAt) -> Result<Copied, Failure> 
     let _lock = lock(&directory)?;
     let embedded = SqliteStore::open(&directory)?;
     let store = init_shared::open_or_create(at, 1).await?;
-    let name: String = super::rotate::operator().chars().take(64).collect();
-    let joined = init_shared::join(&directory, Asker::new(global), store, at, &name).await?;
-    let is_first = joined.member().is_some_and(|own| own.role == Role::Operator) && joined.chain.members().members.len() == 1;
-    if !is_first {
-        return Err(Failure::new(format!(
-            "{} has members already, and what is copied is sealed to this machine alone",
-            at.address
-        ))
-        .hint("name an empty bucket, and let others in afterwards"));
-    }
-    let state = joined.open(&directory).await?;
+    let state = init_shared::alone_in(&directory, Asker::new(global), store, at, None).await?;
     store_copy::copy(&embedded, state.store()).await.map_err(refused)
+}
+
+/// Fills an empty shared store with the file of an export: signed by this machine, its first operator, and sealed to nobody else.
+///
+/// # Errors
+/// Where the file is none, or what is sealed in it does not open here, or the store is somebody's already.
+pub(super) async fn import(
+    global: &Global,
+    at: &SharedAt,
+    file: &Path,
+    output: Output,
+    mut signals: Signals,
+) -> Result<Exit, Failure> {
+    let directory = state_directory(global)?;
+    let export = super::store::read_export(file)?;
+    let work = async {
+        // What it writes is signed with the identity, and opened with it: nothing else of the directory is needed.
+        crate::private::check_directory(&directory)?;
+        let _lock = lock(&directory)?;
+        let keys = Keys::new(&directory, Asker::new(global));
+        opens_the_master_key(keys.vault().await.map_err(locked)?, &export)?;
+        let store = init_shared::open_or_create(at, 1).await?;
+        let state = init_shared::alone_in(&directory, Asker::new(global), store, at, None).await?;
+        let copied = store_copy::fill_alike(&export, state.store(), sealed::alike).await.map_err(refused)?;
+        let shared = state.store().shared().ok_or_else(|| Failure::new("the store is not a shared one"))?;
+        // To whom it was sealed before may be members of another store, and are none of this one.
+        Ok::<_, Failure>((copied, members::reseal(&state, shared).await?))
+    };
+    let (copied, sealed) = tokio::select! {
+        done = work => done?,
+        () = signals.wait() => return Err(Failure::new("interrupted: not everything was imported").hint(AGAIN)),
+    };
+    if !sealed.failed.is_empty() {
+        let found = json!({ "file": file, "values": copied.values, "written": copied.written, "not_sealed": sealed.failed });
+        return Err(sealed.failure("everything was imported").partly().with(found));
+    }
+    super::store::tell_imported(&at.address, file, &export, &copied, output);
+    output.text("Its only member is this machine: let the others in anew (toehold operator add).");
+    Ok(Exit::Done)
+}
+
+/// Sees that what is worth most in an export is of use to this machine, before anything is written.
+fn opens_the_master_key(vault: &Vault, export: &StoreExport) -> Result<(), Failure> {
+    let find = |key: Key| {
+        let value = export.values().iter().find(|value| value.key == key)?;
+        let ExportedValue { key, value, written_at } = value.clone();
+        Some(Entry { key, value, revision: Revision(1), written_at })
+    };
+    let Some(current) = find(CurrentMasterKey::key()?) else { return Ok(()) };
+    let fingerprint = Stored::<CurrentMasterKey>::decode(&current)?.body.fingerprint;
+    let key = MasterKeyRecord::key(&fingerprint)?;
+    let missing = || StoreError::Corrupt { key: key.clone(), reason: "it is not in the export".to_owned() };
+    let entry = find(key.clone()).ok_or_else(missing)?;
+    sealed::opens(vault, &entry.key, &entry.value).map_err(|error| {
+        Failure::new(format!("the master key in the export does not open here: {}; nothing was written", chain(&error))).hint(
+            "put the identity that opens it into the state directory, or bring a recovery copy back: toehold init --restore",
+        )
+    })
 }
 
 async fn into_embedded(global: &Global, at: &SharedAt) -> Result<Copied, Failure> {
