@@ -21,6 +21,7 @@ mod operator;
 mod pods;
 mod pods_key;
 mod pods_role;
+mod pods_store;
 mod recovery_copy;
 mod renew;
 mod rotate;

@@ -15,17 +15,17 @@ use toehold_podrun::kubernetes::PodSnapshot;
 use toehold_podrun::owner::{INTERVAL, STALE_AFTER};
 use toehold_podrun::pod::{PodRecord, pods_of_owner};
 
+use super::pods_store::{Kept, Work};
 use crate::adapters::kube_pods::{KubePods, discover};
 use crate::adapters::local_pods::{LocalPods, throw_away};
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
-use crate::cli::context::no_shared_store;
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
 use crate::pods::authentication::Sources;
 use crate::pods::{self, Announcement, ServeOptions, SharedBackend};
 use crate::private;
+use crate::shared::AnyStore;
 
 /// How long the end of a pod is waited for.
 const END: Duration = Duration::from_secs(30);
@@ -41,10 +41,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// # Errors
 /// Why it failed.
 pub(super) async fn run(global: &Global, command: Pods, output: Output, signals: Signals) -> Result<Exit, Failure> {
-    if !matches!(command, Pods::Role(_)) {
-        // Its records are its own, in its state directory.
-        no_shared_store(global)?;
-    }
     match command {
         Pods::Serve(options) => match options.at.backend {
             PodsBackend::Kube => serve_kube(global, *options, output, signals).await,
@@ -52,22 +48,22 @@ pub(super) async fn run(global: &Global, command: Pods, output: Output, signals:
         },
         Pods::Ls(at) => {
             let work = async |_: &AtomicBool| match at.backend {
-                PodsBackend::Kube => list(&Place::in_cluster(global, &at).await?, output).await,
-                PodsBackend::Local => list(&Place::open(global, &at)?, output).await,
+                PodsBackend::Kube => list(&Place::in_cluster(global, &at, Work::Look).await?, output).await,
+                PodsBackend::Local => list(&Place::open(global, &at, Work::Look).await?, output).await,
             };
             unless_interrupted(signals, work).await
         }
         Pods::Rm { name, at } => {
             let work = async |begun: &AtomicBool| match at.backend {
-                PodsBackend::Kube => remove(&Place::in_cluster(global, &at).await?, &name, begun, output).await,
-                PodsBackend::Local => remove(&Place::open(global, &at)?, &name, begun, output).await,
+                PodsBackend::Kube => remove(&Place::in_cluster(global, &at, Work::Keep).await?, &name, begun, output).await,
+                PodsBackend::Local => remove(&Place::open(global, &at, Work::Keep).await?, &name, begun, output).await,
             };
             unless_interrupted(signals, work).await
         }
         Pods::Gc(at) => {
             let work = async |begun: &AtomicBool| match at.backend {
-                PodsBackend::Kube => collect(&Place::in_cluster(global, &at).await?, begun, output).await,
-                PodsBackend::Local => collect(&Place::open(global, &at)?, begun, output).await,
+                PodsBackend::Kube => collect(&Place::in_cluster(global, &at, Work::Keep).await?, begun, output).await,
+                PodsBackend::Local => collect(&Place::open(global, &at, Work::Keep).await?, begun, output).await,
             };
             unless_interrupted(signals, work).await
         }
@@ -99,36 +95,36 @@ struct Place<B> {
     directory: PathBuf,
     settings: Settings,
     pods: B,
-    store: SqliteStore,
+    kept: Kept,
     /// How often the owners have to be looked at until it is known whose gateway is gone.
     looks: u32,
 }
 
 impl Place<LocalPods> {
     /// Where a gateway has run before.
-    fn open(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
+    async fn open(global: &Global, at: &PodsAt, work: Work) -> Result<Self, Failure> {
         let directory = directory(global, PodsBackend::Local)?;
         if !throw_away::is_marked(&directory) {
             return Err(Failure::new(format!("no gateway with local pods has run in {}", directory.display()))
                 .hint("name its directory with --state-dir, or start one: toehold pods serve --backend local"));
         }
-        Self::local(directory, at)
+        Self::local(global, directory, at, work).await
     }
 
-    fn local(directory: PathBuf, at: &PodsAt) -> Result<Self, Failure> {
+    async fn local(global: &Global, directory: PathBuf, at: &PodsAt, work: Work) -> Result<Self, Failure> {
         if at.kubeconfig.is_some() || at.context.is_some() {
             return Err(Failure::usage("--kubeconfig and --context are for pods in a cluster, and these are local"));
         }
         let settings = settings(at.config.as_deref())?;
         let pods = LocalPods::open(&directory)?;
-        let store = SqliteStore::create(&directory)?;
+        let kept = Kept::open(global, &directory, work).await?;
         // The kernel tells at once.
-        Ok(Self { directory, settings, pods, store, looks: 1 })
+        Ok(Self { directory, settings, pods, kept, looks: 1 })
     }
 }
 
 impl Place<KubePods> {
-    async fn in_cluster(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
+    async fn in_cluster(global: &Global, at: &PodsAt, work: Work) -> Result<Self, Failure> {
         let mut settings = settings(at.config.as_deref())?;
         let found = discover(settings.cluster, at.kubeconfig.as_deref(), at.context.as_deref());
         settings.cluster = found
@@ -136,23 +132,25 @@ impl Place<KubePods> {
         let pods = KubePods::connect(&settings.cluster).await?;
         let directory = directory(global, PodsBackend::Kube)?;
         private::create_directory(&directory)?;
-        let store = SqliteStore::create(&directory)?;
+        let kept = Kept::open(global, &directory, work).await?;
         let looks = u32::try_from(STALE_AFTER.as_secs().div_ceil(INTERVAL.as_secs())).unwrap_or(u32::MAX).saturating_add(2);
-        Ok(Self { directory, settings, pods, store, looks })
+        Ok(Self { directory, settings, pods, kept, looks })
     }
 }
 
 impl<B: PodBackend> Place<B> {
-    fn parts(&self) -> Parts<'_, B, SqliteStore, SystemClock> {
+    fn parts(&self) -> Parts<'_, B, AnyStore, SystemClock> {
         let call_timeout = self.settings.cluster.call_timeout;
-        Parts { backend: &self.pods, store: &self.store, timer: &SystemClock, call_timeout }
+        Parts { backend: &self.pods, store: &self.kept.store, timer: &SystemClock, call_timeout }
     }
 }
 
 /// Where the state of a gateway is: named, or in the user's state directory `toehold/pods` for a cluster's pods and `toehold/local-pods`
-/// for those of this machine.
+/// for those of this machine. The directory that was named together with a shared store has the identity of its member in it, and is no
+/// place for people who log in.
 pub(super) fn directory(global: &Global, backend: PodsBackend) -> Result<PathBuf, Failure> {
-    if let Some(directory) = &global.state_dir {
+    let is_elsewhere = backend == PodsBackend::Local && global.shared.store.is_some();
+    if let Some(directory) = global.state_dir.as_ref().filter(|_| !is_elsewhere) {
         // Its processes are started in other directories.
         return Ok(std::path::absolute(directory)?);
     }
@@ -189,19 +187,22 @@ async fn serve_local(global: &Global, options: PodsServe, output: Output, signal
     throw_away::refuse_stores_in_reach(None)
         .map_err(|error| Failure::from(error).hint("run it as a user who has no store, such as one made for it"))?;
     throw_away::open(&directory)?;
-    let mut place = Place::local(directory, &options.at)?;
-    let keys = super::pods_key::sources(&options, place.store.clone(), output)?;
+    let mut place = Place::local(global, directory, &options.at, Work::KeepLocal).await?;
+    let keys = super::pods_key::sources(&options, place.kept.store.clone(), output)?;
     if place.settings.subsystems.get("sftp").is_none_or(|program| program == DEFAULT_SFTP) {
         let ours = place.pods.sftp_server()?;
         place.settings.subsystems.insert("sftp".to_owned(), ours);
     }
     output.aside("local pods isolate nothing: whoever logs in may do what this user may do");
+    if place.kept.store.shared().is_some() {
+        output.aside("that is also what this member may do with the store");
+    }
     serve(place, &options, keys, false, output, signals).await
 }
 
 async fn serve_kube(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
-    let place = Place::in_cluster(global, &options.at).await?;
-    let keys = super::pods_key::sources(&options, place.store.clone(), output)?;
+    let place = Place::in_cluster(global, &options.at, Work::Keep).await?;
+    let keys = super::pods_key::sources(&options, place.kept.store.clone(), output)?;
     for warning in &place.settings.warnings {
         output.aside(warning);
     }
@@ -220,12 +221,14 @@ async fn serve_kube(global: &Global, options: PodsServe, output: Output, signals
 async fn serve<B: SharedBackend>(
     place: Place<B>,
     options: &PodsServe,
-    keys: Sources<SqliteStore>,
+    keys: Sources<AnyStore>,
     isolates: bool,
     output: Output,
     signals: Signals,
 ) -> Result<Exit, Failure> {
     super::gateway::raise_file_limit();
+    // Whoever starts it is there to be asked now, and is not when the first record has to be signed.
+    let audit_writer = place.kept.writer().await?;
     let announce = move |announcement: Announcement| {
         output.document(&json!({
             "event": "listening",
@@ -243,8 +246,9 @@ async fn serve<B: SharedBackend>(
         let (ip, port) = (announcement.listening.ip(), announcement.listening.port());
         output.text(format_args!("Get a pod: ssh -p {port} anybody@{ip}"));
     };
-    let Place { directory, settings, pods, store, .. } = place;
-    pods::serve(serve_options(options), settings, pods, keys, store, &directory, announce, signals).await?;
+    let Place { directory, settings, pods, kept, .. } = place;
+    let options = ServeOptions { audit_writer, ..serve_options(options) };
+    pods::serve(options, settings, pods, keys, kept.store, &directory, announce, signals).await?;
     output.document(&json!({ "event": "stopped" }));
     output.text("Stopped.");
     Ok(Exit::Done)
@@ -272,6 +276,7 @@ fn serve_options(options: &PodsServe) -> ServeOptions {
         keep_alive: options.keep_alive,
         keep_alive_count: KEEP_ALIVE_COUNT,
         drain: options.drain,
+        audit_writer: None,
     }
 }
 
@@ -291,14 +296,20 @@ fn annotation<'p>(pod: &'p PodSnapshot, name: &str) -> &'p str {
 }
 
 async fn list<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit, Failure> {
-    let records = Stored::<PodRecord>::list(&place.store, &PodRecord::prefix().map_err(toehold_core::StoreError::from)?).await?;
-    let records: HashMap<String, PodRecord> =
-        records.into_iter().flatten().map(|stored| (stored.body.pod.to_string(), stored.body)).collect();
+    place.kept.tell(output);
+    let prefix = PodRecord::prefix().map_err(toehold_core::StoreError::from)?;
+    let (mut records, mut unreadable) = (HashMap::new(), Vec::new());
+    for found in Stored::<PodRecord>::list(&place.kept.store, &prefix).await? {
+        match found {
+            Ok(stored) => drop(records.insert(stored.body.pod.to_string(), stored.body)),
+            Err(error) => unreadable.push(crate::cli::chain(&error)),
+        }
+    }
     let pods = all(place).await?;
     // Of pods of other gateways the cluster knows it.
     let created = |pod: &PodSnapshot| Some(pod.object.pointer("/metadata/creationTimestamp")?.as_str()?.to_owned());
     let since = |pod: &PodSnapshot| records.get(&pod.name).map(|record| record.recorded_at.to_string()).or_else(|| created(pod));
-    output.document(&json!({
+    let found = json!({
         "pods": pods.iter().map(|pod| json!({
             "name": pod.name,
             "uid": pod.uid.as_str(),
@@ -308,18 +319,23 @@ async fn list<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit, F
             "stays": pod.object.pointer("/metadata/ownerReferences").is_none(),
             "since": since(pod),
         })).collect::<Vec<_>>(),
-    }));
+        "unreadable": unreadable,
+    });
     if pods.is_empty() {
         output.text("There are no pods.");
+    } else {
+        let mut rows = vec![["POD", "PRINCIPAL", "USER", "FROM", "SINCE"].map(str::to_owned).to_vec()];
+        for pod in &pods {
+            let text = |name: &str| annotation(pod, name).to_owned();
+            rows.push(vec![pod.name.clone(), text("principal"), text("user"), text("address"), since(pod).unwrap_or_default()]);
+        }
+        output.text(table(&rows).trim_end());
+    }
+    if unreadable.is_empty() {
+        output.document(&found);
         return Ok(Exit::Done);
     }
-    let mut rows = vec![["POD", "PRINCIPAL", "USER", "FROM", "SINCE"].map(str::to_owned).to_vec()];
-    for pod in &pods {
-        let text = |name: &str| annotation(pod, name).to_owned();
-        rows.push(vec![pod.name.clone(), text("principal"), text("user"), text("address"), since(pod).unwrap_or_default()]);
-    }
-    output.text(table(&rows).trim_end());
-    Ok(Exit::Done)
+    Err(Failure::new(unreadable.join("; ")).partly().with(found))
 }
 
 async fn remove<B: PodBackend>(place: &Place<B>, name: &str, begun: &AtomicBool, output: Output) -> Result<Exit, Failure> {
@@ -364,9 +380,10 @@ async fn collect<B: PodBackend>(place: &Place<B>, begun: &AtomicBool, output: Ou
         tokio::time::sleep(INTERVAL).await;
         // Before that nobody can be taken for dead.
         begun.fetch_or(INTERVAL.saturating_mul(look) >= STALE_AFTER, Ordering::Relaxed);
-        let owners = std::mem::take(&mut swept.owners);
+        let (owners, unreadable) = (std::mem::take(&mut swept.owners), std::mem::take(&mut swept.unreadable));
         swept = reaper.pass(place.parts(), namespace, None).await;
         swept.owners.extend(owners);
+        swept.unreadable.extend(unreadable);
     }
     begun.fetch_or(!swept.orphans.is_empty(), Ordering::Relaxed);
     let mut records = 0;
@@ -379,6 +396,8 @@ async fn collect<B: PodBackend>(place: &Place<B>, begun: &AtomicBool, output: Ou
             swept.problems.push(format!("the pods of {owner}, whose gateway is gone, are still there"));
         }
     }
+    // Nobody acts on those; whoever asks is told of them.
+    swept.problems.append(&mut swept.unreadable);
     let after = all(place).await?;
     let gone: Vec<&str> =
         before.iter().filter(|pod| !after.iter().any(|left| left.uid == pod.uid)).map(|pod| pod.name.as_str()).collect();
@@ -403,7 +422,7 @@ impl Collector {
     /// # Errors
     /// Where there is none, or it does not answer.
     pub(super) async fn open(global: &Global, at: &PodsAt) -> Result<Self, Failure> {
-        Ok(Self { place: Place::in_cluster(global, at).await?, reaper: Reaper::new() })
+        Ok(Self { place: Place::in_cluster(global, at, Work::Keep).await?, reaper: Reaper::new() })
     }
 
     /// How often it is to look.
@@ -416,6 +435,9 @@ impl Collector {
     pub(super) async fn look(&mut self) -> Result<Vec<(String, String, String)>, Failure> {
         let namespace = &self.place.settings.namespace;
         let found = self.reaper.pass(self.place.parts(), namespace, None).await;
+        for unreadable in &found.unreadable {
+            tracing::warn!("a record of a pod is left alone: {unreadable}");
+        }
         let mut problems = found.problems;
         for record in &found.orphans {
             if let Err(error) = Reaper::recover(self.place.parts(), record).await {

@@ -9,19 +9,20 @@ use toehold_core::{
 };
 
 use super::pods::directory;
+use super::pods_store::{Kept, Work};
 use crate::adapters::local_pods::throw_away;
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, PodsAt, PodsBackend, PodsKey, PodsServe};
 use crate::cli::{Exit, Failure, Output, chain, table};
 use crate::pods::AuthorizedKeysFiles;
 use crate::pods::authentication::{KeysCommand, PodKeyRecord, Sources, StoredKeys};
 use crate::private;
+use crate::shared::AnyStore;
 
 /// The most that is read of keys, in bytes.
 const MAX_KEYS: u64 = 1024 * 1024;
 
-/// What stands for the writer of these events in the audit log.
+/// What stands for the writer of these events in the audit log of a store that is a gateway's own.
 const WRITER: &str = "pods-keys";
 
 /// Runs one of them.
@@ -30,9 +31,11 @@ const WRITER: &str = "pods-keys";
 /// Why it failed.
 pub(super) async fn run(global: &Global, command: PodsKey, output: Output) -> Result<Exit, Failure> {
     match command {
-        PodsKey::Add { principal, file, replace, at } => add(&store(global, &at)?, &principal, &file, replace, output).await,
-        PodsKey::Ls(at) => list(&store(global, &at)?, output).await,
-        PodsKey::Rm { which, at } => remove(&store(global, &at)?, &which, output).await,
+        PodsKey::Add { principal, file, replace, at } => {
+            add(&store(global, &at, Work::LetIn).await?, &principal, &file, replace, output).await
+        }
+        PodsKey::Ls(at) => list(&store(global, &at, Work::Look).await?, output).await,
+        PodsKey::Rm { which, at } => remove(&store(global, &at, Work::LetIn).await?, &which, output).await,
     }
 }
 
@@ -40,7 +43,7 @@ pub(super) async fn run(global: &Global, command: PodsKey, output: Output) -> Re
 ///
 /// # Errors
 /// Where a file or the command cannot be used.
-pub(super) fn sources(options: &PodsServe, store: SqliteStore, output: Output) -> Result<Sources<SqliteStore>, Failure> {
+pub(super) fn sources(options: &PodsServe, store: AnyStore, output: Output) -> Result<Sources<AnyStore>, Failure> {
     let files = AuthorizedKeysFiles::new(options.authorized_keys.clone());
     for (line, reason) in &files.look()?.refused {
         output.aside(&format!("line {line} of the authorized keys lets nobody in: {reason}"));
@@ -54,17 +57,19 @@ pub(super) fn sources(options: &PodsServe, store: SqliteStore, output: Output) -
     })
 }
 
-/// That of the gateway, made where there is none.
-fn store(global: &Global, at: &PodsAt) -> Result<SqliteStore, Failure> {
+/// That of the gateway, made where there is none, or the shared one that was named.
+async fn store(global: &Global, at: &PodsAt, work: Work) -> Result<Kept, Failure> {
     let directory = directory(global, at.backend)?;
     match at.backend {
+        _ if global.shared.store.is_some() => {}
         PodsBackend::Kube => private::create_directory(&directory)?,
         PodsBackend::Local => throw_away::open(&directory)?,
     }
-    Ok(SqliteStore::create(&directory)?)
+    Kept::open(global, &directory, work).await
 }
 
-async fn add(store: &SqliteStore, principal: &str, file: &Path, replace: bool, output: Output) -> Result<Exit, Failure> {
+async fn add(kept: &Kept, principal: &str, file: &Path, replace: bool, output: Output) -> Result<Exit, Failure> {
+    let store = &kept.store;
     let text = read(file)?;
     let keys = PodKeyRecord::read(&text, Some(principal), SystemClock.now())
         .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
@@ -85,7 +90,7 @@ async fn add(store: &SqliteStore, principal: &str, file: &Path, replace: bool, o
                     .hint("put this one in its place: --replace"));
             }
         }
-        note(store, "pods.key_added", principal, &fingerprint.to_string()).await?;
+        note(kept, "pods.key_added", principal, &fingerprint.to_string()).await?;
         added.push((fingerprint, key));
     }
     let fingerprints: Vec<String> = added.iter().map(|(fingerprint, _)| fingerprint.to_string()).collect();
@@ -114,13 +119,16 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     Ok(text)
 }
 
-async fn note(store: &SqliteStore, what: &str, principal: &str, key: &str) -> Result<(), Failure> {
+async fn note(kept: &Kept, what: &str, principal: &str, key: &str) -> Result<(), Failure> {
     let event = AuditEvent::new(SystemClock.now(), what, principal.to_owned()).with("key", key);
-    StoreAudit::new(store.clone(), WRITER.to_owned()).record(event).await?;
+    let writer = kept.writer().await?.unwrap_or_else(|| WRITER.to_owned());
+    StoreAudit::new(kept.store.clone(), writer).record(event).await?;
     Ok(())
 }
 
-async fn list(store: &SqliteStore, output: Output) -> Result<Exit, Failure> {
+async fn list(kept: &Kept, output: Output) -> Result<Exit, Failure> {
+    kept.tell(output);
+    let store = &kept.store;
     let (mut keys, mut unreadable) = (Vec::new(), Vec::new());
     for entry in Stored::<PodKeyRecord>::list(store, &PodKeyRecord::prefix().map_err(StoreError::from)?).await? {
         match entry {
@@ -157,7 +165,8 @@ fn key_of(record: &PodKeyRecord) -> Option<PublicKey> {
     Some(key)
 }
 
-async fn remove(store: &SqliteStore, which: &str, output: Output) -> Result<Exit, Failure> {
+async fn remove(kept: &Kept, which: &str, output: Output) -> Result<Exit, Failure> {
+    let store = &kept.store;
     let entries = match which.parse::<Fingerprint>() {
         // Also one that cannot be read.
         Ok(fingerprint) => store.get(&PodKeyRecord::key(&fingerprint).map_err(StoreError::from)?).await?.into_iter().collect(),
@@ -178,7 +187,7 @@ async fn remove(store: &SqliteStore, which: &str, output: Output) -> Result<Exit
         let record = Stored::<PodKeyRecord>::decode(&entry).map(|stored| stored.body).ok();
         let key = record.as_ref().and_then(key_of).map(|key| key.fingerprint().to_string());
         let key = key.unwrap_or_else(|| which.to_owned());
-        note(store, "pods.key_removed", record.as_ref().map_or("", |record| &record.principal), &key).await?;
+        note(kept, "pods.key_removed", record.as_ref().map_or("", |record| &record.principal), &key).await?;
         removed.push(key);
     }
     output.document(&json!({ "removed": removed }));

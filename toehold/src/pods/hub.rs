@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::ServeOptions;
 use super::metrics::{Counter, Metrics};
-use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::gateway::limits::Limits;
+use crate::shared::AnyStore;
 
 /// A backend that connections can share.
 pub trait SharedBackend: PodBackend<Input: 'static, Output: 'static, Watch: 'static> + Clone + 'static {}
@@ -36,7 +36,7 @@ pub(super) enum Stopping {
 
 pub(super) struct Hub<B, A> {
     pub(super) backend: B,
-    pub(super) store: SqliteStore,
+    pub(super) store: AnyStore,
     pub(super) settings: Settings,
     pub(super) spec_digest: String,
     pub(super) authenticator: A,
@@ -56,7 +56,7 @@ pub(super) struct Hub<B, A> {
 }
 
 impl<B: PodBackend, A> Hub<B, A> {
-    pub(super) fn parts(&self) -> Parts<'_, B, SqliteStore, SystemClock> {
+    pub(super) fn parts(&self) -> Parts<'_, B, AnyStore, SystemClock> {
         let call_timeout = self.settings.cluster.call_timeout;
         Parts { backend: &self.backend, store: &self.store, timer: &SystemClock, call_timeout }
     }

@@ -49,6 +49,8 @@ pub struct ServeOptions {
     pub keep_alive_count: usize,
     /// How long sessions may go on when it is told to stop.
     pub drain: Duration,
+    /// Whose chain of the audit log it writes; one of its own run's where none is named.
+    pub audit_writer: Option<String>,
 }
 
 /// Why a gateway of pods cannot run.

@@ -23,10 +23,10 @@ use super::metrics::{Counter, Metrics};
 use super::stream::WINDOW;
 use super::{PodsError, ServeOptions, connection, host_key, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
-use crate::adapters::sqlite::SqliteStore;
 use crate::cli::Signals;
 use crate::gateway::limits::Limits;
 use crate::gateway::system_rng;
+use crate::shared::AnyStore;
 use crate::telling;
 
 /// How often sources are forgotten that need not be remembered.
@@ -68,12 +68,13 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
     settings: Settings,
     backend: B,
     authenticator: A,
-    store: SqliteStore,
+    store: impl Into<AnyStore>,
     directory: &Path,
     announce: impl FnOnce(Announcement),
     mut signals: Signals,
 ) -> Result<(), PodsError> {
     let (key, host_key) = host_key::load(directory)?;
+    let store = store.into();
     let listener = listen(options.listen).await?;
     let metrics = match options.metrics {
         Some(address) => Some(listen(address).await?),
@@ -101,7 +102,7 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
         backend_answers: AtomicBool::new(true),
     });
     let keeper = Keeper::create(hub.parts(), &hub.settings.namespace, &mut system_rng()).await?;
-    let writer = format!("pods-{}", keeper.owner().name);
+    let writer = hub.options.audit_writer.clone().unwrap_or_else(|| format!("pods-{}", keeper.owner().name));
     hub.owner.send_replace(Some(keeper.owner().clone()));
     let writing = tokio::spawn(upkeep::write_down(Arc::downgrade(&hub), store, writer, events));
     let mut tasks = JoinSet::new();

@@ -14,9 +14,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::hub::{Hub, SharedBackend};
 use super::metrics::Counter;
-use crate::adapters::sqlite::SqliteStore;
 use crate::cli::chain;
 use crate::gateway::system_rng;
+use crate::shared::AnyStore;
 
 /// Extends the owner, and makes another where it is lost. Nothing else is done here: other gateways take an owner that is not extended in
 /// time for a dead one's (P2).
@@ -43,7 +43,7 @@ pub(super) async fn reap<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hu
                 let own = hub.owner.borrow().clone();
                 let found = reaper.pass(hub.parts(), &hub.settings.namespace, own.as_ref()).await;
                 hub.metrics.add(Counter::Reaped, (found.owners.len() + found.strays.len()) as u64);
-                for problem in &found.problems {
+                for problem in found.problems.iter().chain(&found.unreadable) {
                     tracing::warn!("clearing away what is left of other gateways: {problem}");
                 }
                 hub.backend_answers.store(found.problems.is_empty(), Ordering::Relaxed);
@@ -97,7 +97,7 @@ async fn hold<B: SharedBackend, A>(hub: &Hub<B, A>, keeper: &mut Option<Keeper>)
 /// Writes the audit log until nobody has anything to note any more.
 pub(super) async fn write_down<B: SharedBackend, A: Send + Sync + 'static>(
     hub: std::sync::Weak<Hub<B, A>>,
-    store: SqliteStore,
+    store: AnyStore,
     writer: String,
     mut events: mpsc::Receiver<AuditEvent>,
 ) {

@@ -63,6 +63,8 @@ const RULES: &[Rule] = &[
     Rule { pattern: &["audit", "*", "*"], write: &[Role::Gateway, Role::Pods], delete: &[] },
     Rule { pattern: &["auditwriter", "*"], write: &[Role::Gateway, Role::Pods], delete: &[] },
     Rule { pattern: &["gateway", "*"], write: &[Role::Gateway], delete: &[] },
+    // Which process clears away what gateways for pods have left: a lease saves work, and nothing rests on it.
+    Rule { pattern: &["lease", "pods"], write: &[Role::Pods], delete: &[Role::Pods] },
     Rule { pattern: &["pod", "*"], write: &[Role::Pods], delete: &[Role::Pods] },
     Rule { pattern: &["slot", "*", "*"], write: &[Role::Gateway], delete: &[Role::Gateway] },
     // A token itself is an operator's word. Gateways sweep what is long over.
@@ -165,7 +167,13 @@ mod tests {
             assert!(Role::Gateway.may_write(&key(text)), "{text}");
         }
         assert!(Role::Gateway.may_delete(&key("token/1")) && !Role::Gateway.may_delete(&key("audit/w/1")));
-        assert!(Role::Pods.may_write(&key("pod/c")) && !Role::Pods.may_write(&key("agent/a")));
+        for text in ["pod/c", "pod/c.1", "audit/w/1", "auditwriter/w", "lease/pods"] {
+            assert!(Role::Pods.may_write(&key(text)), "{text}");
+        }
+        assert!(Role::Pods.may_delete(&key("pod/c")) && !Role::Pods.may_delete(&key("audit/w/1")));
+        for text in ["agent/a", "gateway/current", "lease/sessions", "token/1/0", "slot/g/1", "pod", "pod/c/1"] {
+            assert!(!Role::Pods.may_write(&key(text)) && !Role::Pods.may_delete(&key(text)), "{text}");
+        }
     }
 
     #[test]

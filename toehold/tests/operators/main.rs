@@ -1,6 +1,6 @@
 //! Several people and machines that share a store on a real NATS server: who may write what into it, and what nobody takes.
 //!
-//! Needs: nats.
+//! Needs: nats, openssh.
 #![allow(
     dead_code,
     clippy::unwrap_used,
@@ -12,6 +12,10 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+#[path = "../pods/gateway.rs"]
+mod gateway;
+#[path = "../pods/ground.rs"]
+mod ground;
 #[path = "../join_support/mod.rs"]
 mod join_support;
 #[path = "../serve_support/mod.rs"]
@@ -25,6 +29,7 @@ mod backups;
 mod interrupted;
 mod migration;
 mod planted;
+mod pods;
 mod roles;
 mod serving;
 mod together;

@@ -33,7 +33,7 @@ pub fn with_seed(store: &NatsAddress, file: &std::path::Path) -> Toehold {
     sharing(store).with_env("TOEHOLD_STORE_NKEY", file.to_str().unwrap())
 }
 
-async fn raw(address: &NatsAddress, file: &std::path::Path) -> NatsStore {
+pub async fn raw(address: &NatsAddress, file: &std::path::Path) -> NatsStore {
     let patience = Duration::from_secs(2);
     NatsStore::open(address, &NatsOptions { nkey: Some(file.to_owned()), patience, ..NatsOptions::default() }).await.unwrap()
 }

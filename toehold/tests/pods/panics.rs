@@ -38,6 +38,7 @@ async fn a_panic_ends_one_connection_and_no_other() {
         keep_alive: std::time::Duration::from_secs(15),
         keep_alive_count: 3,
         drain: std::time::Duration::ZERO,
+        audit_writer: None,
     };
     // No pod is made for a connection: this process's own program is none that can be a pod's first.
     let settings = Config::parse("pod: {mode: session}").unwrap().validate().unwrap();

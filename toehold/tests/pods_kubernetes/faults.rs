@@ -111,6 +111,7 @@ async fn p1_a_panic_beside_a_pod_ends_that_pod_and_no_other() {
         keep_alive: Duration::from_secs(15),
         keep_alive_count: 3,
         drain: Duration::ZERO,
+        audit_writer: None,
     };
     let mut config = Ground::image(&ground.cluster().images.busybox);
     config["pod"]["namespace"] = json!(ground.namespace().name());

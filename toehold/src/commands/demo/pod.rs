@@ -138,6 +138,7 @@ async fn start(
         keep_alive: Duration::from_secs(15),
         keep_alive_count: 3,
         drain: Duration::ZERO,
+        audit_writer: None,
     };
     let keys = AuthorizedKeysFiles::new(vec![keys.to_string_lossy().into_owned()]);
     let (announced, listening) = oneshot::channel();
