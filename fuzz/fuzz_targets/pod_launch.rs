@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use toehold_core::SecretBytes;
-use toehold_podrun::supervisor::{FileToWrite, Launch, Preface, PrefaceState};
+use toehold_podrun::supervisor::{Epilogue, FileToWrite, Launch, Preface, PrefaceState};
 
 fuzz_target!(|parts: (String, Vec<u8>, String, Vec<u8>, Vec<Vec<u8>>, Vec<u8>)| {
     let (name, value, path, content, arguments, answer) = parts;
@@ -26,4 +26,13 @@ fuzz_target!(|parts: (String, Vec<u8>, String, Vec<u8>, Vec<Vec<u8>>, Vec<u8>)| 
     if let PrefaceState::Ready { output_from, .. } = preface.receive(&answer) {
         assert!(output_from <= answer.len());
     }
+    // Whatever is cut where, nothing but what the shell says is taken out.
+    let (mut whole, mut cut, mut one, mut two) = (Epilogue::new(nonce), Epilogue::new(nonce), Vec::new(), Vec::new());
+    let told = whole.receive(&answer, &mut one);
+    one.extend(whole.rest());
+    let (first, second) = answer.split_at(answer.len() / 2);
+    let told_in_two = cut.receive(first, &mut two).or(cut.receive(second, &mut two));
+    two.extend(cut.rest());
+    assert_eq!((told, &one), (told_in_two, &two));
+    assert!(told.is_some() || one == answer);
 });

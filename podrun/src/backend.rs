@@ -144,6 +144,12 @@ pub trait ProcessInput: Send {
     /// [`BackendError`] where the stream has ended.
     fn close(&mut self) -> impl Future<Output = Result<bool, BackendError>> + Send;
 
+    /// Whether what the process says last, and how it ended, may be lost while input is still on its way to it. Then it is started with
+    /// [`Launch::TELL_END`](crate::supervisor::Launch::TELL_END), and its input is closed once it has told. Only where it can be.
+    fn loses_ends(&self) -> bool {
+        false
+    }
+
     /// Tells its terminal a size.
     ///
     /// # Errors

@@ -157,6 +157,11 @@ impl Launch {
     /// What ends a start that is held, wherever in its preamble it is: nothing runs.
     pub const NEVER: &[u8] = b"-\n-\n";
 
+    /// What goes to the stdin before a preamble, where the shell is to stay beside the program: it tells on stderr when the program has ended
+    /// ([`Epilogue`](super::Epilogue)) and how, takes what still comes of its input, and ends the same way once the input has ended. For streams
+    /// that lose what a process said last while input is on its way to it. Not for terminals.
+    pub const TELL_END: &[u8] = b"t \n";
+
     /// The command of the exec: the same for every start, whatever it starts.
     pub fn command() -> Vec<String> {
         [SHELL, "-c", include_str!("launch.sh"), "toehold"].map(str::to_owned).to_vec()

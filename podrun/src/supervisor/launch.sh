@@ -1,5 +1,5 @@
 stty -echo 2>/dev/null
-t_n=0 t_v= t_i=0 t_r=
+t_n=0 t_v= t_i=0 t_r= t_t=
 t_stop() { printf '\036toehold %s failed %s\036' "$t_n" "$1"; exit 125; }
 while IFS=' ' read -r t_k t_a; do
 case $t_k in
@@ -17,7 +17,16 @@ c) chmod "$t_a" "$t_q" && mv -f -- "$t_q" "$t_p" || { rm -f -- "$t_q"; t_stop "$
 a) t_d=$(printf '%b.' "$t_v") || t_stop printf; set -- "$@" "${t_d%.}"; t_v= ;;
 i) command -v "$1" >/dev/null 2>&1 || { shift; set -- /bin/sh "$@"; } ;;
 r) t_r=1; printf '\036toehold %s ready %s\036' "$t_n" "$$" ;;
-g) stty echo 2>/dev/null; [ "$t_r" ] || printf '\036toehold %s ready %s\036' "$t_n" "$$"; exec "$@" ;;
+t) t_t=1 ;;
+g) stty echo 2>/dev/null; [ "$t_r" ] || printf '\036toehold %s ready %s\036' "$t_n" "$$"
+[ "$t_t" ] || exec "$@"
+trap : ABRT ALRM FPE HUP ILL INT PIPE QUIT SEGV TERM USR1 USR2
+exec 3>&2 2>/dev/null
+(exec "$@" 2>&3 3>&-)
+t_s=$?
+printf '\036toehold %s ended %s\036' "$t_n" "$t_s" >&3
+cat >/dev/null || while read -r t_l; do :; done
+exit "$t_s" ;;
 *) t_stop line ;;
 esac
 done

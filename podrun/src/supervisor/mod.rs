@@ -4,10 +4,12 @@
 //! Both are constant texts. Whatever comes from a user (environment, files, the command itself) goes through stdin, in a form
 //! that no shell reads as anything but data (P6): arguments of an exec stand in the cluster's audit log.
 
+mod epilogue;
 mod launch;
 mod leash;
 mod preface;
 
+pub use epilogue::Epilogue;
 pub use launch::{EnvironmentName, FilePath, FileToWrite, Launch, LaunchError, MAX_ENVIRONMENT, MAX_FILES};
 pub use leash::{Leash, ProcessNumber};
 pub use preface::{Preface, PrefaceState};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use toehold_core::SecretBytes;
-use toehold_podrun::supervisor::{FileToWrite, Launch, Leash, Preface, PrefaceState, ProcessNumber};
+use toehold_podrun::supervisor::{Epilogue, FileToWrite, Launch, Leash, Preface, PrefaceState, ProcessNumber};
 use toehold_podrun::{Nonce, Signal};
 
 /// The shells of this machine, each as the words that stand in for `/bin/sh`.
@@ -339,5 +339,98 @@ fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup(
         child.stdout.take().unwrap().read_to_string(&mut background).unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", background.trim())).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{shell:?}: {stat}");
+    }
+}
+
+/// With the shell beside it, which tells how it ended.
+fn run_told(shell: &[&str], launch: &Launch, input: &[u8]) -> (Ran, Option<u8>) {
+    let mut child = start(shell, &Launch::command());
+    let preamble = launch.preamble().unwrap();
+    let all = [Launch::TELL_END, preamble.expose(), input].concat();
+    let mut stdin = child.stdin.take().unwrap();
+    // All of it is taken, whatever the command takes of it.
+    let writer = std::thread::spawn(move || stdin.write_all(&all).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let mut preface = Preface::new(launch.nonce, preamble.len());
+    let state = preface.receive(&output.stdout);
+    let from = if let PrefaceState::Ready { output_from, .. } = state { output_from } else { output.stdout.len() };
+    let (mut epilogue, mut own) = (Epilogue::new(launch.nonce), Vec::new());
+    let told = epilogue.receive(&output.stderr, &mut own);
+    own.extend(epilogue.rest());
+    let errors = String::from_utf8_lossy(&own).into_owned();
+    (Ran { state, output: output.stdout[from..].to_vec(), errors, status: output.status }, told)
+}
+
+#[test]
+fn the_shell_that_stays_tells_the_end_and_takes_the_input_that_the_command_does_not() {
+    let input = vec![b'x'; 3_000_000];
+    for shell in shells() {
+        let of = |words_of: &[&str], input: &[u8]| run_told(&shell, &Launch::new(nonce(), words(words_of)), input);
+        let (ran, told) = of(&["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], &input);
+        assert_eq!((ran.status.code(), told, ran.errors.as_str()), (Some(3), Some(3), "err\n"), "{shell:?}");
+        assert_eq!(ran.output, b"out\n", "{shell:?}");
+        let (ran, told) = of(&["head", "-c", "1000000"], &input);
+        assert_eq!((ran.status.code(), told, ran.output.len()), (Some(0), Some(0), 1_000_000), "{shell:?}: {}", ran.errors);
+        let (ran, told) = of(&["cat"], &input);
+        assert_eq!((told, ran.output.len()), (Some(0), input.len()), "{shell:?}");
+        // A name is that of a program, also where the shell has one of its own.
+        let (ran, told) = of(&["exit", "5"], b"");
+        assert_eq!((ran.status.code(), told), (Some(127), Some(127)), "{shell:?}: {}", ran.errors);
+        for (program, code) in [("/bin/nosuch", 127), ("/etc/passwd", 126)] {
+            let (ran, told) = of(&[program], &input);
+            assert_eq!((ran.status.code(), told), (Some(i32::from(code)), Some(code)), "{shell:?}: {}", ran.errors);
+            assert!(ran.errors.contains(program), "{shell:?}: {}", ran.errors);
+        }
+        // No word of the shell's own about a command that a signal has ended.
+        let (ran, told) = of(&["/bin/sh", "-c", "kill -KILL $$"], &input);
+        assert_eq!((ran.status.code(), told, ran.errors.as_str()), (Some(137), Some(137), ""), "{shell:?}");
+        // It has the default for what the shell beside it bears, and its descriptors are the three.
+        let (ran, told) = of(&["/bin/sh", "-c", "ls /proc/$$/fd >&2; kill -TERM $$; exit 1"], b"");
+        assert_eq!((told, ran.status.code()), (Some(143), Some(143)), "{shell:?}");
+        assert!(!ran.errors.lines().any(|line| line == "3"), "{shell:?}: {}", ran.errors);
+    }
+}
+
+/// A signal goes to the whole group: the shell outlives all but `KILL`, and tells what became of the command.
+#[test]
+fn the_shell_that_stays_outlives_the_signals_that_the_command_gets() {
+    for shell in shells() {
+        for (signal, ends_with) in [("TERM", 42), ("HUP", 42), ("USR1", 42), ("KILL", 0)] {
+            let mut child = start(&shell, &Launch::command());
+            let line = "trap 'exit 42' TERM HUP USR1; echo begun; while :; do sleep 0.02; done";
+            let launch = Launch::new(nonce(), words(&["/bin/sh", "-c", line]));
+            let mut stdin = child.stdin.take().unwrap();
+            let preamble = launch.preamble().unwrap();
+            stdin.write_all(&[Launch::TELL_END, preamble.expose()].concat()).unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap());
+            let mut answer = String::new();
+            lines.read_line(&mut answer).unwrap();
+            let mut preface = Preface::new(launch.nonce, preamble.len());
+            let PrefaceState::Ready { process, .. } = preface.receive(answer.as_bytes()) else { panic!("{answer:?}") };
+            let group = format!("-{process}");
+            assert!(Command::new("kill").args([&format!("-{signal}"), "--", &group]).status().unwrap().success());
+            if signal == "KILL" {
+                assert!(ended_within_a_minute(&mut child).code().is_none(), "{shell:?}");
+                continue;
+            }
+            // Its input stays open: it tells all the same, and ends with the input.
+            let mut said = Vec::new();
+            let mut stderr = child.stderr.take().unwrap();
+            let (mut epilogue, mut own) = (Epilogue::new(launch.nonce), Vec::new());
+            let told = loop {
+                let mut piece = [0; 64];
+                let length = stderr.read(&mut piece).unwrap();
+                assert!(length > 0, "{shell:?} {signal}");
+                said.extend_from_slice(&piece[..length]);
+                if let Some(told) = epilogue.receive(&piece[..length], &mut own) {
+                    break told;
+                }
+            };
+            assert_eq!(told, ends_with, "{shell:?} {signal}: {}", String::from_utf8_lossy(&said));
+            assert!(child.try_wait().unwrap().is_none());
+            drop(stdin);
+            assert_eq!(ended_within_a_minute(&mut child).code(), Some(i32::from(ends_with)), "{shell:?} {signal}");
+        }
     }
 }

@@ -12,8 +12,8 @@ use toehold_podrun::channel::{ChannelAction, ChannelEvent, Wanted};
 use toehold_podrun::driver::PodReference;
 use toehold_podrun::exec::Outcome;
 use toehold_podrun::kubernetes::Availability;
-use toehold_podrun::supervisor::ProcessNumber;
-use tokio::sync::{mpsc, watch};
+use toehold_podrun::supervisor::{Epilogue, ProcessNumber};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use super::client::{Input, Job, Link, Order};
@@ -195,27 +195,41 @@ pub(super) async fn until_end(orders: &mut mpsc::UnboundedReceiver<Order>) {
     }
 }
 
-/// Carries what goes in and out until the process has ended; `None` where the client has gone.
+/// Carries what goes in and out until the process has ended; `None` where the client has gone. With an `epilogue`, the process tells its end
+/// on stderr as well.
 pub(super) async fn follow<B: SharedBackend>(
     intake: &Intake,
     job: &mut Job,
     mut input: B::Input,
     mut output: B::Output,
     leash: Option<(&Arc<Leash<B>>, ProcessNumber)>,
+    mut epilogue: Option<Epilogue>,
 ) -> Option<Outcome> {
     let Job { write, orders, input: queue, .. } = job;
+    let told = Notify::new();
     let into = async {
-        while let Some(item) = queue.recv().await {
+        let mut is_over = false;
+        loop {
             // A process that takes nothing more is no trouble: what comes is dropped, until its end is seen.
-            let _ = match item {
-                Input::Bytes(bytes, _waiting) => input.write(&bytes).await,
-                Input::Resize(size) => input.resize(size).await,
-                Input::End => input.close().await.map(drop),
+            let _ = tokio::select! {
+                biased;
+                () = told.notified(), if !is_over => {
+                    is_over = true;
+                    input.close().await.map(drop)
+                }
+                item = queue.recv() => match item {
+                    None => break,
+                    Some(_) if is_over => Ok(()),
+                    Some(Input::Bytes(bytes, _waiting)) => input.write(&bytes).await,
+                    Some(Input::Resize(size)) => input.resize(size).await,
+                    Some(Input::End) => input.close().await.map(drop),
+                },
             };
         }
         std::future::pending::<()>().await;
     };
     let out = async {
+        let mut ended_with = None;
         loop {
             let sent = match output.next().await {
                 Output::Stdout(piece) => {
@@ -224,9 +238,30 @@ pub(super) async fn follow<B: SharedBackend>(
                 }
                 Output::Stderr(piece) => {
                     intake.note(piece.as_ref().len());
-                    write.extended_data_bytes(STDERR, Bytes::from_owner(piece)).await
+                    let own = match &mut epilogue {
+                        Some(epilogue) if !epilogue.is_plain(piece.as_ref()) => {
+                            let mut own = Vec::new();
+                            if let Some(code) = epilogue.receive(piece.as_ref(), &mut own) {
+                                ended_with = ended_with.or(Some(code));
+                                told.notify_one();
+                            }
+                            own.into()
+                        }
+                        _ => Bytes::from_owner(piece),
+                    };
+                    if own.is_empty() { Ok(()) } else { write.extended_data_bytes(STDERR, own).await }
                 }
-                Output::Ended(outcome) => return Some(outcome),
+                Output::Ended(outcome) => {
+                    let rest = epilogue.as_mut().map(Epilogue::rest).unwrap_or_default();
+                    if !rest.is_empty() {
+                        let _ = write.extended_data_bytes(STDERR, rest).await;
+                    }
+                    // It may have told how it ended, and the stream broken off since.
+                    return Some(match (outcome, ended_with) {
+                        (Outcome::Unknown, Some(code)) => Outcome::Exited(code),
+                        (outcome, _) => outcome,
+                    });
+                }
             };
             if sent.is_err() {
                 return None;

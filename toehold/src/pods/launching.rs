@@ -14,7 +14,7 @@ use toehold_podrun::channel::{ChannelAction, ChannelEvent, Plan, plan, plan_with
 use toehold_podrun::config::Mode;
 use toehold_podrun::driver::PodReference;
 use toehold_podrun::exec::Outcome;
-use toehold_podrun::supervisor::{Launch, Preface, PrefaceState, ProcessNumber};
+use toehold_podrun::supervisor::{Epilogue, Launch, Preface, PrefaceState, ProcessNumber};
 use tokio::sync::{Mutex, MutexGuard, OnceCell, mpsc};
 use tokio::time::timeout;
 
@@ -118,7 +118,7 @@ async fn direct<B: SharedBackend, A: Send + Sync + 'static>(
         Err(error) => return Some(not_started(&error)),
     };
     started(place, job);
-    follow::<B>(&place.link.intake, job, input, output, None).await
+    follow::<B>(&place.link.intake, job, input, output, None, None).await
 }
 
 /// The process runs: what the client wants of it meanwhile is done now.
@@ -172,6 +172,7 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         Err(error) => return Ran::Over(Some(not_started(&error))),
     };
     let Job { write, orders, .. } = &mut *job;
+    let epilogue = input.loses_ends().then(|| Epilogue::new(launch.nonce));
     let mut preface = Preface::new(launch.nonce, preamble.len());
     let began = tokio::select! {
         began = timeout(patience(&launch), begin(&mut input, &mut output, &launch, &mut preface, &preamble, write)) => Some(began),
@@ -205,7 +206,7 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         Arc::clone(leash).end(process);
         return Ran::Over(None);
     }
-    let outcome = follow(&place.link.intake, job, input, output, Some((leash, process))).await;
+    let outcome = follow(&place.link.intake, job, input, output, Some((leash, process)), epilogue).await;
     if stays {
         leash.unwatch(process).await;
     }
@@ -281,6 +282,9 @@ async fn begin<I: ProcessInput, O: ProcessOutput>(
 ) -> Began {
     let writing = async {
         // Where it cannot be written, the process has ended, and its output says so.
+        if input.loses_ends() {
+            let _ = input.write(Launch::TELL_END).await;
+        }
         let _ = input.write(preamble.expose()).await;
         std::future::pending::<Began>().await
     };

@@ -151,6 +151,12 @@ impl ProcessInput for KubeInput {
         Ok(true)
     }
 
+    /// An API server passes on what comes from a node until it can pass on no more of what goes there, whichever is sooner; and what a process
+    /// that has ended does not take can hold all of it up for ever.
+    fn loses_ends(&self) -> bool {
+        !self.is_terminal && self.protocol.close_stdin().is_some()
+    }
+
     async fn resize(&mut self, size: TerminalSize) -> Result<(), BackendError> {
         self.send(encode_resize(size)).await
     }
