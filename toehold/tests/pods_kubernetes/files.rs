@@ -20,7 +20,7 @@ fn tools() -> Pods {
 }
 
 /// The command that rsync and git run as their ssh.
-fn as_remote_shell(pods: &Pods) -> String {
+pub(crate) fn as_remote_shell(pods: &Pods) -> String {
     let ssh = pods.client("ssh");
     ["ssh".to_owned()]
         .into_iter()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::gateway::{Pods, Session};
+use crate::gateway::{Pods, Session, file_of, path};
 use crate::support::{Done, eventually};
 
 /// Ended in the middle, and why.
@@ -82,6 +82,73 @@ fn a_pods_resources_are_those_of_its_specification() {
     let greedy = pods.another(&config, &[]);
     let done = greedy.run("true").ends(255);
     assert!(done.stderr.contains("no node can take the pod"), "{done:?}");
+    pods.waits_until_empty();
+}
+
+/// Which of a pod's containers it is that people come to is said by its number; the others are there beside it.
+#[test]
+fn of_several_containers_the_one_that_is_named_is_come_to() {
+    let ground = crate::ground::Ground::new();
+    let image = &ground.cluster().images.busybox;
+    let container = |name: &str, more: Value| {
+        let mut container = json!({ "name": name, "image": image, "env": [{ "name": "WHICH", "value": name }] });
+        container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        container
+    };
+    let beside = container("beside", json!({ "command": ["sleep", "600"] }));
+    let ends_at_once = container("ends", json!({ "command": ["true"] }));
+    let mut config = json!({});
+    config["pod"]["podSpec"]["restartPolicy"] = json!("Never");
+    config["pod"]["podSpec"]["containers"] = json!([beside, container("shell", json!({})), ends_at_once]);
+    config["pod"]["consoleContainerNumber"] = json!(1);
+    let pods = Pods::on_ground(ground.clone(), &config, &[]);
+    let mut session = Session::start(pods.ssh("echo $WHICH; sleep 600"));
+    assert_eq!(session.line(), "shell");
+    // One that has ended is not the one that people are in.
+    eventually("the end of another container", || {
+        let statuses = &ground.pods()[0]["status"]["containerStatuses"];
+        statuses.as_array().unwrap().iter().any(|status| !status["state"]["terminated"].is_null())
+    });
+    assert!(session.child.try_wait().unwrap().is_none());
+    drop(session);
+    pods.waits_until_empty();
+    // A number that is none is said at the start, by its field.
+    config["pod"]["consoleContainerNumber"] = json!(3);
+    let toehold = Pods::prepared();
+    let which = ground.options(&toehold, &config);
+    let keys = path(&file_of(&toehold, "authorized_keys"));
+    let arguments = ["pods", "serve", "--listen", "127.0.0.1:0", "--authorized-keys", &keys];
+    let done = toehold.run(arguments.into_iter().chain(which.iter().map(String::as_str)));
+    assert!(done.code != 0 && done.stderr.contains("consoleContainerNumber"), "{done:?}");
+}
+
+/// What takes more memory than it may is killed by the node, alone: the client is told the code, and the next command works.
+#[test]
+fn who_takes_more_memory_than_the_pod_may_have_is_told_that_it_was_killed() {
+    let ground = crate::ground::Ground::new();
+    let mut config = json!({});
+    config["pod"]["podSpec"]["containers"] = json!([{
+        "name": "shell",
+        "image": ground.cluster().images.busybox,
+        "resources": { "limits": { "memory": "48Mi" }, "requests": { "memory": "16Mi" } },
+    }]);
+    let pods = Pods::on_ground(ground, &config, &[]);
+    let socket = format!("ControlPath={}", pods.file("mux").display());
+    let mut master = Session::start({
+        let mut command = pods.ssh_with(&["-M", "-o", &socket], "echo begun; cat");
+        command.stdin(Stdio::piped());
+        command
+    });
+    assert_eq!(master.line(), "begun");
+    let beside = |line: &str| Done::of(pods.ssh_with(&["-o", &socket], line).output().unwrap());
+    // A line without an end, which is kept whole.
+    assert_eq!(beside("tail /dev/zero >/dev/null; echo $?").ends(0).stdout, "137\n");
+    // SIGKILL, of which OpenSSH's client makes this, and nothing is said of a lost connection.
+    let done = beside("exec tail /dev/zero >/dev/null").ends(255);
+    assert!(!done.stderr.contains("lost"), "{done:?}");
+    beside("exit 4").ends(4);
+    drop(master.child.stdin.take());
+    master.ends().ends(0);
     pods.waits_until_empty();
 }
 

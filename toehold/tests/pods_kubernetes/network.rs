@@ -1,14 +1,16 @@
 //! A network that is slow, cuts connections or loses what they carry without a word: everything ends well, and nothing is left.
 
+use std::fs;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::gateway::{Pods, Session};
+use crate::files::as_remote_shell;
+use crate::gateway::{Pods, Session, path};
 use crate::ground::Ground;
 use crate::support::{Done, eventually};
 use crate::way::{Cut, Way};
@@ -119,6 +121,46 @@ fn a_stream_that_is_cut_anywhere_ends_with_the_reason_and_leaves_nothing() {
     }
     way.mend();
     pods.run("exit 4").ends(4);
+    pods.waits_until_empty();
+}
+
+/// A copy in the middle of which the way to the pod is cut is no copy, for the programs that people copy with as well; done again it is
+/// whole, and on a slow way, too.
+#[test]
+fn a_copy_that_is_cut_off_fails_and_done_again_it_is_whole() {
+    /// In every image with tools, and larger than where the stream is cut.
+    const THERE: &str = "/usr/bin/git";
+    let ground = Ground::new();
+    let way = Way::of(&ground);
+    let pods = by_with(&way, &ground, &ground.tools());
+    let whole = pods.run_with(&format!("cat {THERE}"), b"");
+    assert!(whole.len() > 2_000_000, "{}", whole.len());
+    let (by_sftp, by_rsync) = (pods.file("by-sftp"), pods.file("by-rsync"));
+    let from = format!("anybody@127.0.0.1:{THERE}");
+    let copies = || {
+        let mut sftp = pods.client("sftp");
+        sftp.args([&from, &path(&by_sftp)]);
+        let mut rsync = Command::new("rsync");
+        rsync.args(["-e", &as_remote_shell(&pods), &from, &path(&by_rsync)]);
+        [sftp, rsync].map(|mut copy| Done::of(copy.stdin(Stdio::null()).output().unwrap()))
+    };
+    for how in [Cut::Reset, Cut::End] {
+        way.cut(1_000_000, how);
+        let cut = Instant::now();
+        for done in copies() {
+            assert!(done.code != 0 && done.stderr.contains(LOST), "{how:?}: {done:?}");
+        }
+        assert!(cut.elapsed() < 2 * BOUND, "{:?}", cut.elapsed());
+        // What is there of it is not taken for the file by anybody: rsync leaves none under its name.
+        assert!(fs::metadata(&by_sftp).is_ok_and(|file| file.len() < 1_000_000) && !by_rsync.exists());
+        pods.waits_until_empty();
+    }
+    way.mend();
+    way.slow(Duration::from_millis(10));
+    for done in copies() {
+        done.ends(0);
+    }
+    assert!(fs::read(&by_sftp).unwrap() == whole && fs::read(&by_rsync).unwrap() == whole);
     pods.waits_until_empty();
 }
 
