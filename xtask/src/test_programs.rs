@@ -17,8 +17,10 @@ use crate::report::seconds;
 use crate::workspace::{Metadata, root};
 use crate::{Result, lock};
 
+/// How many programs for each core: a good half of their time is waiting.
+const FOR_EACH_CORE: usize = 2;
 /// More at once would disturb each other: each has as many threads as the machine has cores.
-const MOST_AT_ONCE: usize = 4;
+const MOST_AT_ONCE: usize = 6;
 /// How many of the slowest are named at the end.
 const NAMED: usize = 8;
 
@@ -107,7 +109,6 @@ pub(crate) fn run(mut programs: Vec<TestProgram>, way: &Way<'_>, metadata: &Meta
     let mut times = Times::load(&times_file);
     // The last one is taken first.
     programs.sort_by_key(|program| times.expected(program));
-    let fitting = || std::thread::available_parallelism().map_or(1, usize::from).clamp(2, MOST_AT_ONCE);
     let at_once = way.at_once.unwrap_or_else(fitting);
     println!("{} test programs, {at_once} at a time", programs.len());
     let waiting = Mutex::new(programs);
@@ -135,6 +136,12 @@ pub(crate) fn run(mut programs: Vec<TestProgram>, way: &Way<'_>, metadata: &Meta
     let failed: Vec<String> =
         ended.iter().filter_map(|one| one.error.as_ref().map(|error| format!("{}: {error}", one.title))).collect();
     if failed.is_empty() { Ok(()) } else { Err(format!("test programs that failed:\n  {}", failed.join("\n  ")).into()) }
+}
+
+/// How many things that mostly wait this machine bears at a time.
+pub(crate) fn fitting() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores * FOR_EACH_CORE).clamp(2, MOST_AT_ONCE)
 }
 
 fn take(waiting: &Mutex<Vec<TestProgram>>) -> Option<TestProgram> {

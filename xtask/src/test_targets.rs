@@ -58,7 +58,10 @@ pub(crate) fn run_on_a_cluster(
     // cargo builds the packages' own programs with them.
     let mut built = test_programs::build(&mut cargo)?;
     built.retain(|program| program.kind == "test");
-    test_programs::run(built, &Way { arguments, environment, at_once: Some(1) }, metadata)
+    // As many tests instead, which agree with each other on who may hurt the cluster.
+    let threads = format!("--test-threads={}", test_programs::fitting());
+    let arguments: Vec<String> = arguments.iter().cloned().chain([threads]).collect();
+    test_programs::run(built, &Way { arguments: &arguments, environment, at_once: Some(1) }, metadata)
 }
 
 /// What leaves out the single tests that need one of these parts.
