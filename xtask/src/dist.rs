@@ -12,6 +12,8 @@ use crate::{Result, process};
 
 /// What needs no library of the system's.
 const TARGET: &str = "x86_64-unknown-linux-musl";
+/// How it is compiled: the workspace's manifest says it.
+const PROFILE: &str = "dist";
 
 /// The shells that completions are made for, with the names that their packages look for.
 const SHELLS: [(&str, &str); 5] = [
@@ -49,6 +51,12 @@ impl Options {
     }
 }
 
+/// The program that people install, built here.
+pub(crate) fn program(metadata: &Metadata) -> Result<PathBuf> {
+    ensure_static()?;
+    build(metadata, TARGET)
+}
+
 /// Makes it, and tries what is in it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let metadata = Metadata::of_manifest(&root().join("Cargo.toml"))?;
@@ -57,12 +65,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let target = if options.dynamic { host_target()? } else { TARGET.to_owned() };
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
-        None => {
-            if !options.dynamic {
-                ensure_static()?;
-            }
-            build(&metadata, &target)?
-        }
+        None if options.dynamic => build(&metadata, &target)?,
+        None => program(&metadata)?,
     };
     let directory = metadata.target_directory.join("dist");
     let stem = format!("toehold-{version}-{target}");
@@ -107,14 +111,13 @@ fn build(metadata: &Metadata, target: &str) -> Result<PathBuf> {
     let remaps = [(root(), "/toehold"), (home.as_path(), "/cargo")];
     let flags: Vec<String> = remaps.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).collect();
     let mut cargo = process::cargo();
-    cargo.args(["build", "--locked", "--release", "--package", "toehold", "--bin", "toehold", "--target", target]);
-    cargo.args(["--config", r#"profile.release.strip="symbols""#]);
+    cargo.args(["build", "--locked", "--profile", PROFILE, "--package", "toehold", "--bin", "toehold", "--target", target]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     // The C parts as well: SQLite, ring, mimalloc.
     let maps: Vec<String> = remaps.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect();
     cargo.env("CFLAGS", maps.join(" ")).env("SOURCE_DATE_EPOCH", epoch()?);
     process::run(&mut cargo)?;
-    Ok(metadata.target_directory.join(target).join("release/toehold"))
+    Ok(metadata.target_directory.join(target).join(PROFILE).join("toehold"))
 }
 
 /// When the source was committed last: the time of everything in the archive.

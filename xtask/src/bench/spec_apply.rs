@@ -1,5 +1,5 @@
 //! `toehold spec apply`: an archive fetched, unpacked and verified, against `curl | tar xz` and `sha256sum -c`; its peak memory;
-//! and a pass over many machines that are as they should be, against hashing their files.
+//! and a pass over many machines that are as they should be, against hashing their files. All by the program that people install.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::web::Web;
 use super::{Measured, children_cpu, median, time};
 use crate::workspace::Metadata;
-use crate::{Result, process};
+use crate::{Result, dist, process};
 
 /// Pairs that are measured, after one that is not.
 const PAIRS: usize = 5;
@@ -23,8 +23,7 @@ const MACHINES: usize = 10_000;
 
 /// Measures all of it.
 pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
-    process::run(process::cargo().args(["build", "--locked", "--release", "--package", "toehold"]))?;
-    let program = metadata.target_directory.join("release/toehold");
+    let program = dist::program(metadata)?;
     let directory = metadata.target_directory.join("bench/spec-apply");
     if directory.exists() {
         std::fs::remove_dir_all(&directory)?;
