@@ -8,11 +8,13 @@ use serde_json::json;
 use toehold_core::{Clock as _, StoreExport};
 
 use crate::adapters::file_lock::FileLock;
+use crate::adapters::nats::Difference;
 use crate::adapters::sqlite::{self, SqliteStore};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, StoreCommand};
 use crate::cli::context::{Context, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain, printable};
+use crate::store_check::Finding;
 use crate::store_copy::{Copied, CopyError};
 use crate::{private, store_check, store_copy};
 
@@ -59,7 +61,15 @@ pub(super) fn read_file(file: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
 }
 
 async fn check(context: &Context) -> Result<Exit, Failure> {
-    let report = store_check::check(context.store()).await?;
+    let mut report = store_check::check(context.store()).await?;
+    if let Some(shared) = context.store().shared() {
+        let compared = shared.below().compare_copies().await?;
+        report.findings.extend(compared.differences.iter().map(differs));
+        if !compared.unread.is_empty() {
+            let servers: Vec<&str> = compared.unread.iter().map(String::as_str).collect();
+            context.output.aside(&format!("what these servers of the store have could not be compared: {}", servers.join(", ")));
+        }
+    }
     let findings: Vec<_> = report
         .findings
         .iter()
@@ -78,6 +88,18 @@ async fn check(context: &Context) -> Result<Exit, Failure> {
     let (count, first) = (report.findings.len(), report.findings.first());
     let first = first.map(|finding| format!("{}: {}", finding.key, finding.what)).unwrap_or_default();
     Err(Failure::new(format!("{count} of {total} records are not as they should be; the first is {first}")).partly().with(found))
+}
+
+/// A record of which the servers of a shared store have different copies.
+fn differs(difference: &Difference) -> Finding {
+    let revision = |revision: &Option<u64>| revision.map_or_else(|| "none".to_owned(), |revision| format!("revision {revision}"));
+    let copies: Vec<String> =
+        difference.revisions.iter().map(|(server, there)| format!("{server} has {}", revision(there))).collect();
+    let what = format!(
+        "the servers have different copies of it ({}): see \"When servers differ\" in docs/shared-store.md",
+        copies.join(", ")
+    );
+    Finding { key: difference.key.clone(), what, newer: false }
 }
 
 async fn export(context: &Context, file: &Path) -> Result<Exit, Failure> {

@@ -10,8 +10,9 @@ use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, ConnectOptions};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
+use super::asking::ask;
 use super::{Inner, NatsAddress, NatsError, NatsStore};
 use crate::adapters::system_roots;
 use crate::cli::chain;
@@ -151,8 +152,8 @@ const UNAVAILABLE: usize = 503;
 /// Opens the bucket that is there.
 pub(super) async fn existing(client: Client, address: &NatsAddress, options: &NatsOptions) -> Result<NatsStore, NatsError> {
     let context = context(&client, options.patience);
-    let asked = timeout(options.patience, context.get_stream(stream(address))).await;
-    let stream = asked.map_err(|_| NatsError::TimedOut { limit: options.patience })?.map_err(|error| match error.kind() {
+    let asked = ask(options.patience, || context.get_stream(stream(address))).await?;
+    let stream = asked.map_err(|error| match error.kind() {
         GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
             NatsError::Absent { address: address.clone() }
         }

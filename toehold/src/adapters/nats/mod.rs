@@ -8,13 +8,16 @@
 //! moment. So each also has a name (`Nats-Msg-Id`) that says which message it replaces: of several with one name, the first that was
 //! agreed on takes place, on every replica, and the others are told that they were duplicates (`docs/decisions/0008-…`).
 //!
-//! A read is answered by the stream's leader, never by a replica that may be behind.
+//! A read is answered by the stream's leader, never by a replica that may be behind. While the servers choose one, what is asked is asked
+//! again, and what is written waits, for as long as an operation may take.
 //!
 //! Durable is what the server makes of it: with three replicas a write that was answered is on the disks of two machines, with one it
 //! is in the page cache of one until that syncs (`sync_interval` of the server's configuration).
 
 mod address;
+mod asking;
 mod connect;
+mod copies;
 mod error;
 mod list;
 mod subject;
@@ -31,10 +34,13 @@ use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use toehold_core::{Entry, Expect, Key, Revision, Store, StoreError, Timestamp};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
+
+use asking::pause_before;
 
 pub use address::{NatsAddress, NatsAddressError};
 pub use connect::NatsOptions;
+pub use copies::{Comparison, Difference};
 pub use error::NatsError;
 pub use watch::NatsWatch;
 
@@ -120,8 +126,7 @@ impl NatsStore {
     /// The last message of a key: its sequence and time, and its value, if it has one.
     async fn last(&self, subject: &str) -> Result<Option<Last>, NatsError> {
         let inner = &self.inner;
-        let asked = timeout(inner.patience, inner.stream.get_last_raw_message_by_subject(subject));
-        let message = match asked.await.map_err(|_| NatsError::TimedOut { limit: inner.patience })? {
+        let message = match inner.ask(|| inner.stream.get_last_raw_message_by_subject(subject)).await? {
             Ok(message) => message,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
             Err(error) => return Err(NatsError::engine(&error)),
@@ -134,10 +139,7 @@ impl NatsStore {
     /// Adds a message to a key whose last one has this sequence; 0 stands for none at all.
     async fn write(&self, subject: &str, value: Option<Bytes>, last: u64) -> Result<Revision, Refused> {
         let inner = &self.inner;
-        // What is handed over while there is no connection is sent when there is one again, however late, and nobody would know.
-        if inner.client.connection_state() != State::Connected {
-            return Err(Refused::Failed(NatsError::Disconnected));
-        }
+        let deadline = Instant::now() + inner.patience;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(last));
         if value.is_none() {
@@ -147,17 +149,27 @@ impl NatsStore {
         if last > 0 {
             headers.insert(NATS_MESSAGE_ID, format!("{subject}@{last}"));
         }
-        let written = async {
-            let sent = inner.context.publish_with_headers(subject.to_owned(), headers, value.unwrap_or_default()).await?;
-            sent.await
-        };
-        let written = timeout(inner.patience, written).await;
-        match written.map_err(|_| Refused::Failed(NatsError::TimedOut { limit: inner.patience }))? {
-            // Another one has replaced that message.
-            Ok(acknowledged) if acknowledged.duplicate => Err(Refused::Conflict),
-            Ok(acknowledged) => Ok(Revision(acknowledged.sequence)),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence || is_conflict(&error) => Err(Refused::Conflict),
-            Err(error) => Err(Refused::Failed(NatsError::engine(&error))),
+        let value = value.unwrap_or_default();
+        loop {
+            // What is handed over while there is no connection is sent when there is one again, however late, and nobody would know.
+            if inner.client.connection_state() != State::Connected {
+                pause_before(deadline).await.ok_or(Refused::Failed(NatsError::Disconnected))?;
+                continue;
+            }
+            let written = async {
+                let sent = inner.context.publish_with_headers(subject.to_owned(), headers.clone(), value.clone()).await?;
+                sent.await
+            };
+            return match timeout_at(deadline, written).await.map_err(|_| Refused::Failed(inner.timed_out()))? {
+                // Another one has replaced that message.
+                Ok(acknowledged) if acknowledged.duplicate => Err(Refused::Conflict),
+                Ok(acknowledged) => Ok(Revision(acknowledged.sequence)),
+                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence || is_conflict(&error) => {
+                    Err(Refused::Conflict)
+                }
+                Err(error) if is_not_taken(&error) && pause_before(deadline).await.is_some() => continue,
+                Err(error) => Err(Refused::Failed(NatsError::engine(&error))),
+            };
         }
     }
 
@@ -178,6 +190,14 @@ struct Last {
     sequence: u64,
     written_at: Timestamp,
     value: Option<Bytes>,
+}
+
+/// Whether a write has certainly not taken place, and may be taken in a moment: nobody was there to take it, or the server says that it
+/// cannot now.
+fn is_not_taken(error: &PublishError) -> bool {
+    const UNAVAILABLE: usize = 503;
+    let answer = std::error::Error::source(error).and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    error.kind() == PublishErrorKind::StreamNotFound || answer.is_some_and(|answer| answer.code() == UNAVAILABLE)
 }
 
 /// What newer servers answer to a write that comes too late: 2.11 where the sequence is another, 2.12 where one of the same name is being

@@ -26,20 +26,20 @@ impl fmt::Debug for NatsWatch {
 
 impl NatsWatch {
     pub(super) async fn open(inner: &Inner, prefix: &str, watched: &Key) -> Result<Self, NatsError> {
-        let opened = async {
-            // From a place, and not from "now": a connection that is lost before the first change knows where to go on.
-            let info = inner.stream.get_info().await.map_err(|error| NatsError::engine(&error))?;
-            let config = OrderedConfig {
+        // From a place, and not from "now": a connection that is lost before the first change knows where to go on.
+        let info = inner.ask(|| inner.stream.get_info()).await?.map_err(|error| NatsError::engine(&error))?;
+        let consumer = inner.ask(|| {
+            inner.stream.create_consumer(OrderedConfig {
                 deliver_subject: inner.client.new_inbox(),
                 filter_subject: format!("{prefix}.>"),
                 deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: info.state.last_sequence + 1 },
                 headers_only: true,
                 ..OrderedConfig::default()
-            };
-            let consumer = inner.stream.create_consumer(config).await.map_err(|error| NatsError::engine(&error))?;
-            consumer.messages().await.map_err(|error| NatsError::engine(&error))
-        };
-        let messages = timeout(inner.patience, opened).await.map_err(|_| NatsError::TimedOut { limit: inner.patience })??;
+            })
+        });
+        let consumer = consumer.await?.map_err(|error| NatsError::engine(&error))?;
+        let messages = timeout(inner.patience, consumer.messages()).await.map_err(|_| inner.timed_out())?;
+        let messages = messages.map_err(|error| NatsError::engine(&error))?;
         Ok(Self { messages, prefix: inner.prefix.clone(), watched: watched.clone() })
     }
 }
