@@ -53,13 +53,14 @@ cargo xtask kubernetes up|down|kubectl ARGS...
 
 cargo xtask bench [NAME]...
     The measured bars: temporary-key, authorized-keys, gateway, host-add, join, key-rotate, key-rotate-far,
-    key-rotate-simulated, pods, pods-kubernetes, spec, spec-apply
+    key-rotate-simulated, pods, pods-kubernetes, spec, spec-apply, store
     (all of them by default). pods-kubernetes starts a cluster.
 
-cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|pods-kubernetes|spec-apply]
+cargo xtask chaos [--minutes N] [--kills N] [--of host-add|key-rotate|pods|pods-kubernetes|spec-apply|three-nodes]
     SIGKILL at random moments of `host add`, `key rotate` and `spec apply`, then what leads it on, then every invariant read off
-    the real files; and 1,000 connections to `pods serve` at once, 50 of whose pods fail: for N minutes (default 10), in rounds of N kills
-    each (default 50), of all of them or of one. pods-kubernetes, which is run where it is named alone, starts a cluster: 1,000
+    the real files; and 1,000 connections to `pods serve` at once, 50 of whose pods fail; and of three servers with a shared store one is
+    killed, or cut off, under 100 onboardings, a rotation by two operators and 1,000 joins at two gateways (wants root, for networks of
+    its own): for N minutes (default 10), in rounds of N kills each (default 50), of all of them or of one. pods-kubernetes, which is run where it is named alone, starts a cluster: 1,000
     connections there, 150 at a time, and a gateway killed under 150.
 
 cargo xtask codegen

@@ -50,7 +50,7 @@ pub(crate) enum Part {
     Openssh,
     /// Archives as Python reads and writes them.
     Python,
-    /// Tests that mount something or give files to other users.
+    /// Tests that mount something, give files to other users or make networks.
     Root,
     /// The commands to paste, in every shell.
     Shells,
@@ -100,7 +100,7 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 44] = [
+const TOOLS: [Tool; 46] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
@@ -119,6 +119,9 @@ const TOOLS: [Tool; 44] = [
     Tool { program: "python3", from: Origin::Apt("python3"), part: Some(Part::Python) },
     Tool { program: "unshare", from: Origin::Apt("util-linux"), part: Some(Part::Root) },
     Tool { program: "mounting", from: Origin::Root, part: Some(Part::Root) },
+    // Networks between which a cable is pulled.
+    Tool { program: "ip", from: Origin::Apt("iproute2"), part: Some(Part::Root) },
+    Tool { program: "nsenter", from: Origin::Apt("util-linux"), part: Some(Part::Root) },
     Tool { program: "bash", from: Origin::Apt("bash"), part: Some(Part::Shells) },
     Tool { program: "busybox", from: Origin::Apt("busybox"), part: Some(Part::Shells) },
     Tool { program: "dash", from: Origin::Apt("dash"), part: Some(Part::Shells) },
@@ -182,7 +185,7 @@ impl Part {
             Self::Nats => "the shared store",
             Self::Openssh => "everything against a real OpenSSH server",
             Self::Python => "whether Python reads archives as we do",
-            Self::Root => "full disks, other users' files and hosts with an /etc of their own",
+            Self::Root => "full disks, other users' files, hosts with an /etc of their own and networks that are cut",
             Self::Shells => "the install command in real shells",
             Self::Strace => "what is read off system calls",
             Self::Systemd => "whether systemd reads the units as they are meant",
@@ -216,6 +219,16 @@ pub(crate) fn ensure(without: &[Part]) -> Result<()> {
 /// Makes sure that OpenSSH is there.
 pub(crate) fn ensure_openssh() -> Result<()> {
     ensure_where(|part| part.is_none_or(|part| part == Part::Openssh))
+}
+
+/// Makes sure that OpenSSH and the servers of a shared store are there, and networks can be made between them.
+pub(crate) fn ensure_three_nodes() -> Result<()> {
+    ensure_where(|part| part.is_none_or(|part| matches!(part, Part::Nats | Part::Openssh | Part::Root)))
+}
+
+/// Makes sure that the server of a shared store is there.
+pub(crate) fn ensure_nats() -> Result<()> {
+    ensure_where(|part| part.is_none_or(|part| part == Part::Nats))
 }
 
 /// Makes sure that a cluster can be started.
@@ -287,7 +300,9 @@ fn explain(missing: &[&Tool]) -> String {
             Origin::Component(component) => format!("rustup component add {component}"),
             Origin::Nightly => format!("rustup toolchain install {} --profile minimal", fuzz::TOOLCHAIN),
             Origin::CargoFuzz => format!("cargo install cargo-fuzz --locked --version {CARGO_FUZZ}"),
-            Origin::Root => "run as root where mount namespaces are allowed, such as in a privileged container".to_owned(),
+            Origin::Root => {
+                "run as root where namespaces of mounts and networks are allowed, such as in a privileged container".to_owned()
+            }
         };
         let without =
             tool.part.map_or_else(|| "needed in any case".to_owned(), |part| format!("or leave it out: --without {part}"));
@@ -310,7 +325,7 @@ impl Tool {
             Origin::Nightly => works(Command::new("rustup").args(["run", fuzz::TOOLCHAIN, "rustc", "--version"])),
             Origin::CargoFuzz => works(process::cargo().args(["fuzz", "--version"])),
             Origin::Go => kubernetes::is_built() || has_go(),
-            Origin::Root => is_root().unwrap_or(false) && works(Command::new("unshare").args(["--mount", "true"])),
+            Origin::Root => is_root().unwrap_or(false) && works(Command::new("unshare").args(["--mount", "--net", "true"])),
         }
     }
 

@@ -9,6 +9,7 @@ mod pods;
 mod pods_kubernetes;
 mod proxy;
 mod spec_apply;
+mod store;
 mod web;
 
 use std::time::Instant;
@@ -41,7 +42,7 @@ impl Measured {
 
 type Bench = fn(&Metadata) -> Result<Vec<Measured>>;
 
-const BENCHES: [(&str, Bench); 12] = [
+const BENCHES: [(&str, Bench); 13] = [
     ("temporary-key", |metadata| Ok(vec![criterion::temporary_key(metadata)?])),
     ("authorized-keys", |metadata| Ok(vec![criterion::authorized_keys(metadata)?])),
     ("host-add", |metadata| Ok(vec![host_add::measure(metadata)?])),
@@ -54,6 +55,7 @@ const BENCHES: [(&str, Bench); 12] = [
     ("pods-kubernetes", |_| pods_kubernetes::measure()),
     ("spec", criterion::spec),
     ("spec-apply", spec_apply::measure),
+    ("store", |_| store::measure()),
 ];
 
 /// Those that measure against real servers.
@@ -79,6 +81,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = |name: &str| options.names.is_empty() || options.names.iter().any(|wanted| wanted == name);
     if WITH_OPENSSH.into_iter().any(wanted) {
         prerequisites::ensure_openssh()?;
+    }
+    if wanted("store") {
+        prerequisites::ensure_nats()?;
     }
     if wanted("pods-kubernetes") {
         prerequisites::ensure_kubernetes()?;
