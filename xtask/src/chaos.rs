@@ -1,4 +1,4 @@
-//! `cargo xtask chaos`: the kill tests, for as long as one likes.
+//! `cargo xtask chaos`: the kill tests and those that cut a network, for as long as one likes.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +6,23 @@ use crate::kubernetes::{Building, Cluster};
 use crate::{Result, prerequisites, process, report};
 
 /// What is killed, by the name of the command, and the test program that does it.
-const VICTIMS: [(&str, &str); 5] = [
+const VICTIMS: [(&str, &str); 6] = [
     ("host-add", "kill"),
     ("key-rotate", "kill_rotation"),
     ("pods", "pods"),
     ("pods-kubernetes", ON_A_CLUSTER),
     ("spec-apply", "kill_spec"),
+    ("three-nodes", THREE_NODES),
 ];
 
 /// The test program that needs a cluster: run where it is named alone.
 const ON_A_CLUSTER: &str = "pods_kubernetes";
+
+/// The test program that kills the servers of a shared store, and cuts the network between them.
+const THREE_NODES: &str = "three_nodes";
+
+/// Its hosts, and how many machines compete for how many tokens.
+const OF_THREE_NODES: [(&str, &str); 3] = [("TOEHOLD_HOSTS", "100"), ("TOEHOLD_JOINS", "1000"), ("TOEHOLD_TOKENS", "10")];
 
 /// Connections to a gateway of pods, of which some fail.
 const CONNECTIONS: &str = "1000";
@@ -54,7 +61,11 @@ impl Options {
 
 /// Runs rounds of the kill tests until the time is over; the first failure ends it.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    prerequisites::ensure_openssh()?;
+    if options.programs.contains(&THREE_NODES) {
+        prerequisites::ensure_three_nodes()?;
+    } else {
+        prerequisites::ensure_openssh()?;
+    }
     let cluster = if options.programs.contains(&ON_A_CLUSTER) {
         prerequisites::ensure_kubernetes()?;
         Some(Cluster::start(&Building::begin().finish()?)?)
@@ -79,9 +90,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for program in &options.programs {
             cargo.args(["--test", program]);
         }
-        // Of the tests of pods, those with many connections; the other programs have all of theirs to do with kills.
-        cargo.args(["--", "--nocapture", "kill", "many_at_once"]);
-        cargo.env("TOEHOLD_CONNECTIONS", CONNECTIONS);
+        // Of the tests of pods, those with many connections; the other programs have all of theirs to do with kills or a network that is cut.
+        cargo.args(["--", "--nocapture", "kill", "many_at_once", "nothing_is_lost_or_doubled"]);
+        cargo.env("TOEHOLD_CONNECTIONS", CONNECTIONS).envs(OF_THREE_NODES);
         if let Some(cluster) = &cluster {
             // One test after the other: each of them fills the node.
             cargo.arg("--test-threads=1").envs(cluster.environment()).env("TOEHOLD_CONNECTIONS_AT_ONCE", AT_ONCE_ON_A_CLUSTER);

@@ -53,7 +53,7 @@ async fn no_write_is_lost_or_doubled_when_servers_die() {
             })
         })
         .collect();
-    let leader = cluster.leader("toehold", 0).await.unwrap();
+    let leader = cluster.await_leader("toehold", 0).await;
     for number in [leader, 0, 1] {
         let before = progress(&store).await;
         cluster.servers[number].kill();
@@ -84,7 +84,7 @@ async fn what_comes_while_a_leader_is_chosen_waits_for_it() {
     let mut cluster = Cluster::start();
     let created = cluster.store().await;
     let first = created.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
-    let leader = cluster.leader("toehold", 0).await.unwrap();
+    let leader = cluster.await_leader("toehold", 0).await;
     let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
     let through = others.iter().map(|number| &cluster.servers[*number]);
     let store = NatsStore::open(&address_of(through, "toehold"), &NatsOptions::default()).await.unwrap();

@@ -162,6 +162,17 @@ impl Cluster {
         leader.strip_prefix('n')?.parse().ok()
     }
 
+    /// The same, once there is one.
+    pub async fn await_leader(&self, bucket: &str, asked: usize) -> usize {
+        let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE * 2;
+        loop {
+            if let Some(leader) = self.leader(bucket, asked).await {
+                return leader;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "nobody leads");
+        }
+    }
+
     /// Waits until all three have everything, as the one with this number says: only then may another one die.
     pub async fn await_current(&self, bucket: &str, asked: usize) {
         let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE * 2;

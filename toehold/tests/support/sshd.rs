@@ -12,14 +12,14 @@ use super::keys::ssh_keygen;
 use super::server::{Server, current_user, directory, free_port, make_home, passwd_with_home, with_mounts, write_private};
 
 const SSHD: &str = "/usr/sbin/sshd";
-const LISTENS: &str = "Server listening on 127.0.0.1";
 
-/// An `sshd` of its own: one port of 127.0.0.1, one home directory for the account that the test runs as.
+/// An `sshd` of its own: one port of an address, 127.0.0.1 if not said otherwise, one home directory for the account that the test runs as.
 #[derive(Debug)]
 pub struct RealSshd {
     server: Option<Server>,
     mounts: Vec<String>,
     directory: TempDir,
+    address: &'static str,
     port: u16,
     host_keys: Vec<PublicKey>,
 }
@@ -28,6 +28,7 @@ pub struct RealSshd {
 #[derive(Debug)]
 pub struct Builder {
     host_keys: Vec<Vec<&'static str>>,
+    address: &'static str,
     port: Option<u16>,
     lines: String,
     subsystem: &'static str,
@@ -45,6 +46,7 @@ impl RealSshd {
     pub fn builder() -> Builder {
         Builder {
             host_keys: Vec::new(),
+            address: "127.0.0.1",
             port: None,
             lines: String::new(),
             subsystem: "sftp internal-sftp",
@@ -63,7 +65,7 @@ impl RealSshd {
     pub fn come_back(&mut self) {
         let config = self.directory.path().join("sshd_config");
         let mut command = with_mounts(&self.mounts, SSHD);
-        self.server = Server::start(command.args(["-D", "-e", "-f"]).arg(&config), LISTENS);
+        self.server = Server::start(command.args(["-D", "-e", "-f"]).arg(&config), &listens(self.address));
         assert!(self.server.is_some(), "sshd does not start again");
     }
 
@@ -73,7 +75,7 @@ impl RealSshd {
 
     /// The account that the test runs as, on this server.
     pub fn account(&self) -> Account {
-        Account::new(&current_user(), "127.0.0.1", self.port).unwrap()
+        Account::new(&current_user(), self.address, self.port).unwrap()
     }
 
     pub fn route(&self) -> Route {
@@ -118,14 +120,14 @@ impl RealSshd {
     pub fn ssh_arguments(&self, identity_file: &Path) -> Vec<String> {
         let known_hosts = self.directory.path().join("known_hosts");
         let keys: String =
-            self.host_keys.iter().fold(String::new(), |text, key| text + &format!("[127.0.0.1]:{} {key}\n", self.port));
+            self.host_keys.iter().fold(String::new(), |text, key| text + &format!("[{}]:{} {key}\n", self.address, self.port));
         fs::write(&known_hosts, keys).unwrap();
         let mut arguments: Vec<String> =
             ["-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-p"].map(str::to_owned).to_vec();
         arguments.push(self.port.to_string());
         arguments.push(format!("-oUserKnownHostsFile={}", known_hosts.display()));
         arguments.push(format!("-i{}", identity_file.display()));
-        arguments.push(format!("{}@127.0.0.1", current_user()));
+        arguments.push(format!("{}@{}", current_user(), self.address));
         arguments
     }
 }
@@ -138,6 +140,10 @@ impl Deref for RealSshd {
     }
 }
 
+fn listens(address: &str) -> String {
+    format!("Server listening on {address}")
+}
+
 fn host_key_path(directory: &Path, index: usize) -> PathBuf {
     directory.join(format!("ssh_host_{index}_key"))
 }
@@ -146,6 +152,12 @@ impl Builder {
     /// One more host key, as arguments of `ssh-keygen`: `["-t", "rsa", "-b", "3072"]`.
     pub fn host_key(mut self, arguments: &[&'static str]) -> Self {
         self.host_keys.push(arguments.to_vec());
+        self
+    }
+
+    /// At this address of the machine, or of the network that the test is in.
+    pub fn address(mut self, address: &'static str) -> Self {
+        self.address = address;
         self
     }
 
@@ -220,8 +232,8 @@ impl Builder {
             let mut command = with_mounts(&mounts, SSHD);
             command.args(["-D", "-e", "-f"]).arg(&config);
             // Another process may have taken the port since it was found free.
-            if let Some(server) = Server::start(&mut command, LISTENS) {
-                return RealSshd { server: Some(server), mounts, directory, port, host_keys };
+            if let Some(server) = Server::start(&mut command, &listens(self.address)) {
+                return RealSshd { server: Some(server), mounts, directory, address: self.address, port, host_keys };
             }
         }
         panic!("sshd does not start");
@@ -235,7 +247,7 @@ impl Builder {
         let authorized_keys = directory.join("home/.ssh/authorized_keys");
         write!(
             config,
-            "ListenAddress 127.0.0.1\n\
+            "ListenAddress {2}\n\
              Port {port}\n\
              AuthorizedKeysFile {0} {0}2\n\
              LogLevel VERBOSE\n\
@@ -250,6 +262,7 @@ impl Builder {
              UsePAM no\n",
             authorized_keys.display(),
             self.subsystem,
+            self.address,
         )
         .unwrap();
         config
