@@ -49,6 +49,29 @@ fn at(toehold: Toehold, place: &TempDir) -> Toehold {
     toehold.with_env("XDG_STATE_HOME", place.path().to_str().unwrap())
 }
 
+/// A store on a server that lets everybody in, with its first operator.
+struct Site {
+    nats: Nats,
+    place: TempDir,
+    anna: Toehold,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (nats, place) = (Nats::start(""), directory("pods"));
+        let anna = at(founder(&nats.address("toehold")), &place);
+        Self { nats, place, anna }
+    }
+
+    fn newcomer(&self) -> Toehold {
+        at(sharing(&self.nats.address("toehold")), &self.place)
+    }
+
+    fn member(&self, name: &str, role: &str) -> Toehold {
+        joins(&self.anna, self.newcomer(), name, role)
+    }
+}
+
 /// A key of Alice's, whom this operator lets in.
 fn lets_alice_in(operator: &Toehold) -> PathBuf {
     let file = file_of(operator, "alice");
@@ -173,16 +196,14 @@ async fn n2_a_gateway_with_the_role_pods_gives_pods_to_whom_an_operator_lets_in(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_a_key_that_no_operator_has_signed_lets_nobody_in() {
-    let nats = Nats::start("");
-    let store = nats.address("toehold");
-    let place = directory("pods");
-    let anna = at(founder(&store), &place);
-    let alice = lets_alice_in(&anna);
-    let service = joins(&anna, at(sharing(&store), &place), "pods", "pods");
+    let site = Site::new();
+    let Site { nats, anna, .. } = &site;
+    let alice = lets_alice_in(anna);
+    let service = site.member("pods", "pods");
     let eve = file_of(&service, "eve");
     let public = ssh_keygen(&eve, &["-t", "ed25519"]);
     // The same record as Alice's, for Eve's key, signed by the gateway itself, or by nobody.
-    let (signing, raw, chain) = by_hand(&service, &nats).await;
+    let (signing, raw, chain) = by_hand(&service, nats).await;
     let good = raw.list(&key("podkey")).await.unwrap().remove(0);
     let mut record: Value = serde_json::from_slice(&Envelope::parse(&good.value).unwrap().value).unwrap();
     record["line"] = public.to_string().into();
@@ -209,20 +230,18 @@ async fn n1_a_key_that_no_operator_has_signed_lets_nobody_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p2_of_two_gateways_on_one_store_the_one_that_lives_clears_away_what_the_other_has_left() {
-    let nats = Nats::start("");
-    let store = nats.address("toehold");
-    let place = directory("pods");
-    let anna = at(founder(&store), &place);
-    let alice = lets_alice_in(&anna);
-    let one = serves(joins(&anna, at(sharing(&store), &place), "one", "pods"), &alice);
-    let other = serves(joins(&anna, at(sharing(&store), &place), "other", "pods"), &alice);
+    let site = Site::new();
+    let Site { nats, anna, .. } = &site;
+    let alice = lets_alice_in(anna);
+    let one = serves(site.member("one", "pods"), &alice);
+    let other = serves(site.member("other", "pods"), &alice);
     let (_dead, dying) = echoing(&one);
     let (mut living, number) = echoing(&other);
-    assert_eq!(names(&anna).len(), 2);
+    assert_eq!(names(anna).len(), 2);
     // Whoever clears away leaves both alone while both gateways live; so does a third one, whose pods are in another place.
     let elsewhere = directory("elsewhere");
-    let far = serves(joins(&anna, at(sharing(&store), &elsewhere), "far", "pods"), &alice);
-    for cleared in [about_pods(&anna, "gc"), far.about(["gc"])] {
+    let far = serves(joins(anna, at(sharing(&nats.address("toehold")), &elsewhere), "far", "pods"), &alice);
+    for cleared in [about_pods(anna, "gc"), far.about(["gc"])] {
         let cleared = cleared.ends(0).json();
         assert_eq!((cleared["pods"].as_array().unwrap().len(), cleared["records"].as_u64()), (0, Some(0)), "{cleared}");
     }
@@ -231,32 +250,30 @@ async fn p2_of_two_gateways_on_one_store_the_one_that_lives_clears_away_what_the
     drop(one.kill());
     eventually("the end of what was in its pod", || !is_alive(dying));
     let raw = nats.store().await;
-    eventually("one pod less", || names(&anna).len() == 1);
+    eventually("one pod less", || names(anna).len() == 1);
     eventually("one record less", || records(&raw).len() == 1);
     let left = String::from_utf8_lossy(&records(&raw)[0].value).into_owned();
-    assert!(left.contains(&names(&anna)[0]), "the record of a living gateway's pod: {left}");
+    assert!(left.contains(&names(anna)[0]), "the record of a living gateway's pod: {left}");
     still_echoes(&mut living);
     other.run("true").ends(0);
     drop(living);
-    eventually("the end of all pods", || names(&anna).is_empty());
+    eventually("the end of all pods", || names(anna).is_empty());
     anna.run(["audit", "verify"]).ends(0);
     anna.run(["store", "check"]).ends(0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_what_a_removed_gateway_writes_is_taken_by_nobody_and_what_it_wrote_before_is() {
-    let nats = Nats::start("");
-    let store = nats.address("toehold");
-    let place = directory("pods");
-    let anna = at(founder(&store), &place);
-    let alice = lets_alice_in(&anna);
-    let one = serves(joins(&anna, at(sharing(&store), &place), "one", "pods"), &alice);
-    let other = serves(joins(&anna, at(sharing(&store), &place), "other", "pods"), &alice);
+    let site = Site::new();
+    let Site { nats, anna, .. } = &site;
+    let alice = lets_alice_in(anna);
+    let one = serves(site.member("one", "pods"), &alice);
+    let other = serves(site.member("other", "pods"), &alice);
     let (_session, number) = echoing(&one);
     let raw = nats.store().await;
     let like = records(&raw).remove(0);
     // A record of a member's whose owner is not there is one of a gateway that is gone: the other one clears it away.
-    let taken = Plan { writer: &one.toehold, like: &like, connection: "1".repeat(32) }.is_planted(&nats).await;
+    let taken = Plan { writer: &one.toehold, like: &like, connection: "1".repeat(32) }.is_planted(nats).await;
     eventually("its end", || !is_there(&raw, &taken));
 
     anna.run(["operator", "rm", "one"]).ends(0);
@@ -267,7 +284,7 @@ async fn n1_what_a_removed_gateway_writes_is_taken_by_nobody_and_what_it_wrote_b
     });
     let list = anna.run(["--json", "operator", "ls"]).ends(0).json()["list"].as_u64().unwrap();
     eventually("the other one has heard of it", || lists_seen(&other.toehold) > list);
-    let late = Plan { writer: &one.toehold, like: &like, connection: "2".repeat(32) }.is_planted(&nats).await;
+    let late = Plan { writer: &one.toehold, like: &like, connection: "2".repeat(32) }.is_planted(nats).await;
     assert!(is_alive(number));
     // Dead, what it had is cleared away by its old record, which the operator has signed anew; by the late one nobody does anything.
     drop(one.kill());
@@ -275,7 +292,7 @@ async fn n1_what_a_removed_gateway_writes_is_taken_by_nobody_and_what_it_wrote_b
     eventually("the end of its record", || !is_there(&raw, &like.key));
     assert!(is_there(&raw, &late));
     for command in ["ls", "gc"] {
-        says(&about_pods(&anna, command).ends(3), "no member of this store any more");
+        says(&about_pods(anna, command).ends(3), "no member of this store any more");
     }
     let (mut living, _) = echoing(&other);
     still_echoes(&mut living);
@@ -284,36 +301,32 @@ async fn n1_what_a_removed_gateway_writes_is_taken_by_nobody_and_what_it_wrote_b
     for record in records(&raw) {
         anna.run(["store", "discard", record.key.as_str()]);
     }
-    about_pods(&anna, "gc").ends(0);
-    assert_eq!(names(&anna).len(), 1);
+    about_pods(anna, "gc").ends(0);
+    assert_eq!(names(anna).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p5_local_pods_want_a_member_and_a_store_that_nothing_depends_on() {
-    let nats = Nats::start("");
-    let store = nats.address("toehold");
-    let place = directory("pods");
-    let anna = at(founder(&store), &place);
-    does_not_serve(&anna, "an operator's identity");
-    let gateway = joins(&anna, at(sharing(&store), &place), "gateway", "gateway");
+    let site = Site::new();
+    let anna = &site.anna;
+    does_not_serve(anna, "an operator's identity");
+    let gateway = site.member("gateway", "gateway");
     does_not_serve(&gateway, "has nothing to do with pods");
     says(&about_pods(&gateway, "gc").ends(1), "has nothing to do with pods");
     // Its directory is not where people who log in are.
-    let service = joins(&anna, at(sharing(&store), &place), "pods", "pods");
+    let service = site.member("pods", "pods");
     let host = Inside::start().await;
-    host.add(&anna, &[]).ends(0);
+    host.add(anna, &[]).ends(0);
     does_not_serve(&service, "the store has a fleet in it");
     assert!(!service.state().join("pods").exists() && !service.state().join("state.db").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_signs_is_unlocked_once_at_the_start() {
-    let nats = Nats::start("");
-    let store = nats.address("toehold");
-    let place = directory("pods");
-    let anna = at(founder(&store), &place);
-    let alice = lets_alice_in(&anna);
-    let service = at(sharing(&store), &place);
+    let site = Site::new();
+    let anna = &site.anna;
+    let alice = lets_alice_in(anna);
+    let service = site.newcomer();
     let passphrase = file_of(&service, "passphrase");
     write_private(&passphrase, "correct horse\n");
     let named = ["--passphrase-file", passphrase.to_str().unwrap()];
@@ -332,7 +345,7 @@ async fn what_signs_is_unlocked_once_at_the_start() {
         pods.run("true").ends(0);
     }
     // A newcomer who is no member yet gives nobody a pod.
-    let nobody = at(sharing(&store), &place);
+    let nobody = site.newcomer();
     asks_to_be_let_in(&nobody);
     does_not_serve(&nobody, "no member of the store");
 }
