@@ -7,9 +7,6 @@ use std::time::Duration;
 
 use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
 use serde_json::Value;
-use toehold::adapters::grpc::bootstrap::bootstrap_client::BootstrapClient as V1;
-use toehold::adapters::grpc::bootstrap_v2::bootstrap_client::BootstrapClient as V2;
-use toehold::adapters::grpc::raw::Raw;
 use toehold::adapters::sqlite::SqliteStore;
 use toehold::adapters::system_clock::SystemClock;
 use toehold::gateway::{GatewayDesk, GatewayVault};
@@ -17,16 +14,15 @@ use toehold::state::{NoPassphrase, State};
 use toehold_core::{Clock as _, Expect, Key, Record as _, SecretBytes, Store as _};
 use toehold_joinproto::Trust;
 use toehold_joinproto::admission::{Desk, Protocol, TokenRecord, Vault as _};
-use toehold_joinproto::keyring::Keyring;
-use toehold_joinproto::line::JoinLine;
 use toehold_joinproto::opni::{OpniClient, Version};
 use toehold_joinproto::token::Token;
 use toehold_joinproto::wire::JoinResponse;
-use tokio::sync::Barrier;
+use tonic::Code;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::{Code, Request, Status};
 
-use crate::join_support::gateway::{Connection, Dial, Gateway, Session, eventually, line, origin, rng};
+use crate::join_support::gateway::{Dial, Gateway, Session, eventually, line, rng};
+use crate::join_support::opni_client::{call, join_opni, join_v2, offered, until_offered};
+use crate::join_support::race::opni_winners;
 use crate::support::Toehold;
 
 /// Cases of the recorded exchanges of one operation.
@@ -76,43 +72,6 @@ async fn put(desk: &GatewayDesk, key: &str, record: &TokenRecord) {
     document["v"] = TokenRecord::VERSION.into();
     document["readable_from"] = TokenRecord::READABLE_FROM.into();
     desk.store.put(&Key::parse(key).unwrap(), document.to_string().as_bytes(), Expect::Absent).await.unwrap();
-}
-
-/// One raw call.
-async fn call(connection: &Connection, method: &str, authorization: &[&str], message: Vec<u8>) -> Result<Vec<u8>, Status> {
-    let mut request = Request::new(Raw::from(message));
-    for value in authorization {
-        let value: MetadataValue<Ascii> = value.parse().unwrap();
-        request.metadata_mut().append("authorization", value);
-    }
-    let connection = connection.clone();
-    let answer = match method {
-        "/bootstrap.Bootstrap/Join" => V1::with_origin(connection, origin()).join(request).await?,
-        "/bootstrap.Bootstrap/Auth" => V1::with_origin(connection, origin()).auth(request).await?,
-        "/bootstrap.v2.Bootstrap/Join" => V2::with_origin(connection, origin()).join(request).await?,
-        "/bootstrap.v2.Bootstrap/Auth" => V2::with_origin(connection, origin()).auth(request).await?,
-        other => panic!("{other}"),
-    };
-    Ok(answer.into_inner().0.to_vec())
-}
-
-/// The ids of the tokens that the gateway offers.
-async fn offered(connection: &Connection) -> Vec<String> {
-    match call(connection, "/bootstrap.v2.Bootstrap/Join", &[], Vec::new()).await {
-        Ok(message) => JoinResponse::decode(&message).unwrap().signatures.into_keys().collect(),
-        Err(status) => {
-            assert_eq!(status.code(), Code::Unavailable, "{status}");
-            Vec::new()
-        }
-    }
-}
-
-async fn until_offered(connection: &Connection, ids: &[String]) {
-    eventually("the tokens are offered", || async {
-        let offered = offered(connection).await;
-        ids.iter().all(|id| offered.contains(id))
-    })
-    .await;
 }
 
 /// The case's gateway, with its key, its certificates and its tokens.
@@ -238,22 +197,6 @@ async fn whatever_a_scripted_client_sends_is_answered_or_refused_and_the_gateway
     join_v2(&connection, &line, "cluster-1").await.unwrap();
 }
 
-/// Joins as an agent of Opni's does, by the second version.
-async fn join_v2(connection: &Connection, line: &JoinLine, id: &str) -> Result<Keyring, Status> {
-    let version = Version::V2 { friendly_name: None };
-    join_opni(connection, line, id, version).await
-}
-
-async fn join_opni(connection: &Connection, line: &JoinLine, id: &str, version: Version) -> Result<Keyring, Status> {
-    let (join, auth) = (version.join_method(), version.auth_method());
-    let waiting = OpniClient { version, client_id: id.to_owned(), token: Some(&line.token) }.start().unwrap();
-    let message = call(connection, join, &[], Vec::new()).await?;
-    let (waiting, auth_call) =
-        waiting.receive(&message, &connection.known, &mut rng()).map_err(|error| Status::not_found(error.to_string()))?;
-    let message = call(connection, auth, &[auth_call.authorization.as_str()], auth_call.message).await?;
-    Ok(waiting.receive(&message, &Trust::OpniPinned(line.pins.clone())).unwrap())
-}
-
 #[tokio::test]
 async fn agents_of_both_versions_join_and_come_back() {
     let toehold = Toehold::new();
@@ -296,31 +239,7 @@ async fn of_64_agents_of_opnis_at_two_gateways_exactly_one_joins_and_no_other_le
     let toehold = Toehold::new();
     let gateways = [Gateway::start(&toehold, &[]), Gateway::start(&toehold, &[])];
     let line = Arc::new(line(&toehold, gateways[0].address, &["--opni"]));
-    let start = Arc::new(Barrier::new(64));
-    for gateway in &gateways {
-        until_offered(&Dial::to(gateway.address).connect().await.unwrap(), &[line.token.id().to_string()]).await;
-    }
-    let mut clients = Vec::new();
-    for number in 0..64_usize {
-        let dial = Dial::to(gateways[number % 2].address);
-        let (line, start) = (Arc::clone(&line), Arc::clone(&start));
-        clients.push(tokio::spawn(async move {
-            let connection = dial.connect_in_time().await;
-            start.wait().await;
-            join_v2(&connection, &line, &format!("cluster-{number}")).await
-        }));
-    }
-    let mut joined = 0;
-    for client in clients {
-        match client.await.unwrap() {
-            Ok(_) => joined += 1,
-            Err(status) => assert!(
-                matches!(status.code(), Code::PermissionDenied | Code::NotFound | Code::Unavailable | Code::Aborted),
-                "{status:?}"
-            ),
-        }
-    }
-    assert_eq!(joined, 1);
+    assert_eq!(opni_winners(&gateways, &line).await, 1);
     let agents = crate::support::store::keys(&toehold).into_iter().filter(|key| key.starts_with("agent/")).count();
     assert_eq!(agents, 1);
 }

@@ -1,44 +1,16 @@
-//! 64 machines at once, and one use.
+//! 64 machines at once, and few uses.
 
 use std::sync::Arc;
 
-use tokio::sync::Barrier;
-
-use crate::join_support::gateway::{Dial, Gateway, Session, identity, join_with, line};
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::race::{are_known, winners};
 use crate::support::Toehold;
-
-const CLIENTS: usize = 64;
 
 async fn race(toehold: &Toehold, gateways: &[Gateway], uses: usize) {
     let line = Arc::new(line(toehold, gateways[0].address, &["--uses", &uses.to_string()]));
-    let start = Arc::new(Barrier::new(CLIENTS));
-    let mut clients = Vec::new();
-    for number in 0..CLIENTS {
-        let dial = Dial::to(gateways[number % gateways.len()].address);
-        let (line, start) = (Arc::clone(&line), Arc::clone(&start));
-        clients.push(tokio::spawn(async move {
-            let connection = dial.connect_in_time().await;
-            let me = identity();
-            start.wait().await;
-            let outcome = join_with(&connection, &line, &me, || std::future::ready(())).await;
-            (outcome, dial)
-        }));
-    }
-    let mut winners = Vec::new();
-    for client in clients {
-        match client.await.unwrap() {
-            (Ok(joined), dial) => winners.push((joined, dial)),
-            (Err(error), _) => assert!(error.to_string().contains("used up"), "{error}"),
-        }
-    }
+    let winners = winners(gateways, &line).await;
     assert_eq!(winners.len(), uses);
-    // Those who joined have keys that are good at every gateway.
-    for (joined, _) in &winners {
-        for gateway in gateways {
-            let connection = Dial::to(gateway.address).connect_in_time().await;
-            Session::open(&connection, &joined.id.to_string(), &joined.keyring.shared_keys[0]).await.unwrap();
-        }
-    }
+    are_known(gateways, &winners).await;
     let agents = crate::support::store::keys(toehold).into_iter().filter(|key| key.starts_with("agent/")).count();
     assert_eq!(agents, uses);
 }

@@ -16,5 +16,7 @@
 pub mod gateway;
 pub mod machine;
 pub mod middle;
+pub mod opni_client;
 pub mod opni_gateway;
+pub mod race;
 pub mod relay;

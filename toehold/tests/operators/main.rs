@@ -30,6 +30,7 @@ mod interrupted;
 mod migration;
 mod planted;
 mod pods;
+mod race;
 mod roles;
 mod serving;
 mod together;
