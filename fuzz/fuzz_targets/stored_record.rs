@@ -6,8 +6,12 @@ use toehold_core::{
     AuditEntry, AuditWriter, CurrentMasterKey, Entry, HostProgress, HostRecord, Key, KnownHost, MasterKeyRecord, Record,
     RetiredKey, Revision, RotationRecord, SessionGlance, Stored, Timestamp,
 };
+use toehold_joinproto::admission::{AgentRecord, TokenRecord, UseRecord};
 use toehold_masterkey::grant::GrantRecord;
+use toehold_masterkey::renewal::RenewalSchedule;
+use toehold_podrun::pod::PodRecord;
 use toehold_session::{AccountClaim, SessionRecord};
+use toehold_specsign::SlotRecord;
 
 fuzz_target!(|bytes: &[u8]| {
     read::<AuditEntry>(bytes);
@@ -23,6 +27,12 @@ fuzz_target!(|bytes: &[u8]| {
     read::<HostProgress>(bytes);
     read::<SessionGlance>(bytes);
     read::<GrantRecord>(bytes);
+    read::<RenewalSchedule>(bytes);
+    read::<TokenRecord>(bytes);
+    read::<UseRecord>(bytes);
+    read::<AgentRecord>(bytes);
+    read::<SlotRecord>(bytes);
+    read::<PodRecord>(bytes);
 });
 
 fn read<T: Record + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
