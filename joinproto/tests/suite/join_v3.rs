@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use crate::support::lab::{Lab, channel, endpoint, fresh, gateway_identity, identity, new_token, pins, rng, source, start};
+use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding as _};
 use rand_chacha::rand_core::{TryCryptoRng, TryRng};
 use toehold_core::testing::block_on;
 use toehold_joinproto::admission::{AgentState, DeskError, Refusal, Uses};
@@ -510,6 +511,14 @@ fn a_cookie_is_for_one_connection_one_network_one_hello_and_half_a_minute() {
     assert_eq!(try_at(&lab, &v6("2001:db8:0:1::1"), &offer, start()), Err(GatewayError::Cookie));
 }
 
+/// What a token's signing key is made of, as the page on the protocol says.
+fn signing_seed(token: &Token) -> [u8; 32] {
+    let kdf = hkdf::Hkdf::<sha2::Sha512>::new(Some(b"toehold join v3 token"), token.expose_secret());
+    let mut seed = [0; 32];
+    kdf.expand(token.id().as_bytes(), &mut seed).unwrap();
+    seed
+}
+
 #[test]
 fn a_dump_of_the_store_joins_nothing() {
     let lab = Lab::new();
@@ -518,6 +527,19 @@ fn a_dump_of_the_store_joins_nothing() {
     let dump = String::from_utf8(entry.value).unwrap();
     let secret: String = token.expose_secret().iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(!dump.contains(&secret));
+    // Nor what the signing key is made of, of which only the public half is there, however it would be written.
+    let seed = signing_seed(&token);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert!(dump.contains(&hex(ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().as_bytes())));
+    for entry in lab.desk.store.entries() {
+        let holds = |needle: &[u8]| entry.value.windows(needle.len()).any(|window| window == needle);
+        assert!(!holds(&seed), "{}", entry.key);
+        let text = String::from_utf8_lossy(&entry.value);
+        assert!(!text.to_ascii_lowercase().contains(&hex(&seed)), "{}", entry.key);
+        for written in [Base64Unpadded::encode_string(&seed), Base64UrlUnpadded::encode_string(&seed)] {
+            assert!(!text.contains(&written), "{}", entry.key);
+        }
+    }
     // Everything in it that has the length of a key, taken for the secret and for the signing key.
     let words: Vec<_> = dump.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() >= 52).collect();
     assert!(!words.is_empty());

@@ -1,5 +1,6 @@
 //! Who may join, told after proof and checked before anything is consumed.
 
+use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding as _};
 use serde_json::Value;
 
 use crate::join_support::gateway::{Dial, Gateway, Session, identity, join, line};
@@ -119,6 +120,21 @@ async fn a_dump_of_the_store_joins_nothing() {
     let holds = |needle: &[u8]| memchr::memmem::find(&dump, needle).is_some();
     assert!(holds(id.as_bytes()), "the token's id is no secret, and is there");
     assert!(!holds(secret.as_bytes()) && !holds(line.token.expose_secret()));
+    // Nor is what the token's signing key is made of, of which the gateway has the public half alone, however it would be written.
+    let kdf = hkdf::Hkdf::<sha2::Sha512>::new(Some(b"toehold join v3 token"), line.token.expose_secret());
+    let mut seed = [0; 32];
+    kdf.expand(line.token.id().as_bytes(), &mut seed).unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let public = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key();
+    assert!(holds(hex(public.as_bytes()).as_bytes()), "the public half is no secret, and is there");
+    assert!(!holds(&seed) && !holds(hex(&seed).as_bytes()) && !holds(hex(&seed).to_uppercase().as_bytes()));
+    // In base64 also as a part of something longer, such as PKCS #8, at each place that it can have among the groups of three bytes.
+    for before in 0..3 {
+        let bytes = [&[0; 2][..before], &seed].concat();
+        for written in [Base64Unpadded::encode_string(&bytes), Base64UrlUnpadded::encode_string(&bytes)] {
+            assert!(!holds(&written.as_bytes()[before * 8 / 6 + usize::from(before > 0)..written.len() - 1]));
+        }
+    }
     let keys = &joined.keyring.shared_keys[0];
     assert!(!holds(keys.expose_client()) && !holds(keys.expose_gateway()));
     let json = String::from_utf8(joined.keyring.expose_json().expose().to_vec()).unwrap();
