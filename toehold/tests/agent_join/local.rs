@@ -6,9 +6,11 @@ use std::process::Stdio;
 use crate::join_support::gateway::Gateway;
 use crate::join_support::machine::agents;
 use crate::join_support::relay::{Cut, Relay, Side};
+use crate::spec_support::machines::now;
 use crate::support::Toehold;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use toehold_core::Timestamp;
 
 fn tokens(operator: &Toehold) -> Vec<Value> {
     operator.run(["--json", "token", "ls"]).ends(0).json()["tokens"].as_array().unwrap().clone()
@@ -47,7 +49,12 @@ fn the_token_is_revoked_also_when_it_is_interrupted_or_fails() {
     let mut command = operator.command(["--json", "agent", "join", "--local", "--endpoint", &endpoint, "--login-timeout", "1h"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (held, _) = silent.accept().unwrap();
-    assert_eq!(tokens(&operator)[0]["state"], "open");
+    let open = tokens(&operator)[0].clone();
+    assert_eq!(open["state"], "open");
+    // Five minutes at most, whatever becomes of this process.
+    let until: Timestamp = open["expires_at"].as_str().unwrap().parse().unwrap();
+    let lives = until.unix_seconds() - now();
+    assert!((1..=300).contains(&lives), "{open}");
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let interrupted = Toehold::wait(child).ends(1);
     assert!(interrupted.stderr.contains("interrupted"), "{}", interrupted.stderr);
