@@ -21,3 +21,4 @@ mod cli_usage;
 mod local_host;
 mod store_copying;
 mod store_pruning;
+mod stored_records;
