@@ -14,6 +14,7 @@ mod choria_known_answers;
 mod crash_at_every_call;
 mod envelope_support;
 mod events_known_answers;
+mod hostile;
 mod journal;
 mod matcher_known_answers;
 mod matcher_properties;

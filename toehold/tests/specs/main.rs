@@ -16,5 +16,6 @@ mod cli_spec_documents;
 mod cli_spec_match;
 mod spec_apply;
 mod spec_apply_fetch;
+mod spec_apply_hostile;
 mod spec_apply_rules;
 mod spec_store;
