@@ -3,9 +3,16 @@
 //!
 //! The store is believed in nothing: whoever takes a document judges it as if it had come from anywhere.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use toehold_core::{Key, KeyError, Record, Store, StoreError, Stored};
 use toehold_specsign::{Document, DocumentError, Sha256Digest, SignedStatement, SpecName, TrustedKeys};
+
+/// The most specifications that are named to machines which join: all of them go into one message.
+pub const MAX_VOUCHED: usize = 64;
+/// The most keys of each of them.
+pub const MAX_VOUCHED_KEYS: usize = 8;
 
 /// What is stored of a specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +86,19 @@ pub enum SpecStoreError {
     /// The store's has an envelope and this one has none.
     #[error("{0} has an envelope in the store, and this document has none: nodes that have seen one take no other")]
     Stripped(SpecName),
+    /// Machines that join would not be told all of its keys.
+    #[error("{got} keys are named for {name}; machines that join can be told {MAX_VOUCHED_KEYS} at most")]
+    Keys {
+        /// Which.
+        name: SpecName,
+        /// How many.
+        got: usize,
+    },
+    /// Machines that join would not be told of it.
+    #[error(
+        "keys are named for {MAX_VOUCHED} specifications in the store, and machines that join can be told of no more: not of {0}"
+    )]
+    Many(SpecName),
     /// A piece is not there, or is not what it should be.
     #[error("the document of {0} in the store is damaged: a piece of it is gone or is another; put it there again")]
     Damaged(SpecName),
@@ -111,11 +131,20 @@ pub async fn record<S: Store + ?Sized>(store: &S, name: &SpecName) -> Result<Opt
 }
 
 /// The specifications that machines which join may begin with, and whom to trust there (S3): those that somebody vouched for.
+#[derive(Debug, Default)]
+pub struct Vouched {
+    /// By name: the serial, and whom to trust.
+    pub specs: BTreeMap<SpecName, (u64, TrustedKeys)>,
+    /// Records that cannot be read. They are nobody's but their own.
+    pub unreadable: Vec<StoreError>,
+}
+
+/// What somebody vouched for.
 ///
 /// # Errors
-/// [`SpecStoreError::Store`].
-pub async fn vouched<S: Store + ?Sized>(store: &S) -> Result<Vec<(SpecName, u64, TrustedKeys)>, SpecStoreError> {
-    let mut found = Vec::new();
+/// [`SpecStoreError::Store`] where the store fails; a record that cannot be read is told beside the others.
+pub async fn vouched<S: Store + ?Sized>(store: &S) -> Result<Vouched, SpecStoreError> {
+    let mut found = Vouched::default();
     for entry in store.list(&Key::new(["spec"])?).await? {
         // Its pieces lie below it.
         let name = match entry.key.segments().collect::<Vec<_>>().as_slice() {
@@ -123,8 +152,10 @@ pub async fn vouched<S: Store + ?Sized>(store: &S) -> Result<Vec<(SpecName, u64,
             _ => None,
         };
         let Some(name) = name else { continue };
-        if let Some(SpecRecord { serial: Some(serial), vouched: Some(keys), .. }) = record(store, &name).await? {
-            found.push((name, serial, keys));
+        match Stored::<SpecRecord>::decode(&entry).map(|stored| stored.body) {
+            Ok(SpecRecord { serial: Some(serial), vouched: Some(keys), .. }) => _ = found.specs.insert(name, (serial, keys)),
+            Ok(_) => {}
+            Err(error) => found.unreadable.push(error),
         }
     }
     Ok(found)
@@ -196,6 +227,9 @@ pub async fn put_vouched<S: Store + ?Sized>(
     }
     let serial = signed.map(|signed| signed.statement().serial);
     let statement = signed.map(SignedStatement::digest);
+    if let (Some(keys), Some(_)) = (vouched, serial) {
+        check_named(store, name, keys).await?;
+    }
     let stored = Stored::<SpecRecord>::read(store, &key(name)?).await?;
     if let Some(stored) = &stored {
         check(name, &stored.body, serial, statement)?;
@@ -227,6 +261,19 @@ pub async fn put_vouched<S: Store + ?Sized>(
             Err(error.into())
         }
     }
+}
+
+/// Machines that join have to be told of it, and of all its keys.
+async fn check_named<S: Store + ?Sized>(store: &S, name: &SpecName, keys: &TrustedKeys) -> Result<(), SpecStoreError> {
+    let got = keys.keys().count();
+    if got > MAX_VOUCHED_KEYS {
+        return Err(SpecStoreError::Keys { name: name.clone(), got });
+    }
+    let named = vouched(store).await?.specs;
+    if named.keys().filter(|other| *other != name).count() >= MAX_VOUCHED {
+        return Err(SpecStoreError::Many(name.clone()));
+    }
+    Ok(())
 }
 
 fn check(

@@ -9,7 +9,8 @@ use toehold_specsign::{Sha256Digest, SpecName};
 use tokio::sync::Mutex;
 
 use crate::adapters::grpc::agent_v1::{SpecBytes, TrustedSpec, TrustedSpecs};
-use crate::spec_store::{self, SpecStoreError};
+use crate::cli::chain;
+use crate::spec_store::{self, MAX_VOUCHED, MAX_VOUCHED_KEYS, SpecStoreError};
 
 /// The most bytes of a part: it goes into one message of a session.
 const PART: usize = 48 * 1024;
@@ -17,9 +18,6 @@ const PART: usize = 48 * 1024;
 const KEPT: usize = 3;
 /// How long the list of what may be trusted is believed.
 const BELIEVED: Duration = Duration::from_secs(15);
-/// The most specifications that are named to an agent, and the most of their keys.
-const MAX_SPECS: usize = 64;
-const MAX_KEYS: usize = 8;
 
 /// What many agents ask for at once is read once.
 #[derive(Debug, Default)]
@@ -71,15 +69,27 @@ impl Specs {
         {
             return Ok(specs.clone());
         }
-        let specs = spec_store::vouched(store).await?;
-        let named = specs.into_iter().filter(|(_, _, keys)| keys.keys().count() <= MAX_KEYS).take(MAX_SPECS);
-        let specs = named.map(|(name, serial, keys)| TrustedSpec {
-            name: name.to_string(),
-            serial,
-            threshold: u32::try_from(keys.threshold()).unwrap_or(u32::MAX),
-            keys: keys.keys().map(ToString::to_string).collect(),
-        });
-        let specs = TrustedSpecs { specs: specs.collect() };
+        let vouched = spec_store::vouched(store).await?;
+        // One that cannot be read, or was put there by a release that did not refuse it, keeps none of the others from anybody.
+        for error in &vouched.unreadable {
+            tracing::error!("agents are not told of a specification: {}", chain(error));
+        }
+        let mut specs = Vec::new();
+        for (name, (serial, keys)) in vouched.specs {
+            if keys.keys().count() > MAX_VOUCHED_KEYS || specs.len() >= MAX_VOUCHED {
+                tracing::error!(
+                    "agents are not told of the specification {name}: of {MAX_VOUCHED} at most, with {MAX_VOUCHED_KEYS} keys each"
+                );
+                continue;
+            }
+            specs.push(TrustedSpec {
+                name: name.to_string(),
+                serial,
+                threshold: u32::try_from(keys.threshold()).unwrap_or(u32::MAX),
+                keys: keys.keys().map(ToString::to_string).collect(),
+            });
+        }
+        let specs = TrustedSpecs { specs };
         *trusted = Some((Instant::now(), specs.clone()));
         Ok(specs)
     }

@@ -88,6 +88,25 @@ fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
     assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
 }
 
+/// One record that cannot be read is told, and keeps none of the others from anybody.
+#[test]
+fn s3_a_specification_that_cannot_be_read_keeps_no_machine_from_the_others() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let node = Node::new();
+    let public = key(1).verifying_key().to_string();
+    for name in ["another", "fleet"] {
+        node.publish(&document(&node.entries(&[version("facts", 1)]), &Says { name, ..Says::default() }));
+        operator.run(["spec", "put", name, node.file().to_str().unwrap(), "--public-key", &public]).ends(0);
+    }
+    support::store::change(&operator, "spec/another", |record| record["serial"] = "none".into());
+    join(&node, &operator, &gateway);
+    apply(&node, &["--gateway"]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+    let checked = operator.run(["store", "check"]).ends(3);
+    assert!(format!("{}{}", checked.stdout, checked.stderr).contains("spec/another"), "{checked:?}");
+}
+
 /// Two machines that share nothing but their gateway: the one that is in an update holds the other back.
 #[test]
 fn agents_share_the_slots_of_their_gateway() {

@@ -19,12 +19,16 @@ fn name() -> SpecName {
 
 /// A document of `machines` machines, with an envelope or without.
 fn document(serial: Option<u64>, machines: u32) -> Vec<u8> {
+    document_of(name(), serial, machines)
+}
+
+fn document_of(name: SpecName, serial: Option<u64>, machines: u32) -> Vec<u8> {
     let key = SigningKey::from_hex(PRIVATE).unwrap();
     let payload = list(&(0..machines).map(|number| entry(&format!("m{number}"), number, "true")).collect::<Vec<_>>());
     let Some(serial) = serial else { return pack(Format::Machines, payload.as_bytes(), Some(&key)).unwrap().into_bytes() };
     let next = TrustedKeys::one(key.verifying_key());
     let (from, until) = ("2026-11-01T00:00:00Z".parse().unwrap(), "2026-12-01T00:00:00Z".parse().unwrap());
-    let statement = Statement::new(Format::Machines, name(), serial, from, until, payload.as_bytes(), next);
+    let statement = Statement::new(Format::Machines, name, serial, from, until, payload.as_bytes(), next);
     let current = SignedStatement::unsigned(statement).unwrap().sign(&key);
     seal(payload.as_bytes(), &Envelope { current, key_changes: Vec::new() }, None).unwrap().into_bytes()
 }
@@ -138,6 +142,39 @@ fn a_piece_that_is_gone_or_another_is_damage_and_not_half_a_document() {
     let entries = run(store.list(&Key::parse("spec/fleet").unwrap())).unwrap();
     run(store.put(&entries[0].key, b"other", toehold_core::Expect::Revision(entries[0].revision))).unwrap();
     assert!(matches!(run(spec_store::read(&store, &name())), Err(SpecStoreError::Damaged(_))));
+}
+
+#[test]
+fn s3_what_machines_that_join_cannot_be_told_is_refused_and_what_cannot_be_read_keeps_back_nothing_else() {
+    let store = MemoryStore::default();
+    let keys = |count: u8| {
+        let key = |number: u8| SigningKey::from_seed_hex(&format!("{number:02x}").repeat(32)).unwrap().verifying_key();
+        TrustedKeys::new((1..=count).map(key).collect::<Vec<_>>(), 1).unwrap()
+    };
+    let put = |name: &str, keys: Option<&TrustedKeys>| {
+        let name: SpecName = name.parse().unwrap();
+        let document = document_of(name.clone(), Some(1), 1);
+        run(spec_store::put_vouched(&store, &name, &document, keys))
+    };
+    let many = put("s0", Some(&keys(9))).unwrap_err();
+    assert!(matches!(many, SpecStoreError::Keys { got: 9, .. }) && many.to_string().contains("8 at most"), "{many}");
+    for number in 0..64 {
+        put(&format!("s{number}"), Some(&keys(8))).unwrap();
+    }
+    let full = put("fleet", Some(&keys(1))).unwrap_err();
+    assert!(matches!(&full, SpecStoreError::Many(name) if name.as_str() == "fleet"), "{full}");
+    assert_eq!(run(spec_store::record(&store, &name())).unwrap(), None);
+    // One that is named already can be put again, and one that nobody vouches for is nothing to tell.
+    put("s5", Some(&keys(2))).unwrap();
+    put("fleet", None).unwrap();
+    put("s5", None).unwrap();
+    put("fleet", Some(&keys(1))).unwrap();
+
+    let record = run(store.get(&Key::parse("spec/s7").unwrap())).unwrap().unwrap();
+    run(store.put(&record.key, b"no record", toehold_core::Expect::Revision(record.revision))).unwrap();
+    let named = run(spec_store::vouched(&store)).unwrap();
+    assert!(named.specs.len() == 63 && named.specs.contains_key(&name()), "{named:?}");
+    assert!(matches!(&named.unreadable[..], [StoreError::Corrupt { key, .. }] if key.name() == "s7"), "{named:?}");
 }
 
 #[test]
