@@ -85,7 +85,7 @@ pub struct GatewayOptions {
     /// TLS handshakes of one source in a minute
     #[arg(long, value_name = "N", default_value_t = 1_200, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub handshakes_per_minute: u32,
-    /// Calls of one source in a minute
+    /// Calls of one source in a minute, and messages of one agent: one that writes into the store stands for ten
     #[arg(long, value_name = "N", default_value_t = 2_400, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub calls_per_minute: u32,
     /// How long a connection may last on which no agent authenticates, and a join or an authentication on any

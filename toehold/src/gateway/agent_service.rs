@@ -2,16 +2,17 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use toehold_core::Clock as _;
+use toehold_core::{Clock as _, StoreError};
 use toehold_joinproto::admission::{AgentKeys, AgentRecord, DeskError};
 use toehold_joinproto::challenge::{Assertion, AwaitResponse, METADATA_CLIENT_ID, METADATA_CLIENT_RANDOM, METADATA_VERSION};
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,6 +20,7 @@ use super::hub::{Hub, Peer};
 use super::keys::AgentPins;
 use super::limits::SessionPlace;
 use super::metrics::Counter;
+use super::presence::Present;
 use super::slots::{self, SlotError};
 use super::system_rng;
 use crate::adapters::grpc::agent_v1::agent_server::Agent;
@@ -29,6 +31,10 @@ use crate::spec_store::SpecStoreError;
 pub(super) const MAX_MESSAGE: usize = 4_096;
 /// The most bytes that a ping carries.
 const MAX_PAYLOAD: usize = 64;
+/// How often, at least, an agent whose session is open is looked at; changes are seen at once, while they can be followed.
+const LOOK: Duration = Duration::from_secs(60);
+/// For how many messages one stands that may write into the store.
+const WRITES: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct AgentService(pub(super) Arc<Hub>);
@@ -42,16 +48,23 @@ struct Session {
     stopping: watch::Receiver<bool>,
     /// Until when the challenge has to be answered.
     deadline: Instant,
-    /// Once it has authenticated.
-    place: Option<SessionPlace>,
     state: State,
+}
+
+/// An agent that has authenticated.
+struct Known {
+    keys: AgentKeys,
+    place: SessionPlace,
+    present: Present,
+    /// When it is looked at next.
+    look_at: Instant,
 }
 
 enum State {
     Begun(AwaitResponse, Vec<u8>),
     Challenged(AwaitResponse),
-    Proven(AgentKeys),
-    Open(AgentKeys),
+    Proven(Known),
+    Open(Known),
     Over,
 }
 
@@ -72,7 +85,6 @@ impl Agent for AgentService {
             pins: self.0.pins.clone(),
             stopping: self.0.stopping.clone(),
             deadline: Instant::now() + self.0.limits.options().stranger_lifetime,
-            place: None,
             state: State::Begun(waiting, challenge),
         };
         Ok(Response::new(Box::pin(unfold(session, Session::next))))
@@ -94,6 +106,22 @@ fn assertion(metadata: &MetadataMap) -> Result<Assertion, Status> {
         .map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
+/// Why an agent that has authenticated is not seen any more.
+enum NotThere {
+    /// It was removed, or has joined anew.
+    Removed,
+    /// It could not be looked at.
+    Unknown(DeskError),
+}
+
+/// For how many messages of an agent's allowance one stands.
+fn weight(request: Option<&request::Request>) -> u32 {
+    match request {
+        Some(request::Request::PinsSaved(_) | request::Request::TakeSlot(_) | request::Request::FreeSlot(_)) => WRITES,
+        _ => 1,
+    }
+}
+
 impl Session {
     async fn next(mut self) -> Option<(Result<Answer, Status>, Self)> {
         let answer = match std::mem::replace(&mut self.state, State::Over) {
@@ -102,20 +130,52 @@ impl Session {
                 Ok(Some(answer::Answer::Challenge(challenge)))
             }
             State::Challenged(waiting) => self.authenticate(waiting).await,
-            State::Proven(keys) => {
-                self.state = State::Open(keys);
-                Ok(Some(self.pins()))
-            }
-            State::Open(keys) => self.serve(keys).await,
+            // It was read when it authenticated, a moment ago as a rule.
+            State::Proven(known) if !known.present.has_changed() && Instant::now() < known.look_at => Ok(Some(self.push(known))),
+            State::Proven(known) => self.push_after_look(known).await,
+            State::Open(known) => self.serve(known).await,
             State::Over => Ok(None),
         };
         let answer = answer.transpose()?.map(|answer| Answer { answer: Some(answer) });
         Some((answer, self))
     }
 
-    fn pins(&mut self) -> answer::Answer {
+    /// The pins to know.
+    fn push(&mut self, known: Known) -> answer::Answer {
         let pins = self.pins.borrow_and_update().iter().map(pin::Pin::to_string).collect();
+        self.state = State::Open(known);
         answer::Answer::Pins(Pins { pins })
+    }
+
+    async fn push_after_look(&mut self, mut known: Known) -> Result<Option<answer::Answer>, Status> {
+        self.look(&mut known).await.map_err(|not| self.not_there(not))?;
+        Ok(Some(self.push(known)))
+    }
+
+    /// The agent as the store has it now.
+    async fn look(&self, known: &mut Known) -> Result<AgentRecord, NotThere> {
+        known.look_at = Instant::now() + LOOK;
+        known.present.look();
+        let agent = self.hub.desk.agent(&self.id).await.map_err(NotThere::Unknown)?;
+        // One that was removed, or has joined anew, since it authenticated is not this one any more.
+        let sealed = known.keys.agent().and_then(|agent| agent.sealed_keyring.as_ref());
+        agent.filter(|agent| agent.sealed_keyring.as_ref() == sealed).ok_or(NotThere::Removed)
+    }
+
+    fn not_there(&self, not: NotThere) -> Status {
+        match not {
+            NotThere::Removed => {
+                self.hub.metrics.count(Counter::SessionEnded);
+                tracing::info!(
+                    "the session of agent {} from {} ended: it was removed, or has joined anew",
+                    self.id,
+                    self.peer.source
+                );
+                self.peer.removed(&self.id);
+                Status::unauthenticated("not authenticated")
+            }
+            NotThere::Unknown(error) => self.failed(&error),
+        }
     }
 
     async fn authenticate(&mut self, waiting: AwaitResponse) -> Result<Option<answer::Answer>, Status> {
@@ -138,13 +198,15 @@ impl Session {
         let unauthenticated = || Status::unauthenticated("not authenticated");
         let keys = hub.desk.keys(&self.id).await.map_err(|error| self.failed(&error))?;
         let authenticated = waiting.verify(response, keys.keys()).map_err(|_| unauthenticated())?;
+        // What changes from here on is heard of.
+        let present = hub.presence.enter(&self.id);
         hub.desk.confirm(&keys, authenticated.key).await.map_err(|error| match error {
             DeskError::Superseded | DeskError::Unknown | DeskError::Refused(_) => unauthenticated(),
             error => self.failed(&error),
         })?;
-        self.place = Some(self.peer.authenticated(&hub.limits, &self.id)?);
+        let place = self.peer.authenticated(&hub.limits, &self.id)?;
         tracing::debug!("agent {} is there, from {}", self.id, self.peer.source);
-        self.state = State::Proven(keys);
+        self.state = State::Proven(Known { keys, place, present, look_at: Instant::now() + LOOK });
         Ok(answer::Answer::Proof(authenticated.proof_message))
     }
 
@@ -153,32 +215,38 @@ impl Session {
         Status::unavailable("the gateway's store does not answer; try again")
     }
 
-    async fn serve(&mut self, keys: AgentKeys) -> Result<Option<answer::Answer>, Status> {
+    async fn serve(&mut self, mut known: Known) -> Result<Option<answer::Answer>, Status> {
         enum Event {
             Message(Option<wire::Request>),
             Pins,
+            Look,
             Stop,
         }
-        let event = tokio::select! {
-            message = self.incoming.message() => Event::Message(message?),
-            changed = self.pins.changed() => if changed.is_ok() { Event::Pins } else { Event::Stop },
-            _ = self.stopping.wait_for(|stopping| *stopping) => Event::Stop,
-        };
-        let message = match event {
-            Event::Message(message) => message,
-            Event::Pins => {
-                self.state = State::Open(keys);
-                return Ok(Some(self.pins()));
+        let message = loop {
+            let event = tokio::select! {
+                message = self.incoming.message() => Event::Message(message?),
+                changed = self.pins.changed() => if changed.is_ok() { Event::Pins } else { Event::Stop },
+                () = known.present.changed() => Event::Look,
+                () = sleep_until(known.look_at) => Event::Look,
+                _ = self.stopping.wait_for(|stopping| *stopping) => Event::Stop,
+            };
+            match event {
+                Event::Message(message) => break message,
+                Event::Pins => return self.push_after_look(known).await,
+                Event::Look => match self.look(&mut known).await {
+                    // Nobody has asked for anything: while the store does not answer, all stay, and are looked at later.
+                    Ok(_) | Err(NotThere::Unknown(DeskError::Store(StoreError::Unavailable { .. }))) => {}
+                    Err(not) => return Err(self.not_there(not)),
+                },
+                Event::Stop => return Err(Status::unavailable("the gateway is being stopped; come back")),
             }
-            Event::Stop => return Err(Status::unavailable("the gateway is being stopped; come back")),
         };
         let Some(message) = message else { return Ok(None) };
-        // An agent that was removed, or has joined anew, since it authenticated is not this one any more.
-        let agent = self.hub.desk.agent(&self.id).await.map_err(|error| self.failed(&error))?;
-        let sealed = keys.agent().and_then(|agent| agent.sealed_keyring.as_ref());
-        let agent = agent
-            .filter(|agent| agent.sealed_keyring.as_ref() == sealed)
-            .ok_or_else(|| Status::unauthenticated("not authenticated"))?;
+        if !known.place.message(weight(message.request.as_ref()), std::time::Instant::now()) {
+            self.hub.metrics.count(Counter::MessageRefused);
+            return Err(Status::resource_exhausted("too many messages of this agent; wait a minute"));
+        }
+        let agent = self.look(&mut known).await.map_err(|not| self.not_there(not))?;
         let answer = match message.request {
             Some(request::Request::Whoami(_)) => answer::Answer::Identity(Identity {
                 id: self.id.clone(),
@@ -209,7 +277,7 @@ impl Session {
                 return Err(Status::invalid_argument("nothing that could be answered was asked"));
             }
         };
-        self.state = State::Open(keys);
+        self.state = State::Open(known);
         Ok(Some(answer))
     }
 

@@ -136,7 +136,8 @@ pub(super) async fn handle(services: Services, mut tcp: TcpStream, address: IpAd
     let for_calls = Arc::clone(&peer);
     let call = move |request| services.clone().call(Arc::clone(&for_calls), request);
     let is_known = || peer.is_authenticated();
-    match drive(tls, call, begun + options.stranger_lifetime, is_known, hub.stopping.clone()).await {
+    let lifetime = options.stranger_lifetime;
+    match drive(tls, call, (begun + lifetime, lifetime), is_known, peer.over(), hub.stopping.clone()).await {
         End::Closed => {}
         End::Panicked => hub.metrics.count(Counter::Panic),
         End::TimedOut => {
@@ -171,12 +172,13 @@ enum End {
 }
 
 /// Serves calls over a stream until it ends, until `deadline` where nobody is known by then, or until one of its calls panics; told to
-/// stop, it takes no new calls.
+/// stop, it takes no new calls. Nor does it once it is `over`: then those that are open have `grace` to end.
 async fn drive<IO, C, F>(
     io: IO,
     call: C,
-    deadline: tokio::time::Instant,
+    (deadline, grace): (tokio::time::Instant, Duration),
     is_known: impl Fn() -> bool,
+    over: impl Future<Output = ()>,
     mut stopping: watch::Receiver<bool>,
 ) -> End
 where
@@ -198,16 +200,25 @@ where
     let service = hyper::service::service_fn(move |request| call(request).map(Ok::<_, Infallible>));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut late = pin!(tokio::time::sleep_until(deadline));
-    let mut is_ending = false;
+    let mut over = pin!(over);
+    let (mut is_ending, mut is_over) = (false, false);
     loop {
         tokio::select! {
             // The peer went, or broke the protocol: it is over either way.
             _ = connection.as_mut() => return End::Closed,
             () = panicked.notified() => return End::Panicked,
-            () = late.as_mut(), if !is_known() => {
+            () = late.as_mut(), if is_over || !is_known() => {
+                if is_over {
+                    return End::Closed;
+                }
                 if !is_known() {
                     return End::TimedOut;
                 }
+            }
+            () = over.as_mut(), if !is_over => {
+                is_over = true;
+                late.as_mut().reset(tokio::time::Instant::now() + grace);
+                connection.as_mut().graceful_shutdown();
             }
             _ = stopping.wait_for(|stopping| *stopping), if !is_ending => {
                 is_ending = true;
@@ -251,14 +262,25 @@ mod tests {
     }
 
     fn start(deadline: Duration) -> (tokio::io::DuplexStream, tokio::task::JoinHandle<End>, watch::Sender<bool>) {
+        start_with(deadline, false, std::future::pending())
+    }
+
+    fn start_with(
+        deadline: Duration,
+        is_known: bool,
+        over: impl Future<Output = ()> + Send + 'static,
+    ) -> (tokio::io::DuplexStream, tokio::task::JoinHandle<End>, watch::Sender<bool>) {
         let (ours, theirs) = tokio::io::duplex(65_536);
         let (stop, stopping) = watch::channel(false);
         let call = |request: Request<Incoming>| async move {
             assert!(request.uri().path() != "/panic", "on purpose");
+            if request.uri().path() == "/held" {
+                std::future::pending::<()>().await;
+            }
             Status::ok("").into_http()
         };
-        let deadline = tokio::time::Instant::now() + deadline;
-        (theirs, tokio::spawn(drive(ours, call, deadline, || false, stopping)), stop)
+        let deadlines = (tokio::time::Instant::now() + deadline, deadline);
+        (theirs, tokio::spawn(drive(ours, call, deadlines, move || is_known, over, stopping)), stop)
     }
 
     fn request(path: &str) -> Request<Empty<bytes::Bytes>> {
@@ -284,6 +306,20 @@ mod tests {
         let mut sender = client(io).await;
         sender.send_request(request("/fine")).await.unwrap();
         assert_eq!(driven.await.unwrap(), End::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn once_it_is_over_it_closes_and_what_is_open_has_its_time_and_no_more() {
+        for (path, grace) in [("/fine", Duration::from_secs(600)), ("/held", Duration::from_millis(50))] {
+            let (end, ended) = tokio::sync::oneshot::channel::<()>();
+            let (io, driven, _stop) = start_with(grace, true, async { ended.await.unwrap() });
+            let mut sender = client(io).await;
+            let held = tokio::spawn(sender.send_request(request(path)));
+            sender.send_request(request("/fine")).await.unwrap();
+            end.send(()).unwrap();
+            assert_eq!(driven.await.unwrap(), End::Closed, "{path}");
+            assert_eq!(held.await.unwrap().is_ok(), path == "/fine");
+        }
     }
 
     #[tokio::test]

@@ -9,12 +9,13 @@ use toehold_core::StoreError;
 use toehold_joinproto::admission::DeskError;
 use toehold_joinproto::pin::Pin;
 use toehold_joinproto::v3::{self, Channel, Exporter};
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tonic::Status;
 
 use super::GatewayDesk;
 use super::limits::{Limits, Place, Refused, SessionPlace};
 use super::metrics::{Counter, Metrics};
+use super::presence::Presence;
 use super::serving::Serving;
 use super::specs::Specs;
 
@@ -30,6 +31,8 @@ pub(super) struct Hub {
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) limits: Limits,
     pub(super) metrics: Metrics,
+    /// The agents that have a session here.
+    pub(super) presence: Presence,
     /// Documents that agents are taking.
     pub(super) specs: Specs,
     /// How many agents may be in an update at once, by governor.
@@ -76,6 +79,8 @@ pub(super) struct Peer {
     has_conversed: AtomicBool,
     is_authenticated: AtomicBool,
     place: Mutex<Place>,
+    /// The agent whose it is has none of it any more.
+    is_over: Notify,
 }
 
 impl Peer {
@@ -87,6 +92,7 @@ impl Peer {
             has_conversed: AtomicBool::new(false),
             is_authenticated: AtomicBool::new(false),
             place: Mutex::new(place),
+            is_over: Notify::new(),
         }
     }
 
@@ -113,5 +119,18 @@ impl Peer {
         place.authenticated(agent).map_err(refused)?;
         self.is_authenticated.store(true, Ordering::Relaxed);
         Ok(session)
+    }
+
+    /// An agent that had authenticated was removed: where the connection is its own, it is to be over.
+    pub(super) fn removed(&self, agent: &str) {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.agent() == Some(agent) {
+            self.is_over.notify_one();
+        }
+    }
+
+    /// Waits for that.
+    pub(super) async fn over(&self) {
+        self.is_over.notified().await;
     }
 }

@@ -25,7 +25,7 @@ pub struct LimitOptions {
     pub strangers_per_source: usize,
     /// Handshakes of one source in a minute; as many may come at once (default: 1,200).
     pub handshakes_per_minute: u32,
-    /// Calls of one source in a minute; as many may come at once (default: 2,400).
+    /// Calls of one source in a minute, and messages of one agent in all its sessions; as many may come at once (default: 2,400).
     pub calls_per_minute: u32,
     /// How long a connection may last on which nobody has authenticated (default: 30 s).
     pub stranger_lifetime: Duration,
@@ -110,9 +110,9 @@ impl Allowance {
         }
     }
 
-    fn take(&mut self, per_minute: u32, now: Instant) -> bool {
+    fn take(&mut self, many: u32, per_minute: u32, now: Instant) -> bool {
         self.refill(per_minute, now);
-        match self.left.checked_sub(1_000) {
+        match self.left.checked_sub(u64::from(many) * 1_000) {
             Some(left) => {
                 self.left = left;
                 true
@@ -134,11 +134,18 @@ struct Account {
     calls: Allowance,
 }
 
-/// What one agent has open.
+/// What one agent has open, and what is left of its messages once it has said something: it comes back to that.
 #[derive(Debug, Default)]
 struct Share {
     connections: usize,
     sessions: usize,
+    messages: Option<Allowance>,
+}
+
+impl Share {
+    fn has_nothing_open(&self) -> bool {
+        self.connections == 0 && self.sessions == 0
+    }
 }
 
 #[derive(Debug, Default)]
@@ -146,16 +153,16 @@ struct Book {
     strangers: usize,
     agents: usize,
     sources: HashMap<Source, Account>,
-    /// Of the agents that are there.
+    /// Of the agents that are there, or have said much a moment ago.
     shares: HashMap<String, Share>,
 }
 
 impl Book {
-    /// Changes an agent's share, and forgets one that has nothing open.
+    /// Changes an agent's share, and forgets one that has nothing open and has said nothing.
     fn share(&mut self, agent: &str, change: impl FnOnce(&mut Share)) {
         let Some(share) = self.shares.get_mut(agent) else { return };
         change(share);
-        if share.connections == 0 && share.sessions == 0 {
+        if share.has_nothing_open() && share.messages.is_none() {
             self.shares.remove(agent);
         }
     }
@@ -226,7 +233,7 @@ impl Limits {
     pub fn call(&self, address: IpAddr, now: Instant) -> bool {
         let mut book = self.book();
         let (account, _) = self.account(&mut book, Source::of(address), now);
-        account.calls.take(self.options.calls_per_minute, now)
+        account.calls.take(1, self.options.calls_per_minute, now)
     }
 
     fn account<'b>(&self, book: &'b mut Book, source: Source, now: Instant) -> (&'b mut Account, Source) {
@@ -243,9 +250,15 @@ impl Limits {
         (account, source)
     }
 
-    /// Forgets the sources of which nothing needs to be remembered.
+    /// Forgets the sources and the agents of which nothing needs to be remembered.
     pub fn tidy(&self, now: Instant) {
-        self.forget(&mut self.book(), now);
+        let mut book = self.book();
+        self.forget(&mut book, now);
+        let per_minute = self.options.calls_per_minute;
+        book.shares.retain(|_, share| {
+            share.messages = share.messages.filter(|messages| !messages.is_full(per_minute, now));
+            !share.has_nothing_open() || share.messages.is_some()
+        });
     }
 
     fn forget(&self, book: &mut Book, now: Instant) {
@@ -278,6 +291,18 @@ pub struct SessionPlace {
     agent: String,
 }
 
+impl SessionPlace {
+    /// Takes a message out of the agent's allowance, which all its sessions have together; `weight`: for how many it stands. `false`: so
+    /// much is not left.
+    pub fn message(&self, weight: u32, now: Instant) -> bool {
+        let per_minute = self.limits.options.calls_per_minute;
+        let mut book = self.limits.book();
+        let share = book.shares.entry(self.agent.clone()).or_default();
+        let messages = share.messages.get_or_insert_with(|| Allowance::full(per_minute, now));
+        messages.take(weight.min(per_minute), per_minute, now)
+    }
+}
+
 impl Place {
     /// Says who it is, before the handshake.
     ///
@@ -290,13 +315,18 @@ impl Place {
         if account.strangers >= options.strangers_per_source {
             return Err(Refused::Source);
         }
-        if !account.handshakes.take(options.handshakes_per_minute, now) {
+        if !account.handshakes.take(1, options.handshakes_per_minute, now) {
             return Err(Refused::Handshakes);
         }
         account.strangers += 1;
         drop(book);
         self.source = Some(source);
         Ok(())
+    }
+
+    /// Whose it is, once somebody has authenticated.
+    pub fn agent(&self) -> Option<&str> {
+        self.agent.as_deref()
     }
 
     /// It is this agent's, which has authenticated. It stays the first one's that did.
@@ -447,6 +477,27 @@ mod tests {
         drop((second, third, session, other));
         assert!(limits.book().shares.is_empty());
         assert_eq!(limits.count(), Count { agents: 0, strangers: 0 });
+    }
+
+    #[test]
+    fn messages_of_an_agent_are_limited_in_all_its_sessions_and_when_it_comes_back() {
+        let (limits, now) = (Limits::new(LimitOptions { calls_per_minute: 12, ..LimitOptions::default() }), Instant::now());
+        let (first, second) = (limits.session("a").unwrap(), limits.session("a").unwrap());
+        assert!(first.message(10, now) && second.message(1, now) && first.message(1, now) && !second.message(1, now));
+        // Nobody else has less of it, and one that is gone for a moment no more.
+        assert!(limits.session("b").unwrap().message(12, now));
+        drop((first, second));
+        limits.tidy(now);
+        let again = limits.session("a").unwrap();
+        assert!(!again.message(1, now) && again.message(1, now + Duration::from_secs(5)));
+        // What weighs more than all of it can be said at times.
+        let minute = now + Duration::from_secs(65);
+        assert!(again.message(100, minute) && !again.message(1, minute));
+        drop(again);
+        limits.tidy(minute);
+        assert_eq!(limits.book().shares.keys().map(String::as_str).collect::<Vec<_>>(), ["a"]);
+        limits.tidy(minute + Duration::from_secs(60));
+        assert!(limits.book().shares.is_empty());
     }
 
     #[test]

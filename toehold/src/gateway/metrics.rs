@@ -14,6 +14,8 @@ counters! {
     ProxyHeaderBad "toehold_gateway_proxy_headers_bad_total" "" "Load balancers' headers that could not be read.",
     StrangerTimedOut "toehold_gateway_strangers_timed_out_total" "" "Connections closed since nobody authenticated in time.",
     CallRefused "toehold_gateway_calls_refused_total" "" "Calls over their source's allowance.",
+    MessageRefused "toehold_gateway_messages_refused_total" "" "Messages over their agent's allowance.",
+    SessionEnded "toehold_gateway_sessions_ended_total" "" "Sessions of agents that were removed or have joined anew.",
     Panic "toehold_gateway_panics_total" "" "Connections that a fault of the program ended.",
     JoinedV1 "toehold_gateway_joins_total" "protocol=\"v1\",outcome=\"joined\"" "Joins.",
     RefusedV1 "toehold_gateway_joins_total" "protocol=\"v1\",outcome=\"refused\"" "Joins.",

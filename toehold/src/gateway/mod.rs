@@ -14,6 +14,7 @@ pub mod limits;
 mod look;
 pub mod metrics;
 mod opni_service;
+mod presence;
 pub mod proxy_protocol;
 mod serve;
 mod serving;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::connection::{self, Services};
 use super::hub::Hub;
 use super::limits::Limits;
+use super::presence::Presence;
 use super::metrics::{Counter, Metrics};
 use super::serving::Serving;
 use super::specs::Specs;
@@ -72,6 +73,7 @@ pub async fn serve(
         pins,
         stopping,
         limits: Limits::new(options.limits),
+        presence: Presence::default(),
         metrics: Metrics::default(),
         specs: Specs::default(),
         governors: options.governors.clone(),
@@ -79,6 +81,7 @@ pub async fn serve(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::sign(Arc::clone(&hub)));
+    tasks.spawn(upkeep::follow_agents(Arc::clone(&hub)));
     tasks.spawn(upkeep::follow_keys(Arc::clone(&hub), pins_sender, serving_sender, options.capabilities.clone()));
     tasks.spawn(upkeep::tidy(Arc::clone(&hub)));
     if let Some(listener) = metrics {

@@ -162,6 +162,25 @@ pub(super) async fn follow_keys(
     .await
 }
 
+/// Has the sessions of an agent look at it again when its record changes. What changes while that cannot be followed, they see by
+/// themselves, later.
+pub(super) async fn follow_agents(hub: Arc<Hub>) -> Infallible {
+    loop {
+        let Err(failed) = tell_sessions(&hub).await;
+        hub.store_answers("agent", false);
+        tracing::error!("watching agent in the store failed: {}", chain(&failed));
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn tell_sessions(hub: &Hub) -> Result<Infallible, StoreError> {
+    let mut watch = hub.desk.store.watch(&Key::new(["agent"])?).await?;
+    hub.store_answers("agent", true);
+    loop {
+        hub.presence.changed(watch.changed().await?.name());
+    }
+}
+
 /// Clears away what is long over, forgets idle sources, and changes the cookie keys.
 pub(super) async fn tidy(hub: Arc<Hub>) -> Infallible {
     let mut sweep = tokio::time::interval(SWEEP);

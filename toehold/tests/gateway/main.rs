@@ -22,4 +22,5 @@ mod opni;
 mod process;
 mod proxy;
 mod race;
+mod sessions;
 mod tokens;
