@@ -46,9 +46,10 @@ pub struct GatewayOptions {
     /// Where to listen
     #[arg(long, default_value = "[::]:7443", value_name = "ADDRESS")]
     pub listen: SocketAddr,
-    /// Where machines reach it, for the lines that `token create` prints; remembered
-    #[arg(long, value_name = "HOST:PORT")]
-    pub endpoint: Option<Endpoint>,
+    /// Where machines reach it; the first one is remembered, for the lines that `token create` prints. A line with another endpoint lets
+    /// nobody in then; without this option the endpoint is not looked at. May be given several times
+    #[arg(long = "endpoint", value_name = "HOST:PORT")]
+    pub endpoints: Vec<Endpoint>,
     /// Present this certificate chain (PEM, leaf first) instead of a key of the gateway's own making
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
@@ -140,7 +141,7 @@ pub struct Create {
     /// With --opni: an agent of the first version that has joined with it may join again for another capability
     #[arg(long, requires = "opni")]
     pub may_extend: bool,
-    /// Where the machine reaches the gateway [default: as `gateway serve --endpoint` said]
+    /// Where the machine reaches the gateway [default: as `gateway serve --endpoint` said]; one that the gateway was told
     #[arg(long, value_name = "HOST:PORT")]
     pub endpoint: Option<Endpoint>,
 }

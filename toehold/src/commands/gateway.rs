@@ -80,12 +80,18 @@ pub(super) async fn run(
             if supplied.len() > MAX_PINS {
                 return Err(Failure::usage(format!("a line and an agent keep {MAX_PINS} pins at most: fewer of --next-pin")));
             }
-            let record = GatewayRecord::ensure(context.store(), &vault, options.endpoint.as_ref(), &supplied).await?;
+            if options.next_pins.is_empty() {
+                tracing::warn!(
+                    "without --next-pin there is no pin of a next key: once this one is replaced, lines of today and agents that do not \
+                     come back before know the gateway no more"
+                );
+            }
+            let record = GatewayRecord::ensure(context.store(), &vault, options.endpoints.first(), &supplied).await?;
             (serving, record.body)
         }
         _ => {
             check_switch(context, None, options.force).await?;
-            let record = GatewayRecord::ensure(context.store(), &vault, options.endpoint.as_ref(), &[]).await?.body;
+            let record = GatewayRecord::ensure(context.store(), &vault, options.endpoints.first(), &[]).await?.body;
             let generated = record.generated.as_ref().ok_or(GatewayError::NoKey)?;
             let endpoint = record.endpoint.as_deref().and_then(|text| text.parse::<Endpoint>().ok());
             let seed = generated.current.open(&vault)?;
@@ -106,6 +112,7 @@ fn serve_options(options: GatewayOptions, metrics: Option<SocketAddr>) -> ServeO
     ServeOptions {
         listen: options.listen,
         metrics,
+        endpoints: options.endpoints,
         proxy_from: options.proxy_from,
         capabilities: options.capabilities,
         governors: options.governors.into_iter().collect(),

@@ -30,6 +30,7 @@ use std::time::Duration;
 use getrandom::SysRng;
 use getrandom::rand_core::UnwrapErr;
 use ipnet::IpNet;
+use toehold_joinproto::Endpoint;
 use toehold_joinproto::admission::Desk;
 
 pub use error::GatewayError;
@@ -52,6 +53,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// Where its metrics and health are told; loopback alone.
     pub metrics: Option<SocketAddr>,
+    /// Where machines reach it: no other endpoint joins by the third version; none: whichever they were told.
+    pub endpoints: Vec<Endpoint>,
     /// Load balancers, which say with the PROXY protocol who is behind them.
     pub proxy_from: Vec<IpNet>,
     /// What the first version of Opni's protocol may join for; empty: anything.

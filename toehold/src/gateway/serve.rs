@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use toehold_joinproto::Endpoint;
 use toehold_joinproto::admission::Desk;
 use toehold_joinproto::pin::Pin;
 use toehold_joinproto::v3::{self, CookieKeys};
@@ -15,8 +14,8 @@ use tokio::task::JoinSet;
 use super::connection::{self, Services};
 use super::hub::Hub;
 use super::limits::Limits;
-use super::presence::Presence;
 use super::metrics::{Counter, Metrics};
+use super::presence::Presence;
 use super::serving::Serving;
 use super::specs::Specs;
 use super::vault::GatewayVault;
@@ -68,21 +67,21 @@ pub async fn serve(
     let (stop, stopping) = watch::channel(false);
     let hub = Arc::new(Hub {
         desk: Desk::new(store, SystemClock, vault),
-        v3: RwLock::new(v3::Gateway { cookies: CookieKeys::generate(&mut system_rng()), endpoints: Vec::<Endpoint>::new() }),
+        v3: RwLock::new(v3::Gateway { cookies: CookieKeys::generate(&mut system_rng()), endpoints: options.endpoints.clone() }),
         serving,
         pins,
         stopping,
         limits: Limits::new(options.limits),
-        presence: Presence::default(),
         metrics: Metrics::default(),
+        presence: Presence::default(),
         specs: Specs::default(),
         governors: options.governors.clone(),
         failing: watch::Sender::default(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::sign(Arc::clone(&hub)));
-    tasks.spawn(upkeep::follow_agents(Arc::clone(&hub)));
     tasks.spawn(upkeep::follow_keys(Arc::clone(&hub), pins_sender, serving_sender, options.capabilities.clone()));
+    tasks.spawn(upkeep::follow_agents(Arc::clone(&hub)));
     tasks.spawn(upkeep::tidy(Arc::clone(&hub)));
     if let Some(listener) = metrics {
         tasks.spawn(upkeep::tell(Arc::clone(&hub), listener));

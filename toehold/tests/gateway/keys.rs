@@ -3,8 +3,10 @@
 use toehold::adapters::grpc::agent_v1::{Pins, answer, request};
 use toehold_joinproto::Trust;
 use toehold_joinproto::pin::Pin;
+use tonic::Code;
 
 use crate::join_support::gateway::{Dial, Gateway, Session, eventually, identity, join, line};
+use crate::join_support::opni_client::call;
 use crate::support::Toehold;
 
 fn pins(toehold: &Toehold) -> Vec<Pin> {
@@ -76,7 +78,11 @@ async fn two_gateways_of_one_store_present_one_key() {
 
 /// A self-signed certificate and its key, as files.
 fn own_key(directory: &std::path::Path, name: &str) -> [String; 4] {
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    own_key_of(&rcgen::PKCS_ED25519, directory, name)
+}
+
+fn own_key_of(algorithm: &'static rcgen::SignatureAlgorithm, directory: &std::path::Path, name: &str) -> [String; 4] {
+    let pair = rcgen::KeyPair::generate_for(algorithm).unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["gw.example.net".to_owned()]).unwrap().self_signed(&pair).unwrap();
     let (chain, key) = (directory.join(format!("{name}-chain.pem")), directory.join(format!("{name}-key.pem")));
     std::fs::write(&chain, certificate.pem()).unwrap();
@@ -132,4 +138,73 @@ fn the_operators_own_key_is_served_and_announced() {
     assert_eq!(line(&toehold, gateway.address, &[]).pins, pins(&toehold));
     let refused = toehold.run(["gateway", "renew-key"]).ends(1);
     assert!(refused.stderr.contains("--next-pin"), "{}", refused.stderr);
+}
+
+#[test]
+fn j4_that_there_is_no_next_pin_is_said() {
+    let toehold = Toehold::new();
+    let directory = tempfile::tempdir().unwrap();
+    let files = own_key(directory.path(), "own");
+    let next = Pin::new(toehold_joinproto::pin::PinAlgorithm::Sha256, [7; 32]).to_string();
+    // It says so before it listens, which it cannot do here.
+    let said = |more: &[&str]| {
+        let serve =
+            ["gateway", "serve", "--listen", "192.0.2.1:9"].into_iter().chain(arguments(&files)).chain(more.iter().copied());
+        toehold.run(serve).ends(1).stderr
+    };
+    let (without, with) = (said(&[]), said(&["--next-pin", &next]));
+    assert!(without.contains("without --next-pin"), "{without}");
+    assert!(!with.contains("--next-pin"), "{with}");
+}
+
+#[tokio::test]
+async fn machines_join_a_gateway_whose_key_is_not_an_ed25519_key_and_agents_of_opnis_are_told_that_they_cannot() {
+    let toehold = Toehold::new();
+    let directory = tempfile::tempdir().unwrap();
+    for (name, algorithm) in [("p256", &rcgen::PKCS_ECDSA_P256_SHA256), ("p384", &rcgen::PKCS_ECDSA_P384_SHA384)] {
+        let files = own_key_of(algorithm, directory.path(), name);
+        let gateway = Gateway::start(&toehold, &[&arguments(&files)[..], &["--force"]].concat());
+        assert_eq!(gateway.announced["serves_opni"], false);
+        let line = line(&toehold, gateway.address, &[]);
+        assert_eq!(line.pins, pins(&toehold));
+        let dial = Dial::to(gateway.address).trusting(Trust::Pinned(line.pins.clone()));
+        let joined = join(&dial, &line, &identity()).await.unwrap();
+        let connection = dial.connect().await.unwrap();
+        let mut session = Session::open(&connection, &joined.id.to_string(), &joined.keyring.shared_keys[0]).await.unwrap();
+        session.ping().await.unwrap();
+        for method in [
+            "/bootstrap.Bootstrap/Join",
+            "/bootstrap.v2.Bootstrap/Join",
+            "/bootstrap.Bootstrap/Auth",
+            "/bootstrap.v2.Bootstrap/Auth",
+        ] {
+            let refused = call(&connection, method, &[], Vec::new()).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Unimplemented, "{method}: {refused}");
+            assert!(refused.message().contains("Ed25519"), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_told_its_endpoints_lets_machines_in_at_those_alone() {
+    let toehold = Toehold::new();
+    let named = ["--endpoint", "gw.example.net:7443", "--endpoint", "10.0.0.7:7443"];
+    let mut elsewhere = None;
+    for named in [&named[..2], &named[..]] {
+        let gateway = Gateway::start(&toehold, named);
+        assert_eq!(gateway.announced["endpoint"], "gw.example.net:7443");
+        let dial = Dial::to(gateway.address);
+        // Before it has proven anything, it is told nothing.
+        let line = elsewhere.insert(line(&toehold, gateway.address, &[]));
+        let refused = join(&dial, line, &identity()).await.unwrap_err().to_string();
+        assert!(refused.contains("without a reason"), "{refused}");
+        for option in named.chunks(2) {
+            let created = toehold.run(["--json", "token", "create", option[0], option[1]]).ends(0).json();
+            join(&dial, &created["line"].as_str().unwrap().parse().unwrap(), &identity()).await.unwrap();
+        }
+    }
+    // Told nothing, a gateway looks at none, whatever is remembered.
+    let other = Gateway::start(&toehold, &[]);
+    assert_eq!(other.announced["endpoint"], "gw.example.net:7443");
+    join(&Dial::to(other.address), &elsewhere.unwrap(), &identity()).await.unwrap();
 }

@@ -107,6 +107,7 @@ async fn start(context: &Context) -> Result<(JoinHandle<Result<(), GatewayError>
     let options = ServeOptions {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         metrics: None,
+        endpoints: Vec::new(),
         proxy_from: Vec::new(),
         capabilities: Vec::new(),
         governors: BTreeMap::new(),
