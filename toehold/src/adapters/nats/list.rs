@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{Inner, NatsError, is_marker, subject};
 
 /// How many are had one by one from the leader sooner than a stream of them is set up.
-const FEW: usize = 3;
+const FEW: usize = 8;
 
 /// The first segments of all keys that have a value.
 pub(super) async fn kinds(inner: &Inner) -> Result<Vec<Key>, NatsError> {
