@@ -142,3 +142,11 @@ pub fn is_fair(done: &Done) {
     assert!(!stderr.contains("panicked"), "{stderr}");
     assert!(*code == 0 || !stderr.trim().is_empty(), "exit code {code} without a word: {stdout}");
 }
+
+impl Done {
+    /// Its last words.
+    pub fn said(&self) -> String {
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('{')).collect();
+        lines[lines.len().saturating_sub(3)..].join(" | ")
+    }
+}

@@ -66,7 +66,12 @@ pub fn under(site: &mut Site, fault: Fault) {
         .enumerate()
         .map(|(number, machine)| {
             let (course, places) = (Arc::clone(&course), Arc::clone(&places[number % 2]));
+            let is_late = number * 2 >= size.joins;
             runtime.spawn(async move {
+                // Half of them come when the fault is there.
+                while is_late && !course.weather.has_struck() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
                 let _place = places.acquire_owned().await;
                 let joined = machine.is_decided(&course).await;
                 (machine, joined)

@@ -88,8 +88,13 @@ fn bring_in(operator: &Person, host: &RealSshd, weather: &Weather, failed: impl 
         if done.code == 0 {
             return;
         }
+        println!("{account} at first: {}", done.said());
         failed(is_cut_off);
         assert!(Instant::now() < deadline, "{account}: {} {}", done.stdout, done.stderr);
+        if weather.is_cut() && operator.is_on_the_left() && !is_cut_off {
+            // Begun before the cut: now one that knows nothing else.
+            continue;
+        }
         if operator.is_on_the_left() {
             until("the network is whole", || !weather.is_cut());
         }
