@@ -89,7 +89,7 @@ pub struct GatewayOptions {
     /// Calls of one source in a minute, and messages of one agent: one that writes into the store stands for ten
     #[arg(long, value_name = "N", default_value_t = 2_400, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub calls_per_minute: u32,
-    /// How long a connection may last on which no agent authenticates, and a join or an authentication on any
+    /// How long a connection may last on which no agent authenticates, or has a session any more, and a join or an authentication on any
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_limit)]
     pub stranger_lifetime: Duration,
     /// How long a TLS handshake may take

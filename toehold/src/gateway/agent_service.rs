@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::hub::{Hub, Peer};
+use super::hub::{Hub, OpenSession, Peer};
 use super::keys::AgentPins;
 use super::limits::SessionPlace;
 use super::metrics::Counter;
@@ -56,6 +56,8 @@ struct Known {
     keys: AgentKeys,
     place: SessionPlace,
     present: Present,
+    /// Its connection stays while it is there.
+    _open: OpenSession,
     /// When it is looked at next.
     look_at: Instant,
 }
@@ -206,7 +208,7 @@ impl Session {
         })?;
         let place = self.peer.authenticated(&hub.limits, &self.id)?;
         tracing::debug!("agent {} is there, from {}", self.id, self.peer.source);
-        self.state = State::Proven(Known { keys, place, present, look_at: Instant::now() + LOOK });
+        self.state = State::Proven(Known { keys, place, present, _open: self.peer.session(), look_at: Instant::now() + LOOK });
         Ok(answer::Answer::Proof(authenticated.proof_message))
     }
 

@@ -137,7 +137,7 @@ pub(super) async fn handle(services: Services, mut tcp: TcpStream, address: IpAd
     let call = move |request| services.clone().call(Arc::clone(&for_calls), request);
     let is_known = || peer.is_authenticated();
     let lifetime = options.stranger_lifetime;
-    match drive(tls, call, (begun + lifetime, lifetime), is_known, peer.over(), hub.stopping.clone()).await {
+    match drive(tls, call, (begun + lifetime, lifetime), is_known, peer.over(lifetime), hub.stopping.clone()).await {
         End::Closed => {}
         End::Panicked => hub.metrics.count(Counter::Panic),
         End::TimedOut => {

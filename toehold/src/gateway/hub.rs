@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use toehold_core::StoreError;
 use toehold_joinproto::admission::DeskError;
 use toehold_joinproto::pin::Pin;
 use toehold_joinproto::v3::{self, Channel, Exporter};
 use tokio::sync::{Notify, RwLock, watch};
+use tokio::time::timeout;
 use tonic::Status;
 
 use super::GatewayDesk;
@@ -81,6 +83,8 @@ pub(super) struct Peer {
     place: Mutex<Place>,
     /// The agent whose it is has none of it any more.
     is_over: Notify,
+    /// How many sessions of agents are open.
+    sessions: watch::Sender<usize>,
 }
 
 impl Peer {
@@ -93,6 +97,7 @@ impl Peer {
             is_authenticated: AtomicBool::new(false),
             place: Mutex::new(place),
             is_over: Notify::new(),
+            sessions: watch::Sender::default(),
         }
     }
 
@@ -129,8 +134,38 @@ impl Peer {
         }
     }
 
-    /// Waits for that.
-    pub(super) async fn over(&self) {
-        self.is_over.notified().await;
+    /// A session of an agent that has authenticated is open as long as this is kept.
+    pub(super) fn session(self: &Arc<Self>) -> OpenSession {
+        self.sessions.send_modify(|sessions| *sessions += 1);
+        OpenSession(Arc::clone(self))
+    }
+
+    /// Waits until its agent is removed, or has had no session for so long: then it has no place among agents any more.
+    pub(super) async fn over(&self, grace: Duration) {
+        let mut sessions = self.sessions.subscribe();
+        let idle = async {
+            // The sender is ours: it stays.
+            loop {
+                let _ = sessions.wait_for(|open| *open > 0).await;
+                let _ = sessions.wait_for(|open| *open == 0).await;
+                if timeout(grace, sessions.wait_for(|open| *open > 0)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.is_over.notified() => {}
+            () = idle => {}
+        }
+    }
+}
+
+/// A session that is open on a connection.
+#[derive(Debug)]
+pub(super) struct OpenSession(Arc<Peer>);
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.sessions.send_modify(|sessions| *sessions = sessions.saturating_sub(1));
     }
 }

@@ -27,7 +27,7 @@ pub struct LimitOptions {
     pub handshakes_per_minute: u32,
     /// Calls of one source in a minute, and messages of one agent in all its sessions; as many may come at once (default: 2,400).
     pub calls_per_minute: u32,
-    /// How long a connection may last on which nobody has authenticated (default: 30 s).
+    /// How long a connection may last on which nobody has authenticated, or has a session any more (default: 30 s).
     pub stranger_lifetime: Duration,
     /// How long the PROXY header and the TLS handshake may take (default: 10 s).
     pub handshake: Duration,

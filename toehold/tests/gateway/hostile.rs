@@ -97,6 +97,25 @@ async fn an_agent_that_has_authenticated_may_be_silent() {
     session.ping().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_connection_whose_sessions_have_ended_keeps_no_place_among_agents() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &["--stranger-lifetime", "2s", "--metrics", "127.0.0.1:0"]);
+    let dial = Dial::to(gateway.address);
+    let joined = join_in_time(&dial, &line(&toehold, gateway.address, &[]), &identity()).await;
+    let (connection, first) = session_in_time(&dial, &joined).await;
+    // While there is a session, others may end.
+    let mut second = Session::open(&connection, &joined.id.to_string(), &joined.keyring.shared_keys[0]).await.unwrap();
+    drop(first);
+    let stranger = dial.connect_in_time().await;
+    eventually("the stranger's end", || async { ping(&stranger).await.is_err() }).await;
+    second.ping().await.unwrap();
+    drop(second);
+    eventually("its end", || async { ping(&connection).await.is_err() }).await;
+    let agents = "toehold_gateway_open_connections{of=\"agents\"}";
+    eventually("its place is given back", || async { gateway.counted(agents).await == 0 }).await;
+}
+
 /// Waits for what has to come in time, far below a test's patience.
 async fn in_time<T>(awaited: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), awaited).await.expect("nothing came, for a minute")
