@@ -74,7 +74,8 @@ async fn a_client_that_never_speaks_or_speaks_slowly_is_closed_and_keeps_nobody(
     .await;
     let (_talking, mut talk) = begun.into_inner().unwrap().unwrap();
     eventually("the end of an idle stranger", || async { ping(&idle).await.is_err() }).await;
-    assert!(talk.say(vec![3; 64]).await.is_err());
+    // It began after the other: its end may be still to come.
+    assert!(in_time(talk.next()).await.is_err());
     somebody_else_joins(&toehold, &gateway).await;
 }
 
