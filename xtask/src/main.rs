@@ -40,7 +40,7 @@ cargo xtask test [--without PART]... [--only STEP]... [--fuzz-seconds N]
     All that CI checks. Parts that can be left out: acl, browser, dropbear, fuzz, kubernetes, nats, openssh, python, root,
     shells, strace, systemd.
     --only runs the named steps alone (a step's name as the table at the end prints it).
-    --fuzz-seconds is for each fuzz target (default 3).
+    --fuzz-seconds is for each fuzz target (default 2).
 
 cargo xtask test-cluster
     The tests that need a Kubernetes cluster, on that of KUBECONFIG, which may be any: they make namespaces and pods of their own

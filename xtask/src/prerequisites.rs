@@ -94,7 +94,7 @@ enum Origin {
     CargoFuzz,
     /// Go, in a version that builds Kubernetes; not needed where that is built.
     Go,
-    /// The toolchain that sanitizers need.
+    /// The toolchain that fuzzing needs.
     Nightly,
     /// Whoever started this task.
     Root,

@@ -18,7 +18,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {
-        let mut options = Self { without: Vec::new(), only: Vec::new(), fuzz_seconds: 3 };
+        let mut options = Self { without: Vec::new(), only: Vec::new(), fuzz_seconds: 2 };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
