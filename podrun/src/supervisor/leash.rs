@@ -34,6 +34,8 @@ pub enum Leash {
     Watch(ProcessNumber),
     /// It has ended by itself.
     Unwatch(ProcessNumber),
+    /// End this session now, as all that are watched are when the stream ends: whatever groups it has made. It is not watched any more.
+    End(ProcessNumber),
     /// Send this signal to its process group, as `sshd` does.
     Signal(ProcessNumber, Signal),
 }
@@ -55,6 +57,7 @@ impl Leash {
         match self {
             Self::Watch(process) => format!("w {process}\n"),
             Self::Unwatch(process) => format!("u {process}\n"),
+            Self::End(process) => format!("e {process}\n"),
             Self::Signal(process, signal) => format!("s {process} {signal}\n"),
         }
     }

@@ -310,12 +310,23 @@ fn signals_reach_the_command_without_a_program_of_ours() {
     }
 }
 
+/// A session with a group of its own (as an interactive shell makes them) and a process that ignores HUP, which prints its number.
+const DEAF_IN_ITS_GROUP: [&str; 3] = ["bash", "-mc", "trap '' HUP; sleep 600 & echo $!; wait"];
+
+/// Both are gone: what was started, and what that has started.
+#[track_caller]
+fn is_over(mut child: Child, shell: &[&str]) {
+    ended_within_a_minute(&mut child);
+    let mut background = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut background).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", background.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{shell:?}: {stat}");
+}
+
 #[test]
 fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup() {
     for shell in shells() {
-        // A session with a group of its own (as an interactive shell makes them) and a process that ignores HUP.
-        let script = "trap '' HUP; sleep 600 & echo $!; wait";
-        let (mut child, _stdin, process) = running(&shell, &["bash", "-mc", script]);
+        let (child, _stdin, process) = running(&shell, &DEAF_IN_ITS_GROUP);
         let (mut free, free_input, other) = running(&shell, &["cat"]);
         let mut leash = start(&shell, &Leash::command());
         let mut orders = leash.stdin.take().unwrap();
@@ -331,14 +342,32 @@ fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup(
         }
         drop(orders);
         ended_within_a_minute(&mut leash);
-        ended_within_a_minute(&mut child);
+        is_over(child, &shell);
         assert!(free.try_wait().unwrap().is_none(), "{shell:?}: what is no longer watched lives on");
         drop(free_input);
         ended_within_a_minute(&mut free);
-        let mut background = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut background).unwrap();
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", background.trim())).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{shell:?}: {stat}");
+    }
+}
+
+#[test]
+fn what_is_to_end_does_so_at_once_in_all_its_groups_and_nothing_else_does() {
+    for shell in shells() {
+        let (child, _stdin, process) = running(&shell, &DEAF_IN_ITS_GROUP);
+        let (mut other, other_input, watched) = running(&shell, &["cat"]);
+        let mut leash = start(&shell, &Leash::command());
+        let mut orders = leash.stdin.take().unwrap();
+        for order in [Leash::Watch(process), Leash::Watch(watched), Leash::End(process)] {
+            orders.write_all(order.line().as_bytes()).unwrap();
+        }
+        is_over(child, &shell);
+        assert!(other.try_wait().unwrap().is_none() && leash.try_wait().unwrap().is_none(), "{shell:?}");
+        // It goes on, and what it has ended is not watched any more.
+        orders.write_all(Leash::Unwatch(watched).line().as_bytes()).unwrap();
+        drop(orders);
+        assert_eq!(ended_within_a_minute(&mut leash).code(), Some(0), "{shell:?}");
+        assert!(other.try_wait().unwrap().is_none(), "{shell:?}");
+        drop(other_input);
+        ended_within_a_minute(&mut other);
     }
 }
 

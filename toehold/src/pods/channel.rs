@@ -195,18 +195,66 @@ pub(super) async fn until_end(orders: &mut mpsc::UnboundedReceiver<Order>) {
     }
 }
 
-/// Carries what goes in and out until the process has ended; `None` where the client has gone. With an `epilogue`, the process tells its end
-/// on stderr as well.
+/// What the shell beside a command says at its end, where there is one.
+#[derive(Default)]
+pub(super) struct LastWord {
+    epilogue: Option<Epilogue>,
+    /// The exit code, once it was told.
+    code: Option<u8>,
+}
+
+impl LastWord {
+    pub(super) fn of(epilogue: Option<Epilogue>) -> Self {
+        Self { epilogue, code: None }
+    }
+
+    /// Whether it is told at all.
+    pub(super) fn is_told(&self) -> bool {
+        self.epilogue.is_some()
+    }
+
+    /// What is the command's own of a piece of its stderr.
+    pub(super) fn take(&mut self, piece: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        match &mut self.epilogue {
+            Some(epilogue) if !epilogue.is_plain(piece.as_ref()) => {
+                let mut own = Vec::new();
+                let code = epilogue.receive(piece.as_ref(), &mut own);
+                self.code = self.code.or(code);
+                own.into()
+            }
+            _ => Bytes::from_owner(piece),
+        }
+    }
+
+    /// What was kept back of the command's own, at the end.
+    fn rest(&mut self) -> Vec<u8> {
+        self.epilogue.as_mut().map(Epilogue::rest).unwrap_or_default()
+    }
+
+    /// How it ended. It may have told that, and the stream broken off since: then something of its output may be missing, which no success
+    /// must hide.
+    fn outcome(&self, outcome: Outcome) -> Outcome {
+        match (outcome, self.code) {
+            (Outcome::Unknown, Some(code @ 1..)) => Outcome::Exited(code),
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+/// Carries what goes in and out until the process has ended; `None` where the client has gone.
 pub(super) async fn follow<B: SharedBackend>(
     intake: &Intake,
     job: &mut Job,
     mut input: B::Input,
     mut output: B::Output,
     leash: Option<(&Arc<Leash<B>>, ProcessNumber)>,
-    mut epilogue: Option<Epilogue>,
+    mut last: LastWord,
 ) -> Option<Outcome> {
-    let Job { write, orders, input: queue, .. } = job;
+    let Job { write, orders, input: queue, early, .. } = job;
     let told = Notify::new();
+    if last.code.is_some() {
+        told.notify_one();
+    }
     let into = async {
         let mut is_over = false;
         loop {
@@ -217,7 +265,7 @@ pub(super) async fn follow<B: SharedBackend>(
                     is_over = true;
                     input.close().await.map(drop)
                 }
-                item = queue.recv() => match item {
+                item = async { if early.is_some() { early.take() } else { queue.recv().await } } => match item {
                     None => break,
                     Some(_) if is_over => Ok(()),
                     Some(Input::Bytes(bytes, _waiting)) => input.write(&bytes).await,
@@ -229,7 +277,6 @@ pub(super) async fn follow<B: SharedBackend>(
         std::future::pending::<()>().await;
     };
     let out = async {
-        let mut ended_with = None;
         loop {
             let sent = match output.next().await {
                 Output::Stdout(piece) => {
@@ -238,29 +285,18 @@ pub(super) async fn follow<B: SharedBackend>(
                 }
                 Output::Stderr(piece) => {
                     intake.note(piece.as_ref().len());
-                    let own = match &mut epilogue {
-                        Some(epilogue) if !epilogue.is_plain(piece.as_ref()) => {
-                            let mut own = Vec::new();
-                            if let Some(code) = epilogue.receive(piece.as_ref(), &mut own) {
-                                ended_with = ended_with.or(Some(code));
-                                told.notify_one();
-                            }
-                            own.into()
-                        }
-                        _ => Bytes::from_owner(piece),
-                    };
+                    let own = last.take(piece);
+                    if last.code.is_some() {
+                        told.notify_one();
+                    }
                     if own.is_empty() { Ok(()) } else { write.extended_data_bytes(STDERR, own).await }
                 }
                 Output::Ended(outcome) => {
-                    let rest = epilogue.as_mut().map(Epilogue::rest).unwrap_or_default();
+                    let rest = last.rest();
                     if !rest.is_empty() {
                         let _ = write.extended_data_bytes(STDERR, rest).await;
                     }
-                    // It may have told how it ended, and the stream broken off since.
-                    return Some(match (outcome, ended_with) {
-                        (Outcome::Unknown, Some(code)) => Outcome::Exited(code),
-                        (outcome, _) => outcome,
-                    });
+                    return Some(last.outcome(outcome));
                 }
             };
             if sent.is_err() {
@@ -298,4 +334,24 @@ pub(super) async fn follow<B: SharedBackend>(
         Arc::clone(leash).end(process);
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_stream_is_no_success_whatever_was_told_before() {
+        let nonce: toehold_podrun::Nonce = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let told = |code: u8| {
+            let mut last = LastWord::of(Some(Epilogue::new(nonce)));
+            assert_eq!(last.take(b"err".to_vec()), "err");
+            assert!(last.take(format!("\u{1e}toehold {nonce} ended {code}\u{1e}").into_bytes()).is_empty());
+            last
+        };
+        assert_eq!(told(0).outcome(Outcome::Unknown), Outcome::Unknown);
+        assert_eq!(told(7).outcome(Outcome::Unknown), Outcome::Exited(7));
+        assert_eq!(told(7).outcome(Outcome::Exited(0)), Outcome::Exited(0), "what the cluster says counts");
+        assert_eq!(LastWord::default().outcome(Outcome::Unknown), Outcome::Unknown);
+    }
 }

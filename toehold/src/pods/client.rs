@@ -62,6 +62,8 @@ pub(super) struct Job {
     pub(super) write: ChannelWriteHalf<Msg>,
     pub(super) start: Start,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
+    /// What came first of it, once that was looked at.
+    pub(super) early: Option<Input>,
     pub(super) input: mpsc::UnboundedReceiver<Input>,
     pub(super) to_input: mpsc::UnboundedSender<Input>,
 }
@@ -194,7 +196,7 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
     fn start(&mut self, number: u32, start: Start) {
         let Some(slot) = self.slots.get_mut(&number) else { return };
         if let (Some(write), Some((orders, input))) = (slot.write.take(), slot.receivers.take()) {
-            let job = Job { number, write, start, orders, input, to_input: slot.input.clone() };
+            let job = Job { number, write, start, orders, early: None, input, to_input: slot.input.clone() };
             // The other task is there as long as the connection.
             let _ = self.tell.send(FromClient::Start(job));
         }

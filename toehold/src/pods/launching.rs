@@ -18,7 +18,7 @@ use toehold_podrun::supervisor::{Epilogue, Launch, Preface, PrefaceState, Proces
 use tokio::sync::{Mutex, MutexGuard, OnceCell, mpsc};
 use tokio::time::timeout;
 
-use super::channel::{Place, STDERR, follow, until_end};
+use super::channel::{LastWord, Place, STDERR, follow, until_end};
 use super::client::{Input, Job, Order};
 use super::hub::SharedBackend;
 use super::leash::Leash;
@@ -118,7 +118,7 @@ async fn direct<B: SharedBackend, A: Send + Sync + 'static>(
         Err(error) => return Some(not_started(&error)),
     };
     started(place, job);
-    follow::<B>(&place.link.intake, job, input, output, None, None).await
+    follow::<B>(&place.link.intake, job, input, output, None, LastWord::default()).await
 }
 
 /// The process runs: what the client wants of it meanwhile is done now.
@@ -171,11 +171,14 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         Ok(streams) => streams,
         Err(error) => return Ran::Over(Some(not_started(&error))),
     };
-    let Job { write, orders, .. } = &mut *job;
-    let epilogue = input.loses_ends().then(|| Epilogue::new(launch.nonce));
+    // Whoever sends input at once may send more than the command takes. Who does not has the command as the leader of its session, as ever.
+    job.early = job.input.try_recv().ok();
+    let sends = matches!(job.early, Some(Input::Bytes(..)));
+    let mut last = LastWord::of((sends && input.loses_ends()).then(|| Epilogue::new(launch.nonce)));
     let mut preface = Preface::new(launch.nonce, preamble.len());
+    let Job { write, orders, .. } = &mut *job;
     let began = tokio::select! {
-        began = timeout(patience(&launch), begin(&mut input, &mut output, &launch, &mut preface, &preamble, write)) => Some(began),
+        began = timeout(patience(&launch), begin(&mut input, &mut output, &launch, &mut preface, &preamble, &mut last, write)) => Some(began),
         () = until_end(orders) => None,
     };
     let Some(began) = began else {
@@ -206,7 +209,7 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         Arc::clone(leash).end(process);
         return Ran::Over(None);
     }
-    let outcome = follow(&place.link.intake, job, input, output, Some((leash, process)), epilogue).await;
+    let outcome = follow(&place.link.intake, job, input, output, Some((leash, process)), last).await;
     if stays {
         leash.unwatch(process).await;
     }
@@ -278,11 +281,16 @@ async fn begin<I: ProcessInput, O: ProcessOutput>(
     launch: &Launch,
     preface: &mut Preface,
     preamble: &SecretBytes,
+    last: &mut LastWord,
     write: &ChannelWriteHalf<Msg>,
-) -> Began {
+) -> Began
+where
+    O::Chunk: 'static,
+{
+    let tells = last.is_told();
     let writing = async {
         // Where it cannot be written, the process has ended, and its output says so.
-        if input.loses_ends() {
+        if tells {
             let _ = input.write(Launch::TELL_END).await;
         }
         let _ = input.write(preamble.expose()).await;
@@ -305,7 +313,11 @@ async fn begin<I: ProcessInput, O: ProcessOutput>(
                     }
                 },
                 Output::Stderr(piece) => {
-                    let _ = write.extended_data_bytes(STDERR, Bytes::copy_from_slice(piece.as_ref())).await;
+                    // A quick command's end may overtake its beginning, which is told elsewhere.
+                    let own = last.take(piece);
+                    if !own.is_empty() {
+                        let _ = write.extended_data_bytes(STDERR, own).await;
+                    }
                 }
                 Output::Ended(Outcome::Exited(_)) => {
                     return Began::Failed(Outcome::Failed("the pod's shell has ended before the command began".to_owned()));

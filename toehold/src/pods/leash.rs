@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use toehold_podrun::Signal;
 use toehold_podrun::backend::{BackendError, ExecRequest, Output, PodBackend, ProcessInput as _, ProcessOutput};
@@ -10,9 +9,6 @@ use toehold_podrun::driver::PodReference;
 use toehold_podrun::supervisor::{Leash as Order, ProcessNumber};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
-
-/// What a process gets between being told that nobody is there any more and being killed.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// The longest line of a leash that means something, in bytes.
 const MAX_LINE: usize = 64;
@@ -68,13 +64,11 @@ where
         self.give(process, Order::Signal(process, signal)).await;
     }
 
-    /// Ends a process that nobody waits for any more, as `sshd` does; kills it where it stays.
+    /// Ends a process that nobody waits for any more, with all of its session.
     pub(super) fn end(self: Arc<Self>, process: ProcessNumber) {
         tokio::spawn(async move {
-            self.signal(process, Signal::Hup).await;
-            tokio::time::sleep(GRACE).await;
-            self.signal(process, Signal::Kill).await;
-            self.unwatch(process).await;
+            self.watched.lock().await.remove(&process);
+            self.give(process, Order::End(process)).await;
         });
     }
 

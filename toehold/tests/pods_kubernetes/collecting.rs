@@ -1,4 +1,4 @@
-//! `pods gc`, and whoever has enough of it.
+//! `pods gc`, and whoever has enough of it; `serve --collect-pods`, which does the same all the time.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::gateway::{Pods, Session};
+use crate::serve_support::Serve;
 use crate::support::{Toehold, eventually};
 
 /// It looks for half a minute, in which nobody could stop it.
@@ -35,4 +36,27 @@ fn gc_that_is_interrupted_ends_at_once_and_has_taken_nothing() {
     let done = toehold.run(words).ends(0);
     assert_eq!(done.json()["pods"].as_array().unwrap().len(), 1, "{done:?}");
     eventually("nothing left", || ground.pods().is_empty());
+}
+
+/// By an operations host, where no other gateway lives that would see to it.
+#[test]
+fn p2_serve_collects_what_a_gateway_has_left_that_was_killed() {
+    let pods = Pods::start();
+    let mut left = Session::start(pods.ssh("echo begun; sleep 600"));
+    assert_eq!(left.line(), "begun");
+    let ground = pods.ground.clone();
+    let dead = pods.kill();
+    let options = ground.options(&dead, &json!({}));
+    assert_eq!(ground.pods().len(), 1);
+    let value = |name: &str| options[options.iter().position(|option| option == name).unwrap() + 1].as_str();
+    let at = ["--pods-config", value("--config"), "--kubeconfig", value("--kubeconfig")];
+    let toehold = Toehold::new();
+    let more: Vec<&str> = ["--no-hosts", "--no-gateway", "--collect-pods"].into_iter().chain(at).collect();
+    let serve = Serve::start(&toehold, &more);
+    serve.task_is("pods", "running");
+    eventually("the end of the pod that was left", || ground.pods().is_empty());
+    eventually("the end of its owner", || {
+        ground.namespace().kubectl(["get", "jobs"]).json()["items"].as_array().unwrap().is_empty()
+    });
+    assert_eq!(serve.stop().code, 0);
 }

@@ -12,6 +12,8 @@
 
 #[path = "../cluster_support/mod.rs"]
 mod cluster_support;
+#[path = "../serve_support/mod.rs"]
+mod serve_support;
 #[path = "../support/mod.rs"]
 mod support;
 

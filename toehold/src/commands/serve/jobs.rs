@@ -55,7 +55,7 @@ impl Jobs {
         signals: &Signals,
     ) -> Result<Self, Failure> {
         let is_operator = may_do_all(looker, options)?;
-        if is_operator && looker.store().shared().is_some() {
+        if (is_operator || options.collect_pods) && looker.store().shared().is_some() {
             // Its leases are signed.
             unlock(looker).await?;
         }
@@ -140,15 +140,18 @@ impl Jobs {
     }
 }
 
-/// Whether this machine may do whatever there is to do. A gateway of a shared store may serve machines, and nothing else: what it asked for
-/// beyond that would fail for ever.
+/// Whether this machine may do whatever there is to do. A gateway of a shared store may serve machines, one for pods may collect pods, and
+/// nothing else: what it asked for beyond that would fail for ever.
 fn may_do_all(context: &Context, options: &ServeHost) -> Result<bool, Failure> {
     match members::own_role(context.store()) {
         None | Some(Role::Operator) => Ok(true),
         Some(Role::Gateway) if options.no_hosts && !options.no_gateway && !options.collect_pods => Ok(false),
+        Some(Role::Pods) if options.no_hosts && options.no_gateway && options.collect_pods => Ok(false),
         Some(role) => {
             let why = format!("this machine is a member of the store with the role {role}, and may not do what was asked for");
-            Err(Failure::usage(why).hint("a gateway serves with --no-hosts alone; an operator's machine does the rest"))
+            Err(Failure::usage(why).hint(
+                "a gateway serves with --no-hosts alone, one for pods with --no-hosts --no-gateway --collect-pods; an operator's machine does the rest",
+            ))
         }
     }
 }
