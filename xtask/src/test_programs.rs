@@ -218,7 +218,10 @@ impl Times {
 
     fn expected(&self, program: &TestProgram) -> Duration {
         let known = self.0.get(&program.title()).copied();
-        let long = || LONG.iter().rev().position(|name| *name == program.name).map_or(10.0, |place| 60.0 + place as f64);
+        let long = || match LONG.iter().rev().zip(60..).find(|(name, _)| **name == program.name) {
+            Some((_, seconds)) => f64::from(seconds),
+            None => 10.0,
+        };
         Duration::try_from_secs_f64(known.unwrap_or_else(long)).unwrap_or_default()
     }
 }

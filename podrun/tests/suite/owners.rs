@@ -341,9 +341,9 @@ fn a_pod_is_no_stray_while_a_record_cannot_be_read() {
                 world.memory.delete(&key, planted.take().unwrap()).await.unwrap();
             }
             keeper.beat(hands.parts()).await.unwrap();
-            let reaped = reaper.pass(hands.parts(), NAMESPACE, Some(keeper.owner())).await;
-            assert_eq!(reaped.problems, Vec::<String>::new());
-            found.push((reaped.unreadable.len(), reaped.strays.len()));
+            let seen = reaper.pass(hands.parts(), NAMESPACE, Some(keeper.owner())).await;
+            assert_eq!(seen.problems, Vec::<String>::new());
+            found.push((seen.unreadable.len(), seen.strays.len()));
             world.clock.sleep_until(world.clock.now().saturating_add(Duration::from_secs(5))).await;
         }
         found

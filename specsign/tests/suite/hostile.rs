@@ -168,7 +168,8 @@ pub(crate) fn headers() -> Vec<Hostile> {
 
 /// Lists of check sums that are no list of what is there.
 pub(crate) fn lists() -> Vec<Hostile> {
-    let files: &[(&str, &[u8])] = &[("bin/a", A)];
+    type Listed<'a> = &'a [(&'a str, &'a [u8])];
+    let files: Listed<'_> = &[("bin/a", A)];
     let cases = [
         ("a file too many", files, vec![file("app/x", b"x")], "x is not listed"),
         ("a file too few", &[("bin/a", A), ("x", b"x")][..], vec![], "x is listed"),
@@ -180,7 +181,7 @@ pub(crate) fn lists() -> Vec<Hostile> {
         ("an absolute path", &[("/bin/a", A)], vec![], "absolute"),
         ("twice", &[("bin/a", A), ("bin/a", A)], vec![], "listed twice"),
     ];
-    let case = |(what, listed, members, reason): (&str, &[(&str, &[u8])], Vec<Member>, _)| {
+    let case = |(what, listed, members, reason): (&str, Listed<'_>, Vec<Member>, _)| {
         let (tar, sums) = listing(listed, &members);
         Hostile { what: what.to_owned(), tar, sums, reason }
     };

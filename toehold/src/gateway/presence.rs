@@ -39,7 +39,7 @@ impl Present {
     pub(super) async fn changed(&mut self) {
         if self.changes.changed().await.is_err() {
             // The sender stays as long as anybody listens.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -211,11 +211,11 @@ async fn n1_a_key_that_no_operator_has_signed_lets_nobody_in() {
     let planted = key(&format!("podkey/{}", public.fingerprint().to_segment()));
     let signer = MemberId::of(&signing.verifying_key());
     let origin = Origin { signer, set: chain.members().number, replaces: None };
-    let signed = Envelope::seal(&signing, chain.store(), &planted, origin, &value).to_bytes();
+    let sealed = Envelope::seal(&signing, chain.store(), &planted, origin, &value).to_bytes();
     let pods = serves(service, &alice);
     let as_eve = || Done::of(pods.client_with_key("ssh", &eve).args(["anybody@127.0.0.1", "true"]).output().unwrap());
     for (bytes, why) in
-        [(value.as_slice(), "not signed"), (&signed, "whose role pods may not write it"), (&good.value, "moved here")]
+        [(value.as_slice(), "not signed"), (&sealed, "whose role pods may not write it"), (&good.value, "moved here")]
     {
         let written = raw.put(&planted, bytes, Expect::Absent).await.unwrap();
         assert_eq!(as_eve().code, 255, "{why}");

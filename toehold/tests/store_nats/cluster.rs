@@ -102,7 +102,7 @@ async fn what_comes_while_a_leader_is_chosen_waits_for_it() {
         store.watch(&below),
         store.put(&one, b"two", Expect::Revision(first)),
     );
-    (opened.unwrap(), watched.unwrap());
+    drop((opened.unwrap(), watched.unwrap()));
     let got = got.unwrap().unwrap().value;
     assert!(got == b"one" || got == b"two");
     assert_eq!(listed.unwrap().len(), 1);

@@ -13,6 +13,7 @@ use crate::faults::{Fault, Weather, patience, until};
 use crate::join_support::gateway::{Dial, Session, identity, join, line};
 use crate::join_support::machine::uses_taken;
 use crate::site::Site;
+use crate::size::Size;
 
 /// How many machines one gateway has at a time.
 const AT_A_TIME: usize = 12;
@@ -42,17 +43,16 @@ struct Machine {
 pub fn under(site: &mut Site, fault: Fault) {
     let begun = Instant::now();
     site.ground.prepare(fault);
-    let size = site.size;
+    let Size { tokens, joins, .. } = site.size;
     let Site { ground, operators: [_, ben], gateways, .. } = site;
     let addresses = gateways.each_ref().map(|(gateway, _)| gateway.address);
-    let lines: Vec<Arc<JoinLine>> =
-        (0..size.tokens).map(|_| Arc::new(line(&ben.toehold, addresses[1], &["--uses", "1"]))).collect();
+    let lines: Vec<Arc<JoinLine>> = (0..tokens).map(|_| Arc::new(line(&ben.toehold, addresses[1], &["--uses", "1"]))).collect();
     let is_parted = ground.halves.is_some();
     // Those who want one token come one after the other, half of them at each gateway, so that tokens are taken all the time.
-    let machines = (0..size.joins).map(|number| Machine {
+    let machines = (0..joins).map(|number| Machine {
         identity: identity(),
-        token: number * size.tokens / size.joins,
-        line: Arc::clone(&lines[number * size.tokens / size.joins]),
+        token: number * tokens / joins,
+        line: Arc::clone(&lines[number * tokens / joins]),
         is_left: is_parted && number % 2 == 0,
         dial: Dial::to(addresses[number % 2]).from("0.0.0.0"),
     });
@@ -66,7 +66,7 @@ pub fn under(site: &mut Site, fault: Fault) {
         .enumerate()
         .map(|(number, machine)| {
             let (course, places) = (Arc::clone(&course), Arc::clone(&places[number % 2]));
-            let is_late = number * 2 >= size.joins;
+            let is_late = number * 2 >= joins;
             runtime.spawn(async move {
                 // Half of them come when the fault is there.
                 while is_late && !course.weather.has_struck() {
@@ -79,11 +79,11 @@ pub fn under(site: &mut Site, fault: Fault) {
         })
         .collect();
     let decided = || course.decided.load(Ordering::SeqCst);
-    until("the first machines are decided", || decided() * 3 >= size.joins);
+    until("the first machines are decided", || decided() * 3 >= joins);
     course.weather.strikes(ground, fault);
     match fault {
         Fault::Follower | Fault::Leader => {
-            until("most machines are decided with a server away", || decided() * 3 >= size.joins * 2);
+            until("most machines are decided with a server away", || decided() * 3 >= joins * 2);
         }
         Fault::Cut => {
             until("the right half goes on", || course.decided_right.load(Ordering::SeqCst) == of_right);
@@ -100,7 +100,7 @@ pub fn under(site: &mut Site, fault: Fault) {
     }
     println!(
         "{fault:?}: {} machines at two gateways in {:.1} s, {} attempts without a decision, {} of them within the cut",
-        size.joins,
+        joins,
         begun.elapsed().as_secs_f64(),
         course.undecided.load(Ordering::SeqCst),
         course.in_vain.load(Ordering::SeqCst)
@@ -108,10 +108,10 @@ pub fn under(site: &mut Site, fault: Fault) {
 
     // One machine a token, and nobody else.
     let in_by_token: Vec<usize> = winners.values().map(Vec::len).collect();
-    assert_eq!(in_by_token, vec![1; size.tokens]);
+    assert_eq!(in_by_token, vec![1; tokens]);
     let winners: Vec<(Machine, Joined)> = winners.into_values().flatten().collect();
     let ids: BTreeSet<String> = winners.iter().map(|(_, joined)| joined.id.to_string()).collect();
-    assert_eq!(ids.len(), size.tokens);
+    assert_eq!(ids.len(), tokens);
     // Whoever is in is in at both gateways, now and when it joins once more.
     runtime.block_on(async {
         for (machine, joined) in &winners {
@@ -129,10 +129,10 @@ pub fn under(site: &mut Site, fault: Fault) {
     }
     let agents = site.agents();
     let listed: BTreeSet<String> = agents.iter().map(|agent| agent["id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!((agents.len(), &listed), (size.tokens, &ids));
+    assert_eq!((agents.len(), &listed), (tokens, &ids));
     assert!(agents.iter().all(|agent| agent["state"] == "joined"), "{agents:?}");
     let by_token: BTreeSet<&str> = agents.iter().map(|agent| agent["token"].as_str().unwrap()).collect();
-    assert_eq!(by_token.len(), size.tokens, "each by a token of its own");
+    assert_eq!(by_token.len(), tokens, "each by a token of its own");
 }
 
 impl Machine {

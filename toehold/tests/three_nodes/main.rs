@@ -43,9 +43,9 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Everything once, with the same fault in the middle of each.
 fn under(fault: Fault) {
-    let size = Size::of_environment();
-    let _alone = size.is_large().then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut site = Site::start(size, fault == Fault::Cut);
+    let counts = Size::of_environment();
+    let _alone = counts.is_large().then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut site = Site::start(counts, fault == Fault::Cut);
     // All else is done where the second and the third server are: from there on it is a network of its own.
     let right = site.right.clone();
     right.enter(|| {

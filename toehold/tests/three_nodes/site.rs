@@ -134,7 +134,8 @@ impl Site {
         let listed = anna.lists(&["--json", "host", "ls"], "hosts");
         let mut listed: Vec<String> = listed.as_array().unwrap().iter().map(|host| text(&host["account"])).collect();
         let mut accounts: Vec<String> = self.hosts.iter().map(|host| host.account().to_string()).collect();
-        (listed.sort(), accounts.sort());
+        listed.sort();
+        accounts.sort();
         assert_eq!(listed, accounts, "each host is on record once");
         assert_eq!(anna.lists(&["--json", "session", "ls"], "sessions"), Value::Array(Vec::new()), "owed");
     }

@@ -107,8 +107,8 @@ fn differences(copies: &BTreeMap<String, OneCopy>) -> Vec<(String, BTreeMap<Stri
             there.iter().skip(place + 1).any(|(other_last, other)| match (message, other) {
                 (Some((sequence, hash)), Some((other_sequence, other_hash))) if sequence == other_sequence => hash != other_hash,
                 (message, other) => {
-                    let sequence = |message: &Option<&(u64, [u8; 32])>| message.map_or(0, |(sequence, _)| *sequence);
-                    let (sequence, other_sequence) = (sequence(message), sequence(other));
+                    let sequence = |message: Option<&(u64, [u8; 32])>| message.map_or(0, |(sequence, _)| *sequence);
+                    let (sequence, other_sequence) = (sequence(*message), sequence(*other));
                     sequence != other_sequence && sequence.max(other_sequence) <= *last.min(other_last)
                 }
             })
