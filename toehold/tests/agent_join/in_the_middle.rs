@@ -236,7 +236,12 @@ fn j1_never_bricked_a_join_that_is_cut_in_any_record_is_completed_by_the_same_ma
     let gateway = Gateway::start(&operator, &[]);
     let relay = Relay::start(gateway.address);
     let (mut ends, mut resumed, mut cuts) = (BTreeSet::new(), 0, 0);
-    for side in [Side::Client, Side::Gateway] {
+    // What is in which record is not the same each time: where none took Done away, the gateway's are cut once more.
+    let sides = [Side::Client, Side::Gateway].into_iter().chain(std::iter::repeat_n(Side::Gateway, 9));
+    for (round, side) in sides.enumerate() {
+        if round > 1 && resumed > 0 {
+            break;
+        }
         for record in 0.. {
             let line = line(&operator, relay.address(), &[]);
             let machine = Machine::new();
