@@ -73,7 +73,7 @@ fn a_reader_that_is_slow_gets_everything_and_the_gateway_keeps_little() {
     let (copy, written) = (input.clone(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&written);
     let writing = std::thread::spawn(move || {
-        for piece in (0..8).flat_map(|_| copy.chunks(65_536)) {
+        for piece in (0..12).flat_map(|_| copy.chunks(65_536)) {
             stdin.write_all(piece).unwrap();
             counted.fetch_add(piece.len(), Ordering::Relaxed);
         }
@@ -87,7 +87,7 @@ fn a_reader_that_is_slow_gets_everything_and_the_gateway_keeps_little() {
     child.stdout.take().unwrap().read_to_end(&mut got).unwrap();
     writing.join().unwrap();
     assert!(child.wait().unwrap().success());
-    let expected: Vec<u8> = (0..8).flat_map(|_| input.iter().copied()).collect();
+    let expected: Vec<u8> = (0..12).flat_map(|_| input.iter().copied()).collect();
     assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
 }
 

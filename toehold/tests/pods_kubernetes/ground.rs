@@ -11,9 +11,9 @@ use crate::support::Toehold;
 /// Expands to the pod's name in a shell in it.
 pub(crate) const POD_NAME: &str = "$HOSTNAME";
 
-/// How much may be on its way through everything between a client and a process, in bytes: three connections with the kernel's
-/// buffers, each way.
-pub(crate) const ON_ITS_WAY: usize = 75_000_000;
+/// How much may be on its way through everything between a client and a process, in bytes: four connections with the kernel's buffers, each
+/// of up to 10 MB, each way, and pipes.
+pub(crate) const ON_ITS_WAY: usize = 100_000_000;
 
 /// The gateway's service account.
 pub(crate) const ACCOUNT: &str = "gateway";
