@@ -72,7 +72,10 @@ impl MatcherError {
         let head: Vec<char> = head.chars().rev().take(60).map(shown).collect();
         let column = head.len() + 1;
         let line = head.into_iter().rev().chain(tail.chars().take(60).map(shown)).collect();
-        Self { problem, message: message.into(), line, column }
+        // It may name a character of the expression.
+        let message = message.into();
+        let message = if message.contains(char::is_control) { message.chars().map(shown).collect() } else { message };
+        Self { problem, message, line, column }
     }
 
     /// Whose fault it is.

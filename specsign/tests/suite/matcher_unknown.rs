@@ -98,6 +98,12 @@ fn what_fails_is_an_error_and_not_a_no() {
 
 #[test]
 fn errors_point_at_the_place() {
+    // What is said stays in its line, whatever character it is about.
+    for character in ['\n', '\r', '\u{1b}', '\u{85}'] {
+        let error = Matcher::compile(&format!("identity(`web\\{character}`)")).unwrap_err();
+        assert_eq!(error.to_string().lines().count(), 3, "{error:?}");
+        assert!(!error.message().contains(char::is_control), "{error:?}");
+    }
     let shown = |text: &str| Matcher::compile(text).unwrap_err().to_string();
     assert_eq!(
         shown("identity('^web') && has_fiel('x')"),
