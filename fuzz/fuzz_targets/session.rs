@@ -136,7 +136,10 @@ impl Seen {
             (_, Event::Settled) => self.settled = true,
             // Whatever is added anew is undone until the master key has logged in again.
             (_, Event::LinesAdded { .. } | Event::LinesInDoubt { .. }) => self.settled = false,
-            (Action::TakeAccount, Event::AccountTaken { managed: true, .. }) => self.settled = self.recovers_writing,
+            // A line that was gone, and that an earlier attempt has begun to add anew, is undone like any other.
+            (Action::TakeAccount, Event::AccountTaken { managed: true, adding, .. }) => {
+                self.settled = self.recovers_writing && !adding.contains(master());
+            }
             _ => {}
         }
     }
