@@ -123,6 +123,7 @@ struct Seen {
     saved: Option<Status>,
     master: bool,
     settled: bool,
+    added_anew: bool,
     recovers_writing: bool,
     removal: bool,
     refusal: bool,
@@ -133,12 +134,12 @@ impl Seen {
         match (action, event) {
             (Action::Save(record), Event::Saved) => self.saved = Some(record.status),
             (Action::LogIn { with: Credential::Master, .. }, Event::LoggedIn { .. }) => self.master = true,
-            (_, Event::Settled) => self.settled = true,
+            (_, Event::Settled) => (self.settled, self.added_anew) = (true, false),
             // Whatever is added anew is undone until the master key has logged in again.
-            (_, Event::LinesAdded { .. } | Event::LinesInDoubt { .. }) => self.settled = false,
-            // A line that was gone, and that an earlier attempt has begun to add anew, is undone like any other.
-            (Action::TakeAccount, Event::AccountTaken { managed: true, adding, .. }) => {
-                self.settled = self.recovers_writing && !adding.contains(master());
+            (_, Event::LinesAdded { added } | Event::LinesInDoubt { added, .. }) => self.settled &= added.is_empty(),
+            (Action::TakeAccount, Event::AccountTaken { managed, adding, .. }) => {
+                self.settled |= *managed && self.recovers_writing;
+                self.added_anew = adding.contains(master());
             }
             _ => {}
         }
@@ -152,7 +153,8 @@ impl Seen {
             Action::Settle => assert!(self.master),
             Action::Clear { keys, restore, .. } => {
                 assert!(keys.contains(temporary()) && (*restore || self.settled));
-                assert!(!(self.settled && keys.contains(master())));
+                // But for a line that was gone, and that an earlier attempt has begun to add anew: it is undone like any other.
+                assert!(!self.settled || self.added_anew || !keys.contains(master()));
                 self.removal = true;
             }
             Action::Query { .. } => self.refusal = true,
