@@ -106,6 +106,15 @@ impl Host<'_, '_> {
     /// Does what is asked, or something else; `None` at the end.
     fn answer(&mut self, action: Action<'_>, seen: &mut Seen) -> Result<Option<Event>> {
         let (odd, failed) = (self.odd()?, self.odd()?);
+        // Whatever is answered, this is what was to be there.
+        if let Action::Stage { path, content, .. } = &action {
+            if path.ends_with("toehold-lock") {
+                seen.own_lock = content.to_vec();
+            } else {
+                seen.staged = content.to_vec();
+                seen.staged_read_back = None;
+            }
+        }
         let event = match action {
             Action::Finish => return Ok(None),
             Action::Read { .. } if odd => Event::Done(Ok(())),
@@ -128,12 +137,8 @@ impl Host<'_, '_> {
                 Event::Listed(Ok(if odd { vec!["authorized_keys.toehold-x.1".to_owned(), "..".to_owned()] } else { Vec::new() }))
             }
             Action::Stage { path, content, .. } => {
-                if path.ends_with("toehold-lock") {
-                    (self.lock, seen.own_lock) = (content.to_vec(), content.to_vec());
-                } else {
-                    (self.staged, seen.staged) = (content.to_vec(), content.to_vec());
-                    seen.staged_read_back = None;
-                }
+                let place = if path.ends_with("toehold-lock") { &mut self.lock } else { &mut self.staged };
+                *place = content.to_vec();
                 Event::Done(if failed { Err(self.error()?) } else { Ok(()) })
             }
             Action::Rename { from, to } => {

@@ -10,6 +10,9 @@ use crate::{Result, lock, process};
 /// The toolchain that fuzzing needs; nothing else uses it.
 pub(crate) const TOOLCHAIN: &str = "nightly";
 
+/// The most runs of a target, however fast they are; `--fuzz-seconds` ends it sooner. Who looks for more runs the target by itself.
+const RUNS: u32 = 30_000;
+
 /// The end of a target's output that is worth showing when it fails.
 const TAIL: usize = 60;
 
@@ -73,7 +76,7 @@ fn run_one(programs: &Path, target: &str, seconds: u32) -> Result<()> {
     if root().join(&seeds).is_dir() {
         fuzz.arg(&seeds);
     }
-    fuzz.args([&format!("-max_total_time={seconds}"), &format!("-artifact_prefix={artifacts}")]);
+    fuzz.args([&format!("-max_total_time={seconds}"), &format!("-runs={RUNS}"), &format!("-artifact_prefix={artifacts}")]);
     fuzz.args(["-timeout=10", "-rss_limit_mb=2048"]);
     let output = fuzz.output().map_err(|error| format!("{target} could not be started: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
