@@ -16,7 +16,8 @@ pub enum PrefaceState {
     Waiting,
     /// The command runs. What follows in the same bytes is its output.
     Ready {
-        /// The process, which leads its session and process group.
+        /// The process, which leads its session and process group; with [`Launch::TELL_END`](super::Launch::TELL_END) it is the shell beside
+        /// the command.
         process: ProcessNumber,
         /// Where in the bytes just taken the command's own output begins.
         output_from: usize,

@@ -310,23 +310,47 @@ fn signals_reach_the_command_without_a_program_of_ours() {
     }
 }
 
-/// A session with a group of its own (as an interactive shell makes them) and a process that ignores HUP, which prints its number.
-const DEAF_IN_ITS_GROUP: [&str; 3] = ["bash", "-mc", "trap '' HUP; sleep 600 & echo $!; wait"];
+/// A session with a group of its own in it (without a terminal no shell makes one, and `timeout` does), all of which ignores HUP. Prints the
+/// number of what leads that group.
+const DEAF_IN_ITS_GROUP: [&str; 3] = ["/bin/sh", "-c", "trap '' HUP; timeout 600 sleep 600 & echo $!; wait"];
 
-/// Both are gone: what was started, and what that has started.
+/// What leads the other group, once it does.
+fn other_group(child: &mut Child, session: ProcessNumber) -> String {
+    let mut number = String::new();
+    let mut byte = [0];
+    while child.stdout.as_mut().unwrap().read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        number.push(char::from(byte[0]));
+    }
+    assert_ne!(number, session.to_string());
+    let deadline = Instant::now() + Duration::from_mins(1);
+    // State, parent, group, session: proc_pid_stat(5).
+    while !stat(&number).contains(&format!(" {number} {session} ")) {
+        assert!(Instant::now() < deadline, "{}", stat(&number));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    number
+}
+
+fn stat(number: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default()
+}
+
+/// All of it is gone: what was started, and the other group.
 #[track_caller]
-fn is_over(mut child: Child, shell: &[&str]) {
+fn is_over(mut child: Child, other: &str, shell: &[&str]) {
     ended_within_a_minute(&mut child);
-    let mut background = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut background).unwrap();
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", background.trim())).unwrap_or_default();
-    assert!(stat.is_empty() || stat.contains(") Z "), "{shell:?}: {stat}");
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !stat(other).is_empty() && !stat(other).contains(") Z ") {
+        assert!(Instant::now() < deadline, "{shell:?}: {}", stat(other));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
 fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup() {
     for shell in shells() {
-        let (child, _stdin, process) = running(&shell, &DEAF_IN_ITS_GROUP);
+        let (mut child, _stdin, process) = running(&shell, &DEAF_IN_ITS_GROUP);
+        let group = other_group(&mut child, process);
         let (mut free, free_input, other) = running(&shell, &["cat"]);
         let mut leash = start(&shell, &Leash::command());
         let mut orders = leash.stdin.take().unwrap();
@@ -342,7 +366,7 @@ fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup(
         }
         drop(orders);
         ended_within_a_minute(&mut leash);
-        is_over(child, &shell);
+        is_over(child, &group, &shell);
         assert!(free.try_wait().unwrap().is_none(), "{shell:?}: what is no longer watched lives on");
         drop(free_input);
         ended_within_a_minute(&mut free);
@@ -352,14 +376,15 @@ fn what_is_watched_ends_with_the_stream_also_in_other_groups_and_deaf_to_hangup(
 #[test]
 fn what_is_to_end_does_so_at_once_in_all_its_groups_and_nothing_else_does() {
     for shell in shells() {
-        let (child, _stdin, process) = running(&shell, &DEAF_IN_ITS_GROUP);
+        let (mut child, _stdin, process) = running(&shell, &DEAF_IN_ITS_GROUP);
+        let group = other_group(&mut child, process);
         let (mut other, other_input, watched) = running(&shell, &["cat"]);
         let mut leash = start(&shell, &Leash::command());
         let mut orders = leash.stdin.take().unwrap();
         for order in [Leash::Watch(process), Leash::Watch(watched), Leash::End(process)] {
             orders.write_all(order.line().as_bytes()).unwrap();
         }
-        is_over(child, &shell);
+        is_over(child, &group, &shell);
         assert!(other.try_wait().unwrap().is_none() && leash.try_wait().unwrap().is_none(), "{shell:?}");
         // It goes on, and what it has ended is not watched any more.
         orders.write_all(Leash::Unwatch(watched).line().as_bytes()).unwrap();
