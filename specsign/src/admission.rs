@@ -211,6 +211,12 @@ impl Admission {
             return Err(AdmissionError::Stripped);
         }
         let format = document.format();
+        // It says of itself of which specification it is as little as when: what the operator said is what the root is bound to.
+        if let (Some(expected), Some(got)) = (&state.name, &self.name)
+            && expected != got
+        {
+            return Err(AdmissionError::Name { expected: expected.clone(), got: got.clone() });
+        }
         let payload = match self.plain {
             PlainPolicy::Refuse => return Err(AdmissionError::PlainRefused),
             PlainPolicy::AcceptSigned => {
@@ -225,6 +231,7 @@ impl Admission {
         };
         let mut state = state.clone();
         state.format = Some(format);
+        state.name = state.name.or_else(|| self.name.clone());
         state.highest_time = state.highest_time.max(now);
         Ok(Admitted {
             payload,

@@ -27,6 +27,8 @@ pub(crate) struct Memory {
     copy: usize,
     /// What is kept outside of the root; `None` for nothing that can be read.
     floor: Option<RootState>,
+    /// There is no copy at all so far.
+    is_new: bool,
     /// The time was set back, which a floor that is as high otherwise does not say.
     set_back: bool,
 }
@@ -52,7 +54,7 @@ impl Memory {
                 None if floor.is_some() => return Err(StateError::FloorLost.into()),
                 None => {}
             }
-            return Ok(Self { state, repair: None, lines: 0, journal: 0, copy, floor: known, set_back: false });
+            return Ok(Self { state, repair: None, lines: 0, journal: 0, copy, floor: known, is_new: true, set_back: false });
         };
         let mut state = loaded.state;
         let repair = if loaded.repair.is_empty() { None } else { Some((loaded.repair, encode(&state)?)) };
@@ -61,7 +63,7 @@ impl Memory {
         if let Some(floor) = &known {
             state.raise_to(floor)?;
         }
-        Ok(Self { state, repair, lines, journal: journal.len(), copy, floor: known, set_back: false })
+        Ok(Self { state, repair, lines, journal: journal.len(), copy, floor: known, is_new: false, set_back: false })
     }
 
     /// Takes back what was remembered of a time after `now`.
@@ -89,6 +91,16 @@ impl Memory {
         };
         self.settle(hands)?;
         Ok(mended)
+    }
+
+    /// Writes the first copies, of a root that has accepted nothing. Before anything else is written: a root in which there is something and
+    /// no copy has lost its memory.
+    pub(crate) fn begin<R: MachineRoot>(&mut self, hands: &mut R) -> Result<(), PassError> {
+        if self.is_new {
+            write(hands, &StateCopy::BOTH, &encode(&self.state)?)?;
+            self.is_new = false;
+        }
+        Ok(())
     }
 
     /// Takes what is in the journal into the copies.

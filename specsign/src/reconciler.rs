@@ -261,6 +261,7 @@ where
         let now = self.clock.now();
         next.removals = recent(&next.removals, now, self.settings.window).collect();
         let kept = next.statement.unwrap_or_else(|| Sha256Digest::of(document));
+        memory.begin(&mut self.root)?;
         if next.document != Some(kept) {
             // Before the serial is: a floor whose document is gone would leave nothing to hold on to.
             self.root.write_document(document).map_err(root("keeping the document"))?;
@@ -586,7 +587,7 @@ impl<S: UnpackSink> UnpackSink for Noting<S> {
 
     fn begin_file(&mut self, path: &TreePath, executable: bool) -> io::Result<()> {
         if executable {
-            self.executables.insert(path.clone());
+            self.executables.insert(path);
         }
         self.sink.begin_file(path, executable)
     }

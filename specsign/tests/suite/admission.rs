@@ -116,6 +116,13 @@ fn s2_a_root_is_bound_to_one_name_and_one_format() {
     let machines = lax.admit(&RootState::default(), plain(1), at(0)).unwrap().state;
     let plugins = document(&pack(Format::Plugins, b"[]", Some(&key(1))).unwrap());
     assert!(matches!(lax.admit(&machines, plugins, at(0)), Err(AdmissionError::Format { .. })));
+    // And so does the name that the operator gave to what has none of its own.
+    let [fleet, other] = ["fleet", "other"].map(|name| Admission { name: Some(name.parse().unwrap()), ..lax.clone() });
+    let bound = fleet.admit(&RootState::default(), plain(1), at(0)).unwrap().state;
+    assert!(matches!(other.admit(&bound, plain(1), at(0)), Err(AdmissionError::Name { .. })));
+    assert!(fleet.admit(&bound, plain(1), at(0)).is_ok() && lax.admit(&bound, plain(1), at(0)).is_ok());
+    // Later, an envelope has to be of that one.
+    assert!(matches!(lax.admit(&bound, foreign(), at(0)), Err(AdmissionError::Name { .. })));
 }
 
 #[test]

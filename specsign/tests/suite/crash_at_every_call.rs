@@ -178,6 +178,39 @@ fn s5_versions_that_differ_in_modes_alone_are_told_apart() {
     }
 }
 
+/// The same of a root that has taken nothing yet: the next pass goes on, told nothing else than the first one.
+#[test]
+fn a_first_document_can_be_cut_short_anywhere() {
+    let versions = ["missing", "new"].map(|name| version(name, 1));
+    let document = spec(1, &versions, false);
+    let start = Node::default();
+    start.serve(&versions);
+    let again = |node: &Node| Node { root: node.root.copy(), clock: ManualClock::new(node.clock.now()), ..node.clone() };
+    let whole = again(&start);
+    whole.pass(&document).unwrap();
+    let expected = finish(&whole, &document);
+    let calls = whole.root.calls();
+    assert!(calls > 20, "{calls}");
+    for number in 0..calls {
+        for cut in [Cut::Before, Cut::After] {
+            let node = again(&start);
+            node.root.cut_at(Some((number, cut)));
+            let _ = node.pass(&document);
+            let what = node.root.0.lock().unwrap().log.last().cloned().unwrap();
+            for second in 0..12 {
+                let node = again(&node);
+                node.root.cut_at(Some((second, cut)));
+                let _ = node.pass(&document);
+                node.root.cut_at(None);
+                node.pass(&document).unwrap_or_else(|error| panic!("cut {cut:?} at {what}, again at {second}: {error}"));
+            }
+            node.root.cut_at(None);
+            node.pass(&document).unwrap_or_else(|error| panic!("cut {cut:?} at {what}: {error}"));
+            assert_eq!(finish(&node, &document), expected, "cut {cut:?} at call {number}, {what}");
+        }
+    }
+}
+
 #[test]
 fn s5_old_or_new_at_every_moment_and_the_same_end() {
     assert!(crash_everywhere(false) > 500);

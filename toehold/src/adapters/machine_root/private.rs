@@ -16,6 +16,9 @@ pub(super) const NAME: &str = ".toehold";
 
 const LOCK: &str = "lock";
 
+/// What the names begin with of the two directories that are exchanged to see whether that works. No machine's has a blank.
+const PROBE: &str = "exchange probe";
+
 /// The private directory. Nobody but its owner reaches into it.
 #[derive(Debug)]
 pub(super) struct Private {
@@ -81,12 +84,12 @@ impl Private {
         }
     }
 
-    /// Whether it was never used: no state, and nothing anywhere.
+    /// Whether it was never used: no state, and nothing anywhere but what a process left that died while it tried out the file system.
     pub(super) fn is_unused(&self) -> io::Result<bool> {
         let mut used = false;
         for directory in [&self.unpacking, &self.staged, &self.previous, &self.trash] {
-            directory.names(|_, _| {
-                used = true;
+            directory.names(|name, _| {
+                used |= !name.starts_with(PROBE.as_bytes());
                 Ok(())
             })?;
         }
@@ -100,7 +103,7 @@ impl Private {
 
     /// Tries whether the file system can exchange two directories in one step, before anything depends on it.
     pub(super) fn try_exchange(&self) -> Result<(), RootError> {
-        let (one, other) = (unique("one"), unique("other"));
+        let (one, other) = (unique(PROBE), unique(PROBE));
         let result = self
             .trash
             .make(&one, 0o700)
@@ -183,5 +186,39 @@ impl Private {
             Err(error) => Err(error),
             Ok(()) => self.top.sync(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use toehold_specsign::{MachineRoot as _, StateCopy, Traces};
+
+    use super::super::DirectoryRoot;
+    use super::*;
+
+    /// A process died while it tried out whether directories can be exchanged here.
+    #[test]
+    fn a_root_that_was_only_tried_out_is_a_new_one() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        drop(DirectoryRoot::open(directory.path(), None).unwrap());
+        let trash = directory.path().join(".toehold/trash");
+        for _ in 0..2 {
+            fs::create_dir(trash.join(unique(PROBE))).unwrap();
+        }
+        let mut root = DirectoryRoot::open(directory.path(), None).unwrap();
+        assert_eq!(root.traces().unwrap(), Traces::None);
+        root.empty_trash().unwrap();
+        assert_eq!(fs::read_dir(&trash).unwrap().count(), 0);
+        // What else lies there was placed once.
+        let app = trash.join(unique("app"));
+        fs::create_dir(&app).unwrap();
+        assert_eq!(root.traces().unwrap(), Traces::Own);
+        fs::remove_dir(&app).unwrap();
+        root.write_state(StateCopy::First, b"").unwrap();
+        assert_eq!(root.traces().unwrap(), Traces::Own);
     }
 }
