@@ -194,8 +194,10 @@ fn two_processes_on_one_store_share_the_slots_of_a_governor() {
     // With room for two, both are at it, each in its own.
     apply(&["--governor", "updates=2"]).ends(0);
     assert_eq!(slots(), 1, "the other one was given back");
+    // Who is told to stop holds nobody else up for as long as an update may take.
     kill_process(Pid::from_child(&first), Signal::TERM).unwrap();
-    first.wait().unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(3));
+    assert_eq!(slots(), 0);
 }
 
 #[test]

@@ -6,10 +6,10 @@ mod report;
 mod settings;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use toehold_specsign::{Outcome, PassError, Reconciler, Report};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::adapters::archive_fetcher::ArchiveFetcher;
 use crate::adapters::health_command::HealthCommand;
@@ -79,6 +79,9 @@ fn unusable(options: &ApplySpec, error: &RootError) -> Failure {
     }
 }
 
+/// How long somebody who wants out waits for a slot to be given back.
+const GIVING_BACK: Duration = Duration::from_secs(5);
+
 struct Apply {
     reconciler: RealReconciler,
     source: DocumentSource,
@@ -101,6 +104,10 @@ impl Apply {
             let Some(passed) = passed.filter(|_| !self.signals.came()) else {
                 // What was being unpacked has gone to the trash with its pass.
                 let _ = self.reconciler.root.tidy();
+                // A store or a gateway that does not answer holds nobody up: the slot ends by itself.
+                if !matches!(timeout(GIVING_BACK, self.reconciler.governors.let_go()).await, Ok(Ok(()))) {
+                    tracing::warn!("the slot of this update could not be given back; it ends by itself");
+                }
                 return Err(Failure::new("stopped by a signal in the middle of a pass; every machine is whole")
                     .hint("the next toehold spec apply goes on where this one ended")
                     .partly());

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use toehold_core::Clock as _;
 use toehold_specsign::plan::{Action, Plan, Presence, Situation, Wanted, plan as decide};
 use toehold_specsign::{
-    Belongs, Freshness, Limits, MAX_DOCUMENT, MachineList, NoGovernors, NoHealth, Placed, Reconciler, RootState, Selector,
-    Settings, Verdict,
+    Belongs, Freshness, Limits, MAX_DOCUMENT, MachineList, NoGovernors, NoHealth, PassError, Placed, Reconciler, RootState,
+    Selector, Settings, Verdict,
 };
 
 use super::matching::AnyFacts;
@@ -61,6 +62,11 @@ pub(super) fn plan(global: &Global, options: &PlanSpec, output: Output, signals:
     Ok(if totals.doubt() { Exit::Partly } else { Exit::Done })
 }
 
+/// How often a root's memory is read again that does not fit together.
+const TRIES: u32 = 5;
+/// What lies between.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
 /// What the next pass over a root would do.
 fn for_root(global: &Global, options: &PlanSpec, root: &Path, signals: Signals) -> Result<Plan, Failure> {
     let document = super::read(&options.file, MAX_DOCUMENT)?;
@@ -82,7 +88,18 @@ fn for_root(global: &Global, options: &PlanSpec, root: &Path, signals: Signals) 
         sources,
         limits: Limits::default(),
     };
-    reconciler.look(&document, &NodeFacts::new(options.identity.clone())).map_err(|error| Failure::new(chain(&error)))
+    let facts = NodeFacts::new(options.identity.clone());
+    let mut tries = 0;
+    loop {
+        match reconciler.look(&document, &facts) {
+            // What a pass is writing at this moment is read in parts, some of them old. It fits together the next time, or never.
+            Err(PassError::State(_)) if tries < TRIES => {
+                tries += 1;
+                std::thread::sleep(BETWEEN_TRIES);
+            }
+            looked => return looked.map_err(|error| Failure::new(chain(&error))),
+        }
+    }
 }
 
 /// A list and what its document says of removals.

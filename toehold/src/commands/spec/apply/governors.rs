@@ -1,5 +1,6 @@
 //! Who may update now: slots in this node's store, at the gateway that it has joined, or none to be had where there is neither.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use toehold_core::{StoreError, Stored};
@@ -11,10 +12,16 @@ use crate::agent::{AgentDirectory, AgentError};
 use crate::commands::agent;
 use crate::shared::AnyStore;
 
-/// Who may update now.
+/// Who may update now; and the slot that is held, which a pass that is stopped in the middle leaves to be given back.
 #[derive(Debug)]
-#[non_exhaustive]
-pub(super) enum NodeGovernors {
+pub(super) struct NodeGovernors {
+    slots: Slots,
+    held: Mutex<Option<NodeSlot>>,
+}
+
+/// Where the slots are.
+#[derive(Debug)]
+pub(super) enum Slots {
     /// No store and no gateway: machines with a governor are held.
     None(NoGovernors),
     /// Slots in the store.
@@ -36,7 +43,7 @@ pub(super) struct GatewayGovernors {
 }
 
 /// A slot that is held.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum NodeSlot {
     Store(Stored<SlotRecord>),
     Gateway { governor: String, number: u32 },
@@ -54,22 +61,55 @@ impl GatewayGovernors {
     }
 }
 
+impl NodeGovernors {
+    pub(super) fn new(slots: Slots) -> Self {
+        Self { slots, held: Mutex::new(None) }
+    }
+
+    /// Gives back what a pass has left that was dropped in the middle; nothing is no error.
+    pub(super) async fn let_go(&self) -> Result<(), StoreError> {
+        match self.take_held() {
+            Some(slot) => self.slots.give_back(slot).await,
+            None => Ok(()),
+        }
+    }
+
+    fn take_held(&self) -> Option<NodeSlot> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl Governors for NodeGovernors {
     type Slot = NodeSlot;
 
+    async fn take(&self, governor: &str) -> Result<Option<NodeSlot>, StoreError> {
+        let slot = self.slots.take(governor).await?;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&slot);
+        Ok(slot)
+    }
+
+    fn why_not(&self, governor: &str) -> String {
+        match &self.slots {
+            Slots::None(none) => none.why_not(governor),
+            Slots::Store(store) => store.why_not(governor),
+            Slots::Gateway(_) => format!("all slots that the gateway has for the governor {governor} are taken"),
+        }
+    }
+
+    async fn give_back(&self, slot: NodeSlot) -> Result<(), StoreError> {
+        let given = self.slots.give_back(slot).await;
+        // Not before: stopped in the middle, it is given back again.
+        drop(self.take_held());
+        given
+    }
+}
+
+impl Slots {
     async fn take(&self, governor: &str) -> Result<Option<NodeSlot>, StoreError> {
         match self {
             Self::None(none) => Ok(none.take(governor).await?.and(None)),
             Self::Store(store) => Ok(store.take(governor).await?.map(NodeSlot::Store)),
             Self::Gateway(gateway) => gateway.take(governor).await.map_err(|error| unavailable("taking", governor, error)),
-        }
-    }
-
-    fn why_not(&self, governor: &str) -> String {
-        match self {
-            Self::None(none) => none.why_not(governor),
-            Self::Store(store) => store.why_not(governor),
-            Self::Gateway(_) => format!("all slots that the gateway has for the governor {governor} are taken"),
         }
     }
 

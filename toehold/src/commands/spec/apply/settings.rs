@@ -23,7 +23,7 @@ use crate::cli::{Failure, chain};
 use crate::commands::agent;
 use crate::state::{NoPassphrase, State, StateError};
 
-use super::governors::{GatewayGovernors, NodeGovernors};
+use super::governors::{GatewayGovernors, NodeGovernors, Slots};
 
 /// A public key that was compiled in, for a node whose image brings its key along.
 const COMPILED_IN: Option<&str> = option_env!("TOEHOLD_SPEC_PUBLIC_KEY");
@@ -158,23 +158,23 @@ pub(super) fn governors(
         let directory = agent::agent_directory(global, &options.files)?;
         let directory = AgentDirectory::open(&directory).map_err(|error| agent::failure(&error, Stage::Begun))?;
         let root = told_apart(&options.root)?.to_string();
-        return Ok(NodeGovernors::Gateway(Box::new(GatewayGovernors {
+        return Ok(NodeGovernors::new(Slots::Gateway(Box::new(GatewayGovernors {
             directory,
             limits: agent::gateway_limits(global),
             root,
             lease,
-        })));
+        }))));
     }
-    let Some(state) = state else { return Ok(NodeGovernors::None(NoGovernors)) };
+    let Some(state) = state else { return Ok(NodeGovernors::new(Slots::None(NoGovernors))) };
     let identity = facts.identity().map_err(|error| Failure::new(error.0))?;
     let holder = holder(identity, &options.root)?;
-    Ok(NodeGovernors::Store(Box::new(StoreGovernors {
+    Ok(NodeGovernors::new(Slots::Store(Box::new(StoreGovernors {
         store: state.store().clone(),
         clock: SystemClock,
         holder,
         limits: options.governors.iter().cloned().collect(),
         lease,
-    })))
+    }))))
 }
 
 #[cfg(test)]
