@@ -195,12 +195,14 @@ impl AgentSession {
         Err(self.unexpected("changed the specification again and again while it was sent"))
     }
 
-    /// What the operator of the gateway says a machine begins with, by specification: the lowest serial, and whom to trust (S3).
+    /// What the operator of the gateway says a machine begins with, by specification: the lowest serial, and whom to trust (S3). Of
+    /// `name` alone, as it is now, or of all that there are, which may be some seconds old.
     ///
     /// # Errors
     /// [`AgentError`].
-    pub async fn trusted_specs(&mut self) -> Result<BTreeMap<SpecName, SpecTrust>, AgentError> {
-        self.send(Request::SpecTrust(agent_v1::SpecTrust {})).await?;
+    pub async fn trusted_specs(&mut self, name: Option<&SpecName>) -> Result<BTreeMap<SpecName, SpecTrust>, AgentError> {
+        let name = name.map(ToString::to_string).unwrap_or_default();
+        self.send(Request::SpecTrust(agent_v1::SpecTrust { name })).await?;
         let Answer::TrustedSpecs(trusted) = self.answer("to name the specifications to begin with").await? else {
             return Err(self.unexpected("sent something else than the specifications to begin with"));
         };

@@ -48,12 +48,12 @@ pub(super) async fn join_line(
     };
     let directory =
         AgentDirectory::create(&agent_directory(global, &options.files)?).map_err(|error| failure(&error, Stage::Begun))?;
-    let outcome = run(&directory, request, gateway_limits(global), signals).await?;
+    let outcome = run(&directory, request, gateway_limits(global), signals, output).await?;
     tell_joined(&directory, &outcome, output);
     Ok(Exit::Done)
 }
 
-/// Joins, unless a signal comes first.
+/// Joins, unless a signal comes first, and takes what the gateway's operator says of specifications along (S3).
 ///
 /// # Errors
 /// Where this machine does not join, with what to do next.
@@ -62,6 +62,7 @@ pub(super) async fn run(
     request: JoinRequest,
     limits: GatewayLimits,
     mut signals: Signals,
+    output: Output,
 ) -> Result<JoinOutcome, Failure> {
     let reached = Reached::default();
     let mut rng = UnwrapErr(SysRng);
@@ -72,11 +73,31 @@ pub(super) async fn run(
             return Err(if reached.stage() == Stage::Begun { failure } else { unfinished(failure) });
         }
     };
-    joined.map_err(|error| failure(&error, reached.stage()))
+    let outcome = joined.map_err(|error| failure(&error, reached.stage()))?;
+    if !outcome.already && outcome.membership.joined.is_v3() {
+        let taken = tokio::select! {
+            taken = take_specs(directory, limits) => taken.map_err(|error| chain(&error)),
+            () = signals.wait() => Err("interrupted".to_owned()),
+        };
+        // The join itself is done, and what was not said with it is asked for by the first spec apply.
+        if let Err(why) = taken {
+            output.aside(&format!(
+                "warning: the gateway did not say which specifications there are ({why}); the first spec apply of one asks it again"
+            ));
+        }
+    }
+    Ok(outcome)
 }
 
-/// The document of a specification from the gateway, and what this machine begins with there: what the gateway's operator said when it
-/// was asked first, over the channel that the join has opened (S3).
+/// Keeps what the gateway's operator says of specifications, as it is at the join: who controls the gateway later cannot begin this machine
+/// with older ones, or with other keys (S3).
+async fn take_specs(directory: &AgentDirectory, limits: GatewayLimits) -> Result<(), AgentError> {
+    let said = authenticate(directory, limits).await?.session.trusted_specs(None).await?;
+    directory.add_specs(&directory.lock()?, said)
+}
+
+/// The document of a specification from the gateway, and what this machine begins with there: what the gateway's operator said at the
+/// join, or of a specification that is younger, when it was asked for first (S3).
 ///
 /// # Errors
 /// [`AgentError`].
@@ -88,7 +109,7 @@ pub(super) async fn spec(
     let mut session = authenticate(directory, limits).await?.session;
     let mut begin = directory.specs()?.remove(name);
     if begin.is_none() {
-        let said = session.trusted_specs().await?;
+        let said = session.trusted_specs(Some(name)).await?;
         begin = said.get(name).cloned();
         let lock = directory.lock()?;
         directory.add_specs(&lock, said)?;
@@ -107,11 +128,14 @@ pub(super) async fn session(directory: &AgentDirectory, limits: GatewayLimits) -
 /// Says that a join went well.
 pub(super) fn tell_joined(directory: &AgentDirectory, outcome: &JoinOutcome, output: Output) {
     let JoinOutcome { membership, already, resumed, .. } = outcome;
+    // For the eye alone; whoever applies one reads it again, and hears of what is wrong with the file.
+    let specs = directory.specs().unwrap_or_default();
     let mut document = document(membership);
     if let Some(object) = document.as_object_mut() {
         object.insert("already".to_owned(), (*already).into());
         object.insert("resumed".to_owned(), (*resumed).into());
         object.insert("keyring".to_owned(), directory.keyring_path().display().to_string().into());
+        object.insert("specifications".to_owned(), specs.iter().map(|(name, from)| (name.to_string(), from.serial)).collect());
     }
     output.document(&document);
     let joined = &membership.joined;
@@ -126,6 +150,10 @@ pub(super) fn tell_joined(directory: &AgentDirectory, outcome: &JoinOutcome, out
     let role = membership.role.as_ref().map(|role| format!(" (role {role})")).unwrap_or_default();
     output.text(format_args!("Joined {endpoint} as {}{role}.", joined.id));
     output.text(format_args!("Its keys are in {}.", directory.keyring_path().display()));
+    if !specs.is_empty() {
+        let specs: Vec<String> = specs.iter().map(|(name, from)| format!("{name} (from serial {} on)", from.serial)).collect();
+        output.text(format_args!("Specifications that it knows the keys of: {}.", specs.join(", ")));
+    }
     output.text("Check it: toehold agent ping");
 }
 

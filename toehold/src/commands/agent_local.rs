@@ -49,7 +49,7 @@ pub(super) async fn join(context: &Context, global: &Global, options: &AgentJoin
     let trust = Trust::Pinned(pins.clone());
     let line = JoinLine { protocol: Protocol::V3, endpoint, token, pins };
     let request = JoinRequest { line, trust, opni: OpniOptions::default(), rejoin: options.rejoin };
-    let joined = agent::run(&directory, request, agent::gateway_limits(global), context.signals.clone()).await;
+    let joined = agent::run(&directory, request, agent::gateway_limits(global), context.signals.clone(), context.output).await;
     // However that went, and also when the operator wants out: nobody else is to have it.
     let revoked = revoke(&desk, id).await;
     let outcome = match (joined, revoked) {

@@ -22,9 +22,10 @@ use super::limits::SessionPlace;
 use super::metrics::Counter;
 use super::presence::Present;
 use super::slots::{self, SlotError};
+use super::specs::Specs;
 use super::system_rng;
 use crate::adapters::grpc::agent_v1::agent_server::Agent;
-use crate::adapters::grpc::agent_v1::{self as wire, Answer, Identity, Pins, PinsNoted, Pong, answer, request};
+use crate::adapters::grpc::agent_v1::{self as wire, Answer, Identity, Pins, PinsNoted, Pong, TrustedSpecs, answer, request};
 use crate::spec_store::SpecStoreError;
 
 /// The largest message.
@@ -262,8 +263,15 @@ impl Session {
             Some(request::Request::Ping(_)) => return Err(Status::invalid_argument("a ping carries at most 64 bytes")),
             Some(request::Request::PinsSaved(pins)) => self.note(&agent, &pins).await?,
             Some(request::Request::SpecPart(part)) => answer::Answer::SpecBytes(self.spec(&part).await?),
-            Some(request::Request::SpecTrust(_)) => {
-                let trusted = self.hub.specs.trusted(&self.hub.desk.store).await;
+            Some(request::Request::SpecTrust(wanted)) => {
+                let store = &self.hub.desk.store;
+                let trusted = match wanted.name.as_str() {
+                    "" => self.hub.specs.trusted(store).await,
+                    name => match name.parse() {
+                        Ok(name) => Specs::trusted_one(store, &name).await,
+                        Err(_) => Ok(TrustedSpecs::default()),
+                    },
+                };
                 answer::Answer::TrustedSpecs(trusted.map_err(|error| self.unreadable(&error))?)
             }
             Some(request::Request::TakeSlot(wanted)) => {

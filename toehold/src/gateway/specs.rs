@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use toehold_core::Store;
-use toehold_specsign::{Sha256Digest, SpecName};
+use toehold_specsign::{Sha256Digest, SpecName, TrustedKeys};
 use tokio::sync::Mutex;
 
 use crate::adapters::grpc::agent_v1::{SpecBytes, TrustedSpec, TrustedSpecs};
@@ -61,6 +61,14 @@ impl Specs {
         Ok(Some((digest, document)))
     }
 
+    /// What a machine that has joined may begin with of one specification, as it is now.
+    pub(super) async fn trusted_one<S: Store>(store: &S, name: &SpecName) -> Result<TrustedSpecs, SpecStoreError> {
+        let record = spec_store::record(store, name).await?;
+        let vouched = record.and_then(|record| Some((record.serial?, record.vouched?)));
+        let fits = vouched.filter(|(_, keys)| keys.keys().count() <= MAX_VOUCHED_KEYS);
+        Ok(TrustedSpecs { specs: fits.map(|(serial, keys)| told(name, serial, &keys)).into_iter().collect() })
+    }
+
     /// What a machine that has joined may begin with.
     pub(super) async fn trusted<S: Store>(&self, store: &S) -> Result<TrustedSpecs, SpecStoreError> {
         let mut trusted = self.trusted.lock().await;
@@ -82,15 +90,19 @@ impl Specs {
                 );
                 continue;
             }
-            specs.push(TrustedSpec {
-                name: name.to_string(),
-                serial,
-                threshold: u32::try_from(keys.threshold()).unwrap_or(u32::MAX),
-                keys: keys.keys().map(ToString::to_string).collect(),
-            });
+            specs.push(told(&name, serial, &keys));
         }
         let specs = TrustedSpecs { specs };
         *trusted = Some((Instant::now(), specs.clone()));
         Ok(specs)
+    }
+}
+
+fn told(name: &SpecName, serial: u64, keys: &TrustedKeys) -> TrustedSpec {
+    TrustedSpec {
+        name: name.to_string(),
+        serial,
+        threshold: u32::try_from(keys.threshold()).unwrap_or(u32::MAX),
+        keys: keys.keys().map(ToString::to_string).collect(),
     }
 }

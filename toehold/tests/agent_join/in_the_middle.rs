@@ -210,7 +210,7 @@ async fn replayed_frames_and_replayed_bytes_are_good_for_nothing() {
     let relay = Relay::start(gateway.address);
     let joined = join(&machine, towards(&line, relay.address())).await.ends(0).json();
     let before = operator.run(["--json", "agents", "show", joined["id"].as_str().unwrap()]).ends(0).json();
-    let bytes = relay.said();
+    let bytes = relay.said(0);
     assert!(bytes.len() > 2000);
     tokio::task::spawn_blocking(move || {
         let mut tcp = TcpStream::connect(gateway.address).unwrap();

@@ -88,6 +88,55 @@ fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
     assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
 }
 
+/// What a machine begins with is what was so when it joined: whoever has the gateway's store later changes nothing of that.
+#[test]
+fn s3_keys_and_serials_come_with_the_join_itself() {
+    let operator = Toehold::new();
+    let gateway = Gateway::start(&operator, &[]);
+    let node = Node::new();
+    let put = |signer: u8, serial: u64| {
+        let public = key(signer).verifying_key().to_string();
+        node.publish(&document(&node.entries(&[version("facts", 1)]), &Says { serial, signer, ..Says::default() }));
+        operator.run(["spec", "put", "fleet", node.file().to_str().unwrap(), "--public-key", &public])
+    };
+    // Nobody but a test, or who has the store's file, makes it forget a specification.
+    let forget = || {
+        let forgotten = support::store::open(&operator).execute("DELETE FROM entry WHERE key GLOB 'spec*/fleet*'", ()).unwrap();
+        assert!(forgotten > 0, "{:?}", support::store::keys(&operator));
+    };
+    put(1, 5).ends(0);
+    join(&node, &operator, &gateway);
+    let kept = fs::read(node.toehold.state().join("agent/specs.json")).unwrap();
+    let said: Value = serde_json::from_slice(&kept).unwrap();
+    assert_eq!(said["specs"]["fleet"]["serial"], 5);
+
+    // The first document that this machine is handed is an older one, with the keys of somebody else.
+    forget();
+    put(2, 9).ends(0);
+    let refused = apply(&node, &["--gateway"]).ends(1);
+    assert!(refused.stderr.contains("signed by 0 of the trusted keys"), "{}", refused.stderr);
+    assert_eq!(node.live("facts"), None);
+    forget();
+    put(1, 4).ends(0);
+    let refused = apply(&node, &["--gateway"]).ends(1);
+    assert!(refused.stderr.contains("below 5"), "{}", refused.stderr);
+    assert_eq!(fs::read(node.toehold.state().join("agent/specs.json")).unwrap(), kept);
+    forget();
+    put(1, 5).ends(0);
+    apply(&node, &["--gateway"]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+
+    // Of a specification that is younger than the join, the gateway is asked when it is wanted first, and says what is so then.
+    node.publish(&document(&node.entries(&[version("facts", 1)]), &Says { name: "young", ..Says::default() }));
+    let public = key(1).verifying_key().to_string();
+    operator.run(["spec", "put", "young", node.file().to_str().unwrap(), "--public-key", &public]).ends(0);
+    let root = node.directory.path().join("young");
+    fs::create_dir(&root).unwrap();
+    fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let young = ["spec", "apply", "--allow-http", "--gateway", "--name", "young", "--root", root.to_str().unwrap()];
+    node.toehold.run(young).ends(0);
+}
+
 /// One record that cannot be read is told, and keeps none of the others from anybody.
 #[test]
 fn s3_a_specification_that_cannot_be_read_keeps_no_machine_from_the_others() {

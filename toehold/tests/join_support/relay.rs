@@ -23,11 +23,10 @@ pub struct Cut {
 struct Shared {
     to: SocketAddr,
     cut: Option<Cut>,
-    connections: usize,
+    /// What the client said, by connection.
+    said: Vec<Vec<u8>>,
     /// Whether the last connection was cut.
     was_cut: bool,
-    /// What the client said in the last connection.
-    said: Vec<u8>,
 }
 
 /// A relay on a port of its own.
@@ -42,7 +41,7 @@ impl Relay {
     pub fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Shared { to, cut: None, connections: 0, was_cut: false, said: Vec::new() };
+        let shared = Shared { to, cut: None, said: Vec::new(), was_cut: false };
         let shared = Arc::new(Mutex::new(shared));
         let for_connections = Arc::clone(&shared);
         thread::spawn(move || {
@@ -78,34 +77,33 @@ impl Relay {
 
     /// How many there were.
     pub fn connections(&self) -> usize {
-        self.shared.lock().unwrap().connections
+        self.shared.lock().unwrap().said.len()
     }
 
-    /// All that the client said in the last one.
-    pub fn said(&self) -> Vec<u8> {
-        self.shared.lock().unwrap().said.clone()
+    /// All that the client said in the connection with this number, from 0.
+    pub fn said(&self, connection: usize) -> Vec<u8> {
+        self.shared.lock().unwrap().said[connection].clone()
     }
 }
 
 fn pass(client: &TcpStream, shared: &Arc<Mutex<Shared>>) {
-    let to = {
+    let (to, connection) = {
         let mut shared = shared.lock().unwrap();
-        shared.connections += 1;
-        shared.said.clear();
-        shared.to
+        shared.said.push(Vec::new());
+        (shared.to, shared.said.len() - 1)
     };
     let Ok(gateway) = TcpStream::connect(to) else { return };
     for stream in [client, &gateway] {
         stream.set_nodelay(true).unwrap();
     }
     thread::scope(|scope| {
-        scope.spawn(|| records(Side::Client, client, &gateway, shared));
-        records(Side::Gateway, &gateway, client, shared);
+        scope.spawn(|| records(Side::Client, connection, client, &gateway, shared));
+        records(Side::Gateway, connection, &gateway, client, shared);
     });
 }
 
 /// Passes one direction on, record by record (RFC 8446, 5.1: a type, a version, a length of two bytes).
-fn records(side: Side, mut from: &TcpStream, mut to: &TcpStream, shared: &Arc<Mutex<Shared>>) {
+fn records(side: Side, connection: usize, mut from: &TcpStream, mut to: &TcpStream, shared: &Arc<Mutex<Shared>>) {
     for number in 0.. {
         let mut record = vec![0; 5];
         if from.read_exact(&mut record).is_err() {
@@ -125,7 +123,7 @@ fn records(side: Side, mut from: &TcpStream, mut to: &TcpStream, shared: &Arc<Mu
                 return;
             }
             if side == Side::Client {
-                shared.said.extend_from_slice(&record);
+                shared.said[connection].extend_from_slice(&record);
             }
         }
         if to.write_all(&record).is_err() {

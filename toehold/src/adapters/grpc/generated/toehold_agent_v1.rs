@@ -130,8 +130,12 @@ pub struct SpecBytes {
     #[prost(bytes = "vec", tag = "3")]
     pub bytes: ::prost::alloc::vec::Vec<u8>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SpecTrust {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpecTrust {
+    /// Of this one alone, as it is at this moment; empty for all that there are, which may be some seconds old.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrustedSpecs {
     #[prost(message, repeated, tag = "1")]
