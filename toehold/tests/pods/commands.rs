@@ -36,6 +36,19 @@ fn it_ends_as_the_command_has_ended_and_says_what_could_not_be_run() {
     }
 }
 
+/// As sshd(8) does it: who starts something in the background and lets it have the output hears that to its end.
+#[test]
+fn what_a_command_leaves_in_the_background_is_heard_to_its_end() {
+    let pods = Pods::start();
+    let done = pods.run("(sleep 3; echo late; echo trouble >&2) & echo early; exit 7").ends(7);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("early\nlate\n", "trouble\n"));
+    // What lets go of it holds nobody up.
+    let since = std::time::Instant::now();
+    pods.run("sleep 60 >/dev/null 2>&1 & exit 0").ends(0);
+    assert!(since.elapsed() < std::time::Duration::from_secs(30), "{:?}", since.elapsed());
+    pods.waits_until_empty();
+}
+
 #[test]
 fn death_by_a_signal_is_told_as_one() {
     let pods = Pods::start();

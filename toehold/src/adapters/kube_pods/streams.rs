@@ -25,7 +25,8 @@ use super::exec::{Opened, Socket};
 
 const DOING: &str = "talking to a process in a pod";
 
-/// How long the end of the stream is waited for once it was told how the process ended.
+/// How long a stream may be silent once it was told how the process ended, until it is not waited for any more. What came before that may
+/// have been overtaken by it.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 type Sink = SplitSink<Socket, Message>;
@@ -228,6 +229,10 @@ impl KubeOutput {
         }
     }
 
+    fn wait_on(&mut self) {
+        self.until = Some(Instant::now() + LAST_OUTPUT);
+    }
+
     fn over(&mut self) -> Output<Bytes> {
         self.is_over = true;
         Output::Ended(std::mem::take(&mut self.end).finish())
@@ -241,7 +246,7 @@ impl KubeOutput {
             Frame::Stderr(data) if !data.is_empty() => Some(Output::Stderr(rest())),
             Frame::Status(status) => {
                 self.end.status(status);
-                self.until = Some(Instant::now() + LAST_OUTPUT);
+                self.wait_on();
                 None
             }
             Frame::Stdout(_) | Frame::Stderr(_) | Frame::Closed(_) | Frame::Unknown => None,
@@ -255,6 +260,10 @@ impl ProcessOutput for KubeOutput {
     async fn next(&mut self) -> Output<Bytes> {
         if self.is_over {
             return std::future::pending().await;
+        }
+        // Whoever takes the output may have been slow to: what was on its way meanwhile could not come.
+        if self.until.is_some() {
+            self.wait_on();
         }
         loop {
             match self.event().await {

@@ -18,9 +18,8 @@ use tokio::time::Instant;
 /// The most that is read at once, in bytes: as much as a packet of SSH holds.
 const PIECE: usize = 32 * 1024;
 
-/// How long a stream may be silent after the process has ended, until whoever still holds it open is not waited for any more.
-const SILENCE: Duration = Duration::from_secs(1);
-/// The same for a terminal, which nobody but its session is meant to use.
+/// How long a terminal may be silent after the process has ended, until whoever still holds it open is not waited for any more: nobody but
+/// its session is meant to use it. Pipes are read to their end, however long a process in the background has them, as by sshd(8).
 const TERMINAL_SILENCE: Duration = Duration::from_millis(100);
 
 /// What the terminal driver takes for the end of the input (`VEOF`).
@@ -47,7 +46,7 @@ pub struct LocalOutput {
     stderr: Option<Source>,
     ending: oneshot::Receiver<Ending>,
     outcome: Option<Outcome>,
-    /// Until when more is waited for, once the process has ended.
+    /// Until when more is waited for from a terminal, once the process has ended.
     patience: Option<Instant>,
 }
 
@@ -163,9 +162,8 @@ async fn read(source: &mut Option<Source>) -> Option<Bytes> {
 
 impl LocalOutput {
     fn wait_on(&mut self) {
-        if self.outcome.is_some() {
-            let is_terminal = self.stdout.as_ref().is_some_and(|source| source.is_terminal);
-            self.patience = Some(Instant::now() + if is_terminal { TERMINAL_SILENCE } else { SILENCE });
+        if self.outcome.is_some() && self.stdout.as_ref().is_some_and(|source| source.is_terminal) {
+            self.patience = Some(Instant::now() + TERMINAL_SILENCE);
         }
     }
 }
