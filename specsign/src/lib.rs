@@ -10,6 +10,7 @@ mod governor;
 mod hex;
 mod journal;
 mod keys;
+mod listing;
 mod machine;
 pub mod matcher;
 mod memory;

@@ -1,13 +1,14 @@
 //! A machine's root directory, as the reconciler needs it; and whether what lies there is what was placed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::archive::{ArchiveError, UnpackSink, check_listed};
+use crate::archive::{ArchiveError, UnpackSink};
 use crate::digest::Sha256Digest;
 use crate::keys::VerifyingKey;
+use crate::listing::{Listing, PathDigest};
 use crate::machine::MachineName;
 use crate::path::TreePath;
 use crate::state::StateCopy;
@@ -85,20 +86,19 @@ pub trait TreeVisitor {
 
 /// Which files of a machine are executable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Executables(BTreeSet<TreePath>);
+pub struct Executables(BTreeSet<PathDigest>);
 
 impl Executables {
     /// One more.
-    pub fn insert(&mut self, path: TreePath) {
-        self.0.insert(path);
+    pub fn insert(&mut self, path: &TreePath) {
+        self.0.insert(PathDigest::of(path.as_str()));
     }
 
-    /// SHA-256 over their paths, in order, a line feed behind each.
+    /// SHA-256 over the first half of each path's SHA-256, in the order of these.
     pub fn digest(&self) -> Sha256Digest {
         let mut hash = Sha256::new();
-        for path in &self.0 {
-            hash.update(path.as_str());
-            hash.update(b"\n");
+        for PathDigest(half) in &self.0 {
+            hash.update(half);
         }
         Sha256Digest(hash.finalize().into())
     }
@@ -247,8 +247,7 @@ pub struct TreeCheck {
     placed: bool,
     expected: Option<Sha256Digest>,
     executables: Executables,
-    files: BTreeMap<TreePath, Sha256Digest>,
-    list: Option<Vec<u8>>,
+    listing: Listing,
     drift: Option<String>,
 }
 
@@ -260,8 +259,7 @@ impl TreeCheck {
             placed: false,
             expected: None,
             executables: Executables::default(),
-            files: BTreeMap::new(),
-            list: None,
+            listing: Listing::default(),
             drift: None,
         }
     }
@@ -273,18 +271,14 @@ impl TreeCheck {
     }
 
     /// In what way the directory is not that machine; `None` if it is.
-    pub fn finish(mut self) -> Option<String> {
+    pub fn finish(self) -> Option<String> {
         if self.drift.is_some() {
             return self.drift;
         }
-        let list = self.list.take().unwrap_or_default();
-        let result =
-            check_listed(&list, self.sums, |path| self.files.remove(path)).and_then(|()| match self.files.keys().next() {
-                Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
-                None => Ok(()),
-            });
-        if let Err(error) = result {
-            return Some(error.to_string());
+        match self.listing.finish(self.sums) {
+            Err(ArchiveError::NoSums) => return Some("there is no SHA256SUMS".to_owned()),
+            Err(error) => return Some(error.to_string()),
+            Ok(()) => {}
         }
         let others = self.expected.is_some_and(|expected| expected != self.executables.digest());
         others.then(|| "other files are executable than those that were placed so".to_owned())
@@ -313,26 +307,30 @@ impl TreeCheck {
             TreeEntry::File(content) => content,
         };
         if mode & 0o111 != 0 {
-            self.executables.insert(path.clone());
+            self.executables.insert(&path);
         }
         if path.as_str() == FILE_NAME {
-            let mut list = Vec::new();
-            content.take(MAX_SUMS as u64 + 1).read_to_end(&mut list)?;
-            self.list = Some(list);
-            return Ok(Ok(()));
+            self.listing.begin_list();
+            pieces(&mut content.take(MAX_SUMS as u64 + 1), &mut |piece| self.listing.list(piece))?;
+        } else {
+            let mut hash = Sha256::new();
+            pieces(content, &mut |piece| hash.update(piece))?;
+            self.listing.found(path.as_str(), Sha256Digest(hash.finalize().into()));
         }
-        let mut hash = Sha256::new();
-        let mut buffer = [0; 16 * 1024];
-        loop {
-            match content.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => hash.update(buffer.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.files.insert(path, Sha256Digest(hash.finalize().into()));
         Ok(Ok(()))
+    }
+}
+
+/// Reads to the end, piece by piece.
+fn pieces(content: &mut dyn Read, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        match content.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => each(buffer.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -355,9 +353,9 @@ impl TreeVisitor for ListDigest {
         if let TreeEntry::File(content) = entry
             && path == FILE_NAME.as_bytes()
         {
-            let mut list = Vec::new();
-            content.take(MAX_SUMS as u64 + 1).read_to_end(&mut list)?;
-            self.0 = Some(Sha256Digest::of(&list));
+            let mut hash = Sha256::new();
+            pieces(&mut content.take(MAX_SUMS as u64 + 1), &mut |piece| hash.update(piece))?;
+            self.0 = Some(Sha256Digest(hash.finalize().into()));
         }
         Ok(())
     }

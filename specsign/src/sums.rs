@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::digest::Sha256Digest;
-use crate::path::{TreePath, TreePathError};
+use crate::path::{MAX_PATH, TreePath, TreePathError};
 
 /// The name of the file, at the top of a machine's directory.
 pub const FILE_NAME: &str = "SHA256SUMS";
@@ -67,13 +69,27 @@ impl Sums {
     /// [`SumsError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, SumsError> {
         let mut files = BTreeMap::new();
-        for entry in lines(bytes)? {
-            let (line, path, digest) = entry?;
-            if path.as_str() == FILE_NAME || files.insert(path, digest).is_some() {
-                return Err(SumsError::Twice { line });
+        let mut fault = None;
+        let mut each = |line: Line| {
+            if fault.is_some() {
+                return;
             }
+            match line {
+                Ok((line, path, digest)) => {
+                    if path.as_str() == FILE_NAME || files.insert(path, digest).is_some() {
+                        fault = Some(SumsError::Twice { line });
+                    }
+                }
+                Err(error) => fault = Some(error),
+            }
+        };
+        let mut lines = Lines::new();
+        lines.push(bytes, &mut each);
+        lines.finish(&mut each);
+        match fault {
+            Some(fault) => Err(fault),
+            None => Self::new(files),
         }
-        Self::new(files)
     }
 
     /// The files with their sums, in order.
@@ -93,19 +109,64 @@ impl Sums {
     }
 }
 
-type Line = Result<(usize, TreePath, Sha256Digest), SumsError>;
+/// A line: its number, a path and its sum.
+pub(crate) type Line = Result<(usize, TreePath, Sha256Digest), SumsError>;
 
-/// The lines one by one, for who checks them against what is there already.
-pub(crate) fn lines(bytes: &[u8]) -> Result<impl Iterator<Item = Line>, SumsError> {
-    if bytes.len() > MAX_SUMS {
-        return Err(SumsError::TooLong);
+/// The most bytes of a line: a sum, its mark, and a path of which every character is escaped.
+const MAX_LINE: usize = 1 + 64 + 2 + 2 + 2 * MAX_PATH;
+
+/// The lines of a list as it comes, piece by piece, and its sum.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    hash: Sha256,
+    length: usize,
+    number: usize,
+    /// Of the line that has begun; nothing past [`MAX_LINE`] and one byte.
+    line: Vec<u8>,
+}
+
+impl Lines {
+    pub(crate) fn new() -> Self {
+        Self { hash: Sha256::new(), length: 0, number: 0, line: Vec::new() }
     }
-    // The last line needs no end.
-    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    if bytes.is_empty() {
-        return Err(SumsError::Empty);
+
+    /// The next piece; whole lines go to `each`.
+    pub(crate) fn push(&mut self, piece: &[u8], each: &mut dyn FnMut(Line)) {
+        self.hash.update(piece);
+        self.length += piece.len();
+        if self.length > MAX_SUMS {
+            return each(Err(SumsError::TooLong));
+        }
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            let (text, is_whole) = part.strip_suffix(b"\n").map_or((part, false), |text| (text, true));
+            let free = (MAX_LINE + 1).saturating_sub(self.line.len());
+            self.line.extend_from_slice(text.get(..free).unwrap_or(text));
+            if is_whole {
+                self.end_line(each);
+            }
+        }
     }
-    Ok(bytes.split(|byte| *byte == b'\n').enumerate().map(|(place, line)| parse_line(place + 1, line)))
+
+    fn end_line(&mut self, each: &mut dyn FnMut(Line)) {
+        self.number += 1;
+        each(if self.line.len() > MAX_LINE {
+            Err(SumsError::Line { line: self.number })
+        } else {
+            parse_line(self.number, &self.line)
+        });
+        self.line.clear();
+    }
+
+    /// Nothing more comes: the last line, which needs no end, and the sum of all.
+    pub(crate) fn finish(mut self, each: &mut dyn FnMut(Line)) -> Sha256Digest {
+        if self.length == 0 {
+            each(Err(SumsError::Empty));
+        }
+        if !self.line.is_empty() {
+            self.end_line(each);
+        }
+        Sha256Digest(self.hash.finalize().into())
+    }
 }
 
 fn parse_line(line: usize, bytes: &[u8]) -> Line {

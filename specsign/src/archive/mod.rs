@@ -8,15 +8,15 @@
 mod gzip;
 mod tar;
 
-use std::collections::BTreeMap;
 use std::io;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Sha256Digest;
+use crate::listing::{Listing, There};
 use crate::machine::MachineName;
 use crate::path::TreePath;
-use crate::sums::{self, FILE_NAME, MAX_SUMS, SumsError};
+use crate::sums::{FILE_NAME, MAX_SUMS, SumsError};
 
 /// Where an archive goes: a fresh directory that nobody sees yet. Paths are below the machine's directory, parents come
 /// first, and no path comes twice.
@@ -164,11 +164,12 @@ impl Unpacker {
             contents: Contents {
                 expected_sums: sums,
                 limits,
-                entries: BTreeMap::new(),
+                listing: Listing::default(),
+                entries: 0,
                 folded: std::collections::HashSet::new(),
                 path_bytes: 0,
+                parent: String::new(),
                 open: None,
-                sums: None,
                 unpacked: Unpacked { files: 0, bytes: 0 },
             },
         }
@@ -217,29 +218,33 @@ impl Unpacker {
 struct Contents {
     expected_sums: Sha256Digest,
     limits: Limits,
-    /// Every path with its file's sum; `None` for a directory that an entry named, and for one that a path implies.
-    entries: BTreeMap<TreePath, Entry>,
-    /// The same without regard to case, as hashes: half the memory, and a collision refuses an archive, no more.
+    listing: Listing,
+    /// Files and directories.
+    entries: usize,
+    /// Paths without regard to case, as hashes; a collision refuses an archive, no more.
     folded: std::collections::HashSet<u64>,
     path_bytes: usize,
-    open: Option<(TreePath, Sha256)>,
-    sums: Option<Vec<u8>>,
+    /// A directory that is known to be there: files come together with their neighbours.
+    parent: String,
+    open: Option<(TreePath, Content)>,
     unpacked: Unpacked,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
-    Implied,
-    Directory,
-    File(Sha256Digest),
+/// Of the file that is open.
+#[derive(Debug)]
+enum Content {
+    /// The list itself.
+    Sums,
+    File(Sha256),
 }
 
 impl Contents {
-    fn insert(&mut self, path: TreePath, entry: Entry) -> Result<(), Refusal> {
+    fn insert(&mut self, path: &TreePath, there: There) -> Result<(), Refusal> {
         use std::hash::{Hash as _, Hasher as _};
-        if self.entries.len() >= self.limits.entries {
+        if self.entries >= self.limits.entries {
             return Err(Refusal::TooMuch { what: "entries", limit: self.limits.entries as u64 });
         }
+        self.entries += 1;
         self.path_bytes += path.as_str().len();
         if self.path_bytes > self.limits.path_bytes {
             return Err(Refusal::TooMuch { what: "bytes of paths", limit: self.limits.path_bytes as u64 });
@@ -249,39 +254,42 @@ impl Contents {
         if !self.folded.insert(hasher.finish()) {
             return Err(Refusal::Entry("comes twice, perhaps in other case".to_owned()));
         }
-        self.entries.insert(path, entry);
+        self.listing.place(path.as_str(), there);
         Ok(())
     }
 
     /// Makes the directories that a path needs and no entry has named.
     fn parents<S: UnpackSink + ?Sized>(&mut self, path: &TreePath, sink: &mut S) -> Result<(), Refusal> {
-        let text = path.as_str();
-        for (end, _) in text.match_indices('/') {
-            let parent = text.get(..end).unwrap_or_default();
-            match self.entries.get(parent) {
-                Some(Entry::File(_)) => return Err(Refusal::Entry("lies below a file".to_owned())),
-                Some(_) => {}
-                None => {
+        let Some(around) = path.parent().filter(|around| *around != self.parent) else { return Ok(()) };
+        let ends = around.match_indices('/').map(|(end, _)| end).chain([around.len()]);
+        for end in ends {
+            let parent = around.get(..end).unwrap_or_default();
+            match self.listing.there(parent) {
+                There::File => return Err(Refusal::Entry("lies below a file".to_owned())),
+                There::Implied | There::Directory => {}
+                There::Nothing => {
                     let parent: TreePath = parent.parse().map_err(|error| Refusal::Entry(format!("{error}")))?;
                     sink.directory(&parent).map_err(Refusal::Sink)?;
-                    self.insert(parent, Entry::Implied)?;
+                    self.insert(&parent, There::Implied)?;
                 }
             }
         }
+        around.clone_into(&mut self.parent);
         Ok(())
     }
 
-    fn directory<S: UnpackSink + ?Sized>(&mut self, path: TreePath, sink: &mut S) -> Result<(), Refusal> {
-        if let Some(entry) = self.entries.get_mut(&path) {
-            if *entry != Entry::Implied {
-                return Err(Refusal::Entry("comes twice".to_owned()));
+    fn directory<S: UnpackSink + ?Sized>(&mut self, path: &TreePath, sink: &mut S) -> Result<(), Refusal> {
+        match self.listing.there(path.as_str()) {
+            There::Directory | There::File => return Err(Refusal::Entry("comes twice".to_owned())),
+            There::Implied => {
+                self.listing.place(path.as_str(), There::Directory);
+                return Ok(());
             }
-            *entry = Entry::Directory;
-            return Ok(());
+            There::Nothing => {}
         }
-        self.parents(&path, sink)?;
-        sink.directory(&path).map_err(Refusal::Sink)?;
-        self.insert(path, Entry::Directory)
+        self.parents(path, sink)?;
+        sink.directory(path).map_err(Refusal::Sink)?;
+        self.insert(path, There::Directory)
     }
 
     fn begin_file<S: UnpackSink + ?Sized>(
@@ -291,30 +299,35 @@ impl Contents {
         size: u64,
         sink: &mut S,
     ) -> Result<(), Refusal> {
-        if self.entries.contains_key(&path) {
+        if self.listing.there(path.as_str()) != There::Nothing {
             return Err(Refusal::Entry("comes twice".to_owned()));
         }
         self.parents(&path, sink)?;
-        if path.as_str() == FILE_NAME {
+        let is_list = path.as_str() == FILE_NAME;
+        if is_list {
             if size > MAX_SUMS as u64 {
                 return Err(Refusal::TooMuch { what: "bytes of SHA256SUMS", limit: MAX_SUMS as u64 });
             }
-            self.sums = Some(Vec::with_capacity(usize::try_from(size).unwrap_or_default()));
+            self.listing.begin_list();
         }
         sink.begin_file(&path, executable).map_err(Refusal::Sink)?;
         // In its place at once, so that nothing can come below it.
-        self.insert(path.clone(), Entry::File(Sha256Digest([0; 32])))?;
-        self.open = Some((path, Sha256::new()));
+        self.insert(&path, There::File)?;
+        self.open = Some((path, if is_list { Content::Sums } else { Content::File(Sha256::new()) }));
         Ok(())
     }
 
     fn write<S: UnpackSink + ?Sized>(&mut self, bytes: &[u8], sink: &mut S) -> Result<(), Refusal> {
-        if let Some((path, hash)) = &mut self.open {
-            hash.update(bytes);
-            if path.as_str() == FILE_NAME
-                && let Some(sums) = &mut self.sums
-            {
-                sums.extend_from_slice(bytes);
+        if let Some((_, content)) = &mut self.open {
+            match content {
+                Content::File(hash) => hash.update(bytes),
+                Content::Sums => {
+                    self.listing.list(bytes);
+                    // No archive that is taken has more files than that.
+                    if self.listing.listed() > self.limits.entries {
+                        return Err(Refusal::TooMuch { what: "listed files", limit: self.limits.entries as u64 });
+                    }
+                }
             }
             self.unpacked.bytes += bytes.len() as u64;
         }
@@ -322,53 +335,19 @@ impl Contents {
     }
 
     fn end_file<S: UnpackSink + ?Sized>(&mut self, sink: &mut S) -> Result<(), Refusal> {
-        if let Some((path, hash)) = self.open.take() {
-            self.entries.insert(path, Entry::File(Sha256Digest(hash.finalize().into())));
+        if let Some((path, content)) = self.open.take() {
+            if let Content::File(hash) = content {
+                self.listing.found(path.as_str(), Sha256Digest(hash.finalize().into()));
+            }
             self.unpacked.files += 1;
         }
         sink.end_file().map_err(Refusal::Sink)
     }
 
-    fn finish(mut self) -> Result<Unpacked, ArchiveError> {
-        let list = self.sums.take().ok_or(ArchiveError::NoSums)?;
-        // In place: a second map of as many files would be the most of what an archive costs in memory.
-        let mut files = self.entries;
-        files.retain(|path, entry| matches!(entry, Entry::File(_)) && path.as_str() != FILE_NAME);
-        check_listed(&list, self.expected_sums, |path| match files.remove(path) {
-            Some(Entry::File(digest)) => Some(digest),
-            _ => None,
-        })?;
-        match files.keys().next() {
-            Some(path) => Err(ArchiveError::Content { path: path.to_string(), reason: "is not listed in SHA256SUMS" }),
-            None => Ok(self.unpacked),
-        }
+    fn finish(self) -> Result<Unpacked, ArchiveError> {
+        self.listing.finish(self.expected_sums)?;
+        Ok(self.unpacked)
     }
-}
-
-/// Holds files to their list, which is the one with the sum `expected`. `take` takes a file out of those that are there and says its
-/// sum; what is left afterwards is not listed.
-pub(crate) fn check_listed(
-    list: &[u8],
-    expected: Sha256Digest,
-    mut take: impl FnMut(&TreePath) -> Option<Sha256Digest>,
-) -> Result<(), ArchiveError> {
-    let got = Sha256Digest::of(list);
-    if got != expected {
-        return Err(ArchiveError::SumsChecksum { expected, got });
-    }
-    for line in sums::lines(list)? {
-        let (line, path, digest) = line?;
-        if path.as_str() == FILE_NAME {
-            return Err(SumsError::Twice { line }.into());
-        }
-        let reason = match take(&path) {
-            Some(found) if found == digest => continue,
-            Some(_) => "is not what SHA256SUMS says",
-            None => "is listed in SHA256SUMS and is no file here, or is listed twice",
-        };
-        return Err(ArchiveError::Content { path: path.to_string(), reason });
-    }
-    Ok(())
 }
 
 /// Why the contents refuse an entry; the reader knows which one it is.

@@ -215,7 +215,7 @@ impl Reader {
         match self.path(&name, directory)? {
             None if directory => {}
             None => return Err(self.refuse("is a file with the name of the top directory")),
-            Some(path) if directory => contents.directory(path, sink).map_err(|refusal| self.refused(refusal))?,
+            Some(path) if directory => contents.directory(&path, sink).map_err(|refusal| self.refused(refusal))?,
             Some(path) => {
                 let executable = header.mode & 0o111 != 0;
                 contents.begin_file(path, executable, header.size, sink).map_err(|refusal| self.refused(refusal))?;

@@ -49,7 +49,7 @@ fn other_forms_are_refused() {
     }
     assert!(parse(&format!("\\{SUM}  a\\nb\n")).is_err(), "a line end in a name");
     assert_eq!(parse(""), Err(SumsError::Empty));
-    assert_eq!(parse("\n"), Err(SumsError::Empty));
+    assert_eq!(parse("\n"), Err(SumsError::Line { line: 1 }));
     assert_eq!(parse(&format!("{SUM}  a\n{SUM}  ./a\n")), Err(SumsError::Twice { line: 2 }));
     assert_eq!(parse(&format!("{SUM}  SHA256SUMS\n")), Err(SumsError::Twice { line: 1 }));
     assert_eq!(Sums::parse(&vec![b'a'; 5 << 20]), Err(SumsError::TooLong));

@@ -128,13 +128,23 @@ fn time(action: impl FnOnce() -> Result<()>) -> Result<f64> {
 
 /// Seconds of CPU that our ended children have used, in steps of 10 ms: `cutime` and `cstime` of proc(5).
 fn children_cpu() -> Result<f64> {
+    cpu_at(13)
+}
+
+/// CPU seconds that this process itself has used.
+fn own_cpu() -> Result<f64> {
+    cpu_at(11)
+}
+
+/// User and system time, which stand in two fields of proc(5)'s `stat` one behind the other.
+fn cpu_at(index: usize) -> Result<f64> {
     /// What proc(5) counts in.
     const TICKS: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // The name in parentheses may have blanks; fields are counted behind it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
     let ticks = |index: usize| -> Result<f64> { Ok(fields.get(index).ok_or("/proc/self/stat is too short")?.parse()?) };
-    Ok((ticks(13)? + ticks(14)?) / TICKS)
+    Ok((ticks(index)? + ticks(index + 1)?) / TICKS)
 }
 
 #[cfg(test)]

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::web::Web;
-use super::{Measured, children_cpu, median, time};
+use super::{Measured, children_cpu, median, own_cpu, time};
 use crate::workspace::Metadata;
 use crate::{Result, dist, process};
 
@@ -18,6 +20,8 @@ const PAIRS: usize = 5;
 /// The archive: so many files of so many bytes, 100 MB.
 const FILES: usize = 5_000;
 const FILE: usize = 20_000;
+/// As many files as an archive may have, but for its directories and its list.
+const MOST: usize = 19_900;
 /// Machines that are as they should be.
 const MACHINES: usize = 10_000;
 
@@ -30,6 +34,7 @@ pub(super) fn measure(metadata: &Metadata) -> Result<Vec<Measured>> {
     }
     std::fs::create_dir_all(&directory)?;
     let mut measured = archive(&Node { program: program.clone(), directory: directory.join("archive") })?;
+    measured.push(at_the_limits(&Node { program: program.clone(), directory: directory.join("limits") })?);
     measured.push(unchanged(&Node { program, directory: directory.join("unchanged") })?);
     std::fs::remove_dir_all(&directory)?;
     Ok(measured)
@@ -91,6 +96,24 @@ fn content(number: usize, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// Lists and packs a machine's directory; the server that has it, and its entry in a list.
+fn packed(node: &Node, machine: &Path) -> Result<(Web, serde_json::Value)> {
+    let mut list = String::new();
+    for (path, sum) in sums(machine)? {
+        writeln!(list, "{sum}  {path}")?;
+    }
+    std::fs::write(machine.join("SHA256SUMS"), list)?;
+    let packed = node.directory.join("bench.tgz");
+    let mut tar = Command::new("tar");
+    process::output(tar.arg("-C").arg(node.directory.join("source")).arg("-czf").arg(&packed).arg("bench"))?;
+    let web = Web::start(&packed)?;
+    let entry = serde_json::json!({
+        "name": "bench", "source": web.url(), "verify": "SHA256SUMS",
+        "verify_checksum": sum(&machine.join("SHA256SUMS"))?, "checksum": sum(&packed)?,
+    });
+    Ok((web, entry))
+}
+
 fn archive(node: &Node) -> Result<Vec<Measured>> {
     let machine = node.directory.join("source/bench");
     println!("packing {FILES} files of {FILE} bytes");
@@ -99,19 +122,8 @@ fn archive(node: &Node) -> Result<Vec<Measured>> {
         std::fs::create_dir_all(&below)?;
         std::fs::write(below.join(format!("file{number}")), content(number, FILE))?;
     }
-    let mut list = String::new();
-    for (path, sum) in sums(&machine)? {
-        writeln!(list, "{sum}  {path}")?;
-    }
-    std::fs::write(machine.join("SHA256SUMS"), list)?;
-    let packed = node.directory.join("bench.tgz");
-    let mut tar = Command::new("tar");
-    process::output(tar.arg("-C").arg(node.directory.join("source")).arg("-czf").arg(&packed).arg("bench"))?;
-    let web = Web::start(&packed)?;
-    node.publish(&[serde_json::json!({
-        "name": "bench", "source": web.url(), "verify": "SHA256SUMS",
-        "verify_checksum": sum(&machine.join("SHA256SUMS"))?, "checksum": sum(&packed)?,
-    })])?;
+    let (web, entry) = packed(node, &machine)?;
+    node.publish(&[entry])?;
 
     let (mut ours, mut plain, mut costs, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
@@ -151,6 +163,33 @@ fn archive(node: &Node) -> Result<Vec<Measured>> {
     ])
 }
 
+/// The most memory that an archive costs which has as many files as one may have, with paths as long as they may be together.
+fn at_the_limits(node: &Node) -> Result<Measured> {
+    println!("packing {MOST} executable files with long paths");
+    let machine = node.directory.join("source/bench");
+    for number in 0..MOST {
+        let below = machine.join(format!("{}{}", "part".repeat(12), number / 1_000));
+        if number % 1_000 == 0 {
+            std::fs::create_dir_all(&below)?;
+        }
+        let file = below.join(format!("{number:0>44}"));
+        std::fs::write(&file, number.to_string())?;
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let (web, entry) = packed(node, &machine)?;
+    node.publish(&[entry])?;
+    let mut most = 0.0_f64;
+    for _ in 0..2 {
+        anew(&node.root())?;
+        most = most.max(peak_of(&mut node.apply())?);
+    }
+    drop(web);
+    // And when it is looked at again.
+    most = most.max(peak_of(&mut node.apply())?);
+    println!("peak {most:.1} MiB");
+    Ok(Measured::new("spec-apply-memory-limits", most, 16.0, "MiB", format!("{MOST} executable files with long paths")))
+}
+
 fn anew(directory: &Path) -> Result<()> {
     if directory.exists() {
         std::fs::remove_dir_all(directory)?;
@@ -175,6 +214,19 @@ fn peak_of(command: &mut Command) -> Result<f64> {
     }
     let output = child.wait_with_output()?;
     if output.status.success() { Ok(peak) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned().into()) }
+}
+
+/// Hashes all files below a directory, and does nothing else.
+fn hash(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            hash(&entry.path())?;
+        } else {
+            std::hint::black_box(Sha256::digest(std::fs::read(entry.path())?));
+        }
+    }
+    Ok(())
 }
 
 /// A pass over machines that are there and as they should be; the CPU that it takes beyond that of hashing their files.
@@ -208,18 +260,19 @@ fn unchanged(node: &Node) -> Result<Measured> {
     process::output(node.apply().arg("--begin-anew"))?;
     let (mut ours, mut floors) = (Vec::new(), Vec::new());
     for pair in 0..=PAIRS {
+        let before = own_cpu()?;
+        hash(&node.root())?;
+        let floor = own_cpu()? - before;
         let before = children_cpu()?;
-        sums(&node.root())?;
-        let between = children_cpu()?;
         process::output(&mut node.apply())?;
-        let (floor, cpu) = (between - before, children_cpu()? - between);
-        println!("pair {pair}: a pass {:.0} ms of CPU, find and sha256sum {:.0} ms", cpu * 1e3, floor * 1e3);
+        let cpu = children_cpu()? - before;
+        println!("pair {pair}: a pass {:.0} ms of CPU, hashing the same files {:.0} ms", cpu * 1e3, floor * 1e3);
         if pair > 0 {
             ours.push(cpu * 1e3);
             floors.push(floor * 1e3);
         }
     }
     let (ours, floor) = (median(ours)?, median(floors)?);
-    let detail = format!("{MACHINES} machines: {ours:.0} ms of CPU against {floor:.0} ms of find and sha256sum on their files");
+    let detail = format!("{MACHINES} machines: {ours:.0} ms of CPU, {floor:.0} ms of it for hashing their files");
     Ok(Measured::new("spec-unchanged", (ours - floor).max(0.0), 100.0, "ms", detail))
 }
