@@ -176,14 +176,13 @@ fn at_the_limits(node: &Node) -> Result<Measured> {
         std::fs::write(&file, number.to_string())?;
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     }
-    let (web, entry) = packed(node, &machine)?;
+    let (_web, entry) = packed(node, &machine)?;
     node.publish(&[entry])?;
     let mut most = 0.0_f64;
     for _ in 0..2 {
         anew(&node.root())?;
         most = most.max(peak_of(&mut node.apply())?);
     }
-    drop(web);
     // And when it is looked at again.
     most = most.max(peak_of(&mut node.apply())?);
     println!("peak {most:.1} MiB");
