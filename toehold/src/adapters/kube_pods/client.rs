@@ -7,7 +7,7 @@ use base64ct::{Base64, Encoding as _};
 use http::Uri;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
 use kube::config::{AuthInfo, ExecConfig};
 use kube::{Client, Config};
@@ -25,8 +25,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// the time in which a process takes nothing as well (`tcp_probe_timer`).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// How long an idle connection is kept for the next request.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long an idle connection is kept for the next request; it is looked for as often.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// Why there is no way to a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -185,8 +185,11 @@ fn clients(config: &Config) -> Result<Clients, kube::Error> {
         tcp.set_keepalive_retries(Some(3));
         tcp.set_tcp_user_timeout(unacknowledged);
         let connector = config.rustls_https_connector_with_connector(tcp)?;
-        let http: legacy::Client<_, Body> =
-            legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(connector);
+        let http: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            // Without it nothing ends an idle connection but the next request: a burst of logins would leave all of them behind.
+            .pool_timer(TokioTimer::new())
+            .build(connector);
         let http = http.map_err(BoxError::from);
         Ok::<_, kube::Error>(match &who {
             Some(who) => ClientBuilder::new(http, "default").with_layer(who).with_layer(&base).build(),
@@ -199,6 +202,8 @@ fn clients(config: &Config) -> Result<Clients, kube::Error> {
 #[cfg(test)]
 mod tests {
     use toehold_podrun::config::Config;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -215,5 +220,32 @@ mod tests {
         assert_eq!(named(Some(&one)), named(Some(&one)));
         assert_ne!(named(Some(&one)), named(Some(&other)));
         assert!(named(Some(&one)).starts_with(&named(None)));
+    }
+
+    /// Each login asks for several things at once: what that opened is not held for ever.
+    #[tokio::test]
+    async fn connections_that_nobody_needs_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let text = format!("connection: {{ host: \"http://{}\" }}", listener.local_addr().unwrap());
+        let access = Config::parse(&text).unwrap().validate().unwrap().cluster;
+        let clients = clients(&config(&access).unwrap()).unwrap();
+        let server = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            stream
+        };
+        let request = http::Request::get("/version").body(Vec::new()).unwrap();
+        let (answer, mut stream) = tokio::join!(clients.calls.request_text(request), server);
+        assert_eq!(answer.unwrap(), "{}");
+        tokio::time::pause();
+        tokio::time::advance(IDLE + Duration::from_secs(1)).await;
+        tokio::time::advance(IDLE + Duration::from_secs(1)).await;
+        tokio::time::resume();
+        let end = tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await.expect("it is still open");
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     }
 }
