@@ -26,6 +26,7 @@ pub(crate) fn run() -> Result<()> {
     let kubeconfig = std::env::var_os(KUBECONFIG)
         .ok_or("KUBECONFIG is not set: `cargo xtask kubernetes up` starts a cluster and says what to set")?;
     prerequisites::ensure_openssh()?;
+    prerequisites::ensure_nats()?;
     let metadata = Metadata::load()?;
     let mut report = Report::new(Vec::new());
     let mut arguments = Vec::new();

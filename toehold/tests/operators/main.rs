@@ -27,6 +27,7 @@ mod support;
 
 mod backups;
 mod interrupted;
+mod membership;
 mod migration;
 mod planted;
 mod pods;
@@ -35,6 +36,7 @@ mod roles;
 mod serving;
 mod together;
 
+use membership::{asks_to_be_let_in, founder, joins, sharing};
 use serde_json::Value;
 use support::Toehold;
 use support::cli::Done;
@@ -53,33 +55,6 @@ fn has_a_gateway(toehold: &Toehold) {
 
 fn key(text: &str) -> Key {
     Key::parse(text).unwrap()
-}
-
-/// A state directory whose commands work with this store.
-fn sharing(store: &impl std::fmt::Display) -> Toehold {
-    Toehold::bare().with_env("TOEHOLD_STORE", store.to_string())
-}
-
-/// The first operator of a store.
-fn founder(store: &impl std::fmt::Display) -> Toehold {
-    let toehold = sharing(store);
-    toehold.run(["init", "--name", "anna"]).ends(0);
-    toehold
-}
-
-/// The word that a newcomer's `init` prints.
-#[track_caller]
-fn asks_to_be_let_in(newcomer: &Toehold) -> String {
-    newcomer.run(["--json", "init"]).ends(3).json()["recipient"].as_str().unwrap().to_owned()
-}
-
-/// Whoever is let in by `inside`.
-#[track_caller]
-fn joins(inside: &Toehold, newcomer: Toehold, name: &str, role: &str) -> Toehold {
-    let word = asks_to_be_let_in(&newcomer);
-    inside.run(["operator", "add", &word, "--name", name, "--role", role]).ends(0);
-    newcomer.run(["init"]).ends(0);
-    newcomer
 }
 
 /// Anna's identity and the server, for what no command does.

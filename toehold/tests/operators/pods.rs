@@ -1,7 +1,7 @@
 //! Gateways for pods that share a store: members with the role pods, who give pods to those whom operators let in.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use toehold_core::{Entry, Expect, Key, Store};
 
 use crate::gateway::{Pods, Session, file_of, is_alive};
 use crate::ground::Ground;
+use crate::membership::{ALICE, lets_alice_in};
 use crate::roles::{raw, server, with_seed};
 use crate::server::Nats;
 use crate::support::keys::ssh_keygen;
@@ -20,7 +21,6 @@ use crate::support::server::{directory, write_private};
 use crate::support::{Done, Inside, Toehold, eventually};
 use crate::{asks_to_be_let_in, by_hand, founder, joins, key, says, sharing};
 
-const ALICE: &str = "alice@example.org";
 const LOCAL: [&str; 2] = ["--backend", "local"];
 const SERVE: [&str; 7] = ["pods", "serve", "--backend", "local", "--listen", "127.0.0.1:0", "--keys-in-store"];
 
@@ -70,14 +70,6 @@ impl Site {
     fn member(&self, name: &str, role: &str) -> Toehold {
         joins(&self.anna, self.newcomer(), name, role)
     }
-}
-
-/// A key of Alice's, whom this operator lets in.
-fn lets_alice_in(operator: &Toehold) -> PathBuf {
-    let file = file_of(operator, "alice");
-    ssh_keygen(&file, &["-t", "ed25519"]);
-    operator.run(["pods", "key", "add", ALICE, file.with_extension("pub").to_str().unwrap()]).ends(0);
-    file
 }
 
 /// `pods serve` as this member, for those who are let in by the store; they come with this key.

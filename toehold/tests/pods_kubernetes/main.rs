@@ -12,8 +12,13 @@
 
 #[path = "../cluster_support/mod.rs"]
 mod cluster_support;
+#[path = "../operators/membership.rs"]
+mod membership;
 #[path = "../serve_support/mod.rs"]
 mod serve_support;
+#[path = "../store_nats/server.rs"]
+#[allow(unreachable_pub, reason = "other test programs use it from further away")]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -49,4 +54,5 @@ mod many;
 mod modes;
 mod network;
 mod refusals;
+mod sharing;
 mod way;
