@@ -6,8 +6,9 @@ use crate::kubernetes::{Building, Cluster};
 use crate::{Result, prerequisites, process, report};
 
 /// What is killed, by the name of the command, and the test program that does it.
-const VICTIMS: [(&str, &str); 6] = [
+const VICTIMS: [(&str, &str); 7] = [
     ("host-add", "kill"),
+    ("join", "agent_join"),
     ("key-rotate", "kill_rotation"),
     ("pods", "pods"),
     ("pods-kubernetes", ON_A_CLUSTER),
