@@ -13,18 +13,19 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Tree, digest, directory, file, gzip, long_name, pax, sums_of, tar, unpack_as};
+use support::{Member, Tree, digest, directory, file, gzip, long_name, pax, sums_of, tar, unpack_as};
 use toehold_specsign::{ArchiveError, Limits, Sha256Digest};
 
-/// Paths with the digest of the content; `None` for directories.
-type Contents = BTreeMap<String, Option<String>>;
+/// Paths with the digest of the content, and whether it can be run; `None` for directories.
+type Contents = BTreeMap<String, Option<(String, bool)>>;
 
 fn ours(tree: &Tree) -> Contents {
-    let entries = tree.entries.iter();
-    entries.map(|(path, entry)| (path.clone(), entry.as_ref().map(|(content, _)| digest(content).to_string()))).collect()
+    let of = |(content, executable): &(Vec<u8>, bool)| (digest(content).to_string(), *executable);
+    tree.entries.iter().map(|(path, entry)| (path.clone(), entry.as_ref().map(of))).collect()
 }
 
 fn walk(root: &Path, path: &str, contents: &mut Contents) {
@@ -37,14 +38,15 @@ fn walk(root: &Path, path: &str, contents: &mut Contents) {
             walk(root, &path, contents);
         } else {
             assert!(entry.file_type().unwrap().is_file(), "{path}");
-            contents.insert(path.clone(), Some(digest(&std::fs::read(entry.path()).unwrap()).to_string()));
+            let executable = entry.metadata().unwrap().permissions().mode() & 0o111 != 0;
+            contents.insert(path.clone(), Some((digest(&std::fs::read(entry.path()).unwrap()).to_string(), executable)));
         }
     }
 }
 
 fn gnu_tar(archive: &Path, directory: &Path) -> Contents {
     let done = Command::new("tar")
-        .args(["--extract", "--gzip", "--no-same-owner", "--file"])
+        .args(["--extract", "--gzip", "--no-same-owner", "--preserve-permissions", "--file"])
         .arg(archive)
         .current_dir(directory)
         .output();
@@ -66,7 +68,9 @@ with tarfile.open(sys.argv[1], 'r:gz', errorlevel=2) as archive:
             assert member.isdir()
             continue
         assert path.startswith('app/') and path not in seen and (member.isreg() or member.isdir()), path
-        seen[path[4:]] = None if member.isdir() else hashlib.sha256(archive.extractfile(member).read()).hexdigest()
+        def content():
+            return hashlib.sha256(archive.extractfile(member).read()).hexdigest()
+        seen[path[4:]] = None if member.isdir() else (content(), member.mode & 0o111 != 0)
 json.dump(seen, sys.stdout)
 ";
 
@@ -143,6 +147,8 @@ fn on_what_they_write_themselves_with_python() {
     for (name, content) in &files {
         std::fs::create_dir_all(app.join(name).parent().unwrap()).unwrap();
         std::fs::write(app.join(name), content).unwrap();
+        let mode = if content.len() % 3 == 0 { 0o755 } else { 0o644 };
+        std::fs::set_permissions(app.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     }
     let sums = sums_of(&listed);
     std::fs::write(app.join("SHA256SUMS"), &sums).unwrap();
@@ -177,6 +183,12 @@ fn on_odd_archives_of_our_own_with_python() {
         ("attributes", vec![pax(b'x', &[("SCHILY.xattr.user.x", b"\x01\0\x02")]), file("app/x", b"x")]),
         ("a long name", vec![long_name(&format!("app/{}/x", "l".repeat(200))), file("app/l", b"x")]),
         ("a long name of a directory", vec![long_name(&format!("app/{}/", "l".repeat(200))), directory("app/l")]),
+        (
+            "modes",
+            [("app/x", "0000610"), ("app/y", "0000601"), ("app/z", "0004755"), ("app/read", "0002640")]
+                .map(|(name, mode)| Member { mode: format!("{mode}\0").into_bytes(), ..file(name, b"x") })
+                .into(),
+        ),
         ("a global comment", vec![pax(b'g', &[("comment", b"0123456789abcdef0123456789abcdef01234567")])]),
     ] {
         let members: Vec<_> = members.into_iter().chain(end()).collect();

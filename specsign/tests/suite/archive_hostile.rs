@@ -24,7 +24,7 @@ fn what_is_good_is_taken() {
     let (tree, unpacked) = unpack(&gzip(&tar), sums, Limits::default(), 1).unwrap();
     assert_eq!((unpacked.files, tree.entries.len()), (2, 3));
     assert_eq!(tree.entries["bin"], None);
-    assert_eq!(tree.entries["bin/a"], Some((A.to_vec(), false)));
+    assert_eq!(tree.entries["bin/a"], Some((A.to_vec(), true)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use toehold_specsign::Sha256Digest;
 
 use super::support::{Member, directory, file, long_name, pax, special, sums_of, tar};
 
-/// What is in `bin/a` of them all.
+/// What is in `bin/a` of them all, which can be run.
 pub(crate) const A: &[u8] = b"#!/bin/sh\necho a\n";
 
 /// An archive of a machine with the name `app`, not compressed yet.
@@ -34,7 +34,7 @@ pub(crate) fn with(members: &[Member]) -> (Vec<u8>, Sha256Digest) {
 /// The same with a list of these.
 pub(crate) fn listing(files: &[(&str, &[u8])], members: &[Member]) -> (Vec<u8>, Sha256Digest) {
     let sums = sums_of(files);
-    let mut all = vec![directory("app/"), file("app/bin/a", A)];
+    let mut all = vec![directory("app/"), Member { mode: b"0000755\0".to_vec(), ..file("app/bin/a", A) }];
     all.extend_from_slice(members);
     all.push(file("app/SHA256SUMS", &sums));
     (tar(&all), Sha256Digest::of(&sums))

@@ -24,10 +24,29 @@ pub struct Version {
     pub tree: Tree,
 }
 
-/// Files by their paths; `None` for directories.
-pub type Tree = BTreeMap<String, Option<Vec<u8>>>;
+/// What lies in a directory, by its paths.
+pub type Tree = BTreeMap<String, Entry>;
 
-/// A version with two files that tell it from others.
+/// A file, or a directory, which has no content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `st_mode & 0o7777`.
+    pub mode: u32,
+    pub content: Option<Vec<u8>>,
+}
+
+impl Entry {
+    /// As an archive is to bring it: a script can be run.
+    fn file(content: &[u8]) -> Self {
+        Self { mode: if content.starts_with(b"#!") { 0o755 } else { 0o644 }, content: Some(content.to_vec()) }
+    }
+
+    fn directory() -> Self {
+        Self { mode: 0o755, content: None }
+    }
+}
+
+/// A version with two files that tell it from others, one of them a script.
 pub fn version(name: &str, number: u32) -> Version {
     let (yaml, script) = (format!("name: {name}\nversion: {number}\n"), format!("#!/bin/sh\necho {name} {number}\n"));
     packed(name, &[("machine.yaml", yaml.as_bytes()), ("bin/run.sh", script.as_bytes())])
@@ -36,19 +55,17 @@ pub fn version(name: &str, number: u32) -> Version {
 /// A machine with these files, as GNU tar and gzip pack it.
 pub fn packed(name: &str, files: &[(&str, &[u8])]) -> Version {
     let sums: String = files.iter().map(|(path, content)| format!("{}  {path}\n", Sha256Digest::of(content))).collect();
-    let mut tree: Tree = files.iter().map(|(path, content)| ((*path).to_owned(), Some(content.to_vec()))).collect();
-    tree.insert("SHA256SUMS".to_owned(), Some(sums.clone().into_bytes()));
+    let mut tree: Tree = files.iter().map(|(path, content)| ((*path).to_owned(), Entry::file(content))).collect();
+    tree.insert("SHA256SUMS".to_owned(), Entry::file(sums.as_bytes()));
     for (path, _) in files {
         for (end, _) in path.match_indices('/') {
-            tree.insert(path[..end].to_owned(), None);
+            tree.insert(path[..end].to_owned(), Entry::directory());
         }
     }
-    let mut tar = member(&format!("{name}/"), None);
-    for (path, content) in &tree {
-        match content {
-            Some(content) => tar.extend(member(&format!("{name}/{path}"), Some(content))),
-            None => tar.extend(member(&format!("{name}/{path}/"), None)),
-        }
+    let mut tar = member(&format!("{name}/"), &Entry::directory());
+    for (path, entry) in &tree {
+        let end = if entry.content.is_some() { "" } else { "/" };
+        tar.extend(member(&format!("{name}/{path}{end}"), entry));
     }
     tar.resize(tar.len() + 1024, 0);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -61,7 +78,7 @@ pub fn packed(name: &str, files: &[(&str, &[u8])]) -> Version {
 pub fn million_empty_files(name: &str) -> Vec<u8> {
     let mut tar = Vec::new();
     for number in 0..40_000 {
-        tar.extend(member(&format!("{name}/{number}"), Some(b"")));
+        tar.extend(member(&format!("{name}/{number}"), &Entry::file(b"")));
     }
     let mut deflate = flate2::Compress::new(flate2::Compression::fast(), false);
     let mut piece = Vec::with_capacity(8 * 1024 * 1024);
@@ -76,9 +93,10 @@ pub fn million_empty_files(name: &str) -> Vec<u8> {
     archive
 }
 
-/// A member of a tar archive (POSIX.1-1988, "ustar"); a directory without content.
-fn member(name: &str, content: Option<&[u8]>) -> Vec<u8> {
-    let (kind, mode, content) = content.map_or((b'5', 0o755, &[][..]), |content| (b'0', 0o644, content));
+/// A member of a tar archive (POSIX.1-1988, "ustar").
+fn member(name: &str, entry: &Entry) -> Vec<u8> {
+    let (kind, content) = entry.content.as_deref().map_or((b'5', &[][..]), |content| (b'0', content));
+    let mode = entry.mode;
     let mut block = [0; 512];
     let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
     assert!(name.len() <= 100, "{name}");
@@ -253,11 +271,11 @@ pub fn tree(directory: &Path) -> Option<Tree> {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
             let path = if below.is_empty() { name } else { format!("{below}/{name}") };
-            if entry.file_type().unwrap().is_dir() {
-                tree.insert(path.clone(), None);
+            let metadata = entry.metadata().unwrap();
+            let content = metadata.is_file().then(|| fs::read(entry.path()).unwrap());
+            tree.insert(path.clone(), Entry { mode: metadata.permissions().mode() & 0o7777, content });
+            if metadata.is_dir() {
                 open.push(path);
-            } else {
-                tree.insert(path, Some(fs::read(entry.path()).unwrap()));
             }
         }
     }

@@ -19,6 +19,10 @@ fn machines_come_change_and_go_and_every_run_says_what_it_did() {
     let done = node.apply_versions(1, &first, &["--json"]).ends(0).json();
     assert_eq!((done["outcome"].as_str(), done["serial"].as_u64()), (Some("updated"), Some(1)));
     assert_eq!(done["machines"]["facts"]["state"], "updated");
+    // With its modes: a script can be run, and nothing else.
+    let modes = node.live("facts").unwrap().into_iter().map(|(path, entry)| (path, entry.mode));
+    let expected = [("SHA256SUMS", 0o644), ("bin", 0o755), ("bin/run.sh", 0o755), ("machine.yaml", 0o644)];
+    assert_eq!(modes.collect::<Vec<_>>(), expected.map(|(path, mode)| (path.to_owned(), mode)));
     for version in &first {
         assert_eq!(node.live(&version.name).as_ref(), Some(&version.tree));
     }
@@ -306,15 +310,19 @@ fn with_an_interval_it_goes_on_until_it_is_told_to_stop() {
 }
 
 #[test]
-fn modes_and_owners_are_mended() {
+fn modes_and_owners_are_mended_as_root() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     let node = Node::new();
     node.apply_versions(1, &[version("facts", 1)], &[]).ends(0);
-    let (directory, file) = (node.root().join("facts/bin"), node.root().join("facts/bin/run.sh"));
+    let at = |path: &str| node.root().join("facts").join(path);
+    let (directory, file, script) = (at("bin"), at("machine.yaml"), at("bin/run.sh"));
     let set = |path: &std::path::Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    let edits: [(&str, &dyn Fn()); 5] = [
+    let edits: [(&str, &dyn Fn()); 8] = [
         ("a file is closed", &|| set(&file, 0o600)),
         ("a file is executable", &|| set(&file, 0o755)),
+        ("a script is not", &|| set(&script, 0o644)),
+        ("a script is for its owner alone", &|| set(&script, 0o700)),
+        ("a script has its owner's rights", &|| set(&script, 0o4755)),
         ("a directory is closed", &|| set(&directory, 0o700)),
         ("the machine is closed", &|| set(&node.root().join("facts"), 0o711)),
         ("a file is somebody's", &|| chown(&file, Some(65_534), None).unwrap()),
@@ -324,8 +332,10 @@ fn modes_and_owners_are_mended() {
         let done = node.apply(&["--json"]).ends(0).json();
         let why = done["machines"]["facts"]["why"].as_str().unwrap_or_default();
         assert!(why.contains("drifted"), "{what}: {done}");
-        let found = fs::metadata(&file).unwrap();
-        assert_eq!((found.mode() & 0o7777, found.uid()), (0o644, rustix::process::geteuid().as_raw()), "{what}");
+        for (path, mode) in [(&file, 0o644), (&script, 0o755), (&directory, 0o755)] {
+            let found = fs::metadata(path).unwrap();
+            assert_eq!((found.mode() & 0o7777, found.uid()), (mode, rustix::process::geteuid().as_raw()), "{what}");
+        }
         assert_eq!(node.apply(&["--json"]).ends(0).json()["outcome"], "unchanged", "{what}");
     }
 }

@@ -40,7 +40,8 @@ impl Target {
         let (tar, sums) = with(&[]);
         let version = version(&tar, sums);
         target.apply(Page::Good(version.archive.clone()), &version).ends(0);
-        assert!(target.node.live("app").is_some_and(|app| app.contains_key("bin/a")));
+        let app = target.node.live("app").unwrap();
+        assert_eq!((app["bin/a"].mode, app["SHA256SUMS"].mode), (0o755, 0o644));
         target.seen()
     }
 

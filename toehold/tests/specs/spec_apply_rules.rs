@@ -271,7 +271,7 @@ fn s5_a_root_that_others_reach_into_is_no_root() {
     node.publish(&document(&node.entries(&[version("facts", 2)]), &Says { serial: 2, ..Says::default() }));
     let script = format!("umask 077; exec {} {arguments}", env!("CARGO_BIN_EXE_toehold"));
     assert!(std::process::Command::new("sh").args(["-c", &script]).output().unwrap().status.success());
-    for (path, expected) in [("facts", 0o755), ("facts/bin", 0o755), ("facts/bin/run.sh", 0o644)] {
+    for (path, expected) in [("facts", 0o755), ("facts/bin", 0o755), ("facts/bin/run.sh", 0o755), ("facts/machine.yaml", 0o644)] {
         assert_eq!(fs::metadata(node.root().join(path)).unwrap().permissions().mode() & 0o7777, expected, "{path}");
     }
 }
