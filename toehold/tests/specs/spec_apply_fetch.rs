@@ -103,8 +103,16 @@ fn a_length_that_is_a_lie_and_content_that_is_another_are_seen() {
     refused(&node, apply(&node, &version, Page::Status(404, version.archive.clone()), &[]), "404");
     refused(&node, apply(&node, &version, Page::Status(500, version.archive.clone()), &[]), "500");
     refused(&node, apply(&node, &version, Page::Status(206, version.archive.clone()), &[]), "206");
-    let page = Page::Changes(version.archive.clone(), 1000, large().archive);
-    refused(&node, apply(&node, &version, page, &[]), "");
+    // What is there is replaced while it is fetched, though the server says that it is the same. By a longer one:
+    let longer = [&version.archive[..], b"x"].concat();
+    let lengths = format!("it had {} bytes before the connection broke, and has {} now", version.archive.len(), longer.len());
+    let page = Page::Changes(version.archive.clone(), 1000, longer);
+    refused(&node, apply(&node, &version, page, &[]), &lengths);
+    // By one that has the same length, and the same content: another time stands in the head of gzip.
+    let mut before = version.archive.clone();
+    before[4] ^= 1;
+    let page = Page::Changes(before, 1000, version.archive.clone());
+    refused(&node, apply(&node, &version, page, &[]), "the archive's checksum is");
     refused(&node, apply(&node, &version, Page::Flood, &[]), "gzip");
     // Without a length, the end is the end.
     apply(&node, &version, Page::Endless(version.archive.clone()), &[]).ends(0);
@@ -131,11 +139,27 @@ fn nothing_listens_and_nothing_is_left() {
 fn redirects_are_followed_to_the_web_alone_and_not_for_ever() {
     let (node, version) = (Node::new(), version("facts", 1));
     node.web.serve("/real.tgz", Page::Good(version.archive.clone()));
-    for bad in ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://u:p@127.0.0.1/x", "//", "/a.tgz", ""] {
+    // What is there is good: only where it lies is not.
+    let file = node.directory.path().join("real.tgz");
+    std::fs::write(&file, &version.archive).unwrap();
+    let file = format!("file://{}", file.display());
+    let with_user = node.web.url("/real.tgz").replace("http://", "http://somebody:sesame@");
+    let ftp = node.web.url("/real.tgz").replace("http://", "ftp://");
+    for (bad, why, requests) in [
+        (&*file, "a place that is not taken: it is file", 1),
+        (&*ftp, "a place that is not taken: it is of another scheme", 1),
+        (&*with_user, "a place that is not taken: it has a user in the URL", 1),
+        ("//", "a place that is not taken: empty host", 1),
+        ("/a.tgz", "leads elsewhere more than 5 times", 6),
+        ("", "leads elsewhere more than 5 times", 6),
+    ] {
         let done = apply(&node, &version, Page::Redirect(bad.to_owned()), &["--allow-file"]);
-        refused(&node, done, "");
-        assert!(node.web.seen().len() <= 6, "{bad}");
+        assert!(!done.stdout.contains("sesame") && !done.stderr.contains("sesame"), "{}{}", done.stdout, done.stderr);
+        refused(&node, done, why);
+        assert_eq!(node.web.seen().len(), requests, "{bad}");
     }
+    let nowhere = Page::Answer(Answer { status: 302, ..Answer::default() });
+    refused(&node, apply(&node, &version, nowhere, &[]), "leads elsewhere without saying where");
     apply(&node, &version, Page::Redirect("real.tgz#part".to_owned()), &[]).ends(0);
 }
 
