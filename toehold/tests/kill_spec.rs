@@ -15,9 +15,10 @@ mod spec_support;
 mod support;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -74,38 +75,56 @@ fn version(name: &str, number: u64, rng: &mut ChaCha20Rng) -> Version {
     packed(name, &files)
 }
 
-/// What a reader makes of a machine: it holds the directory, and looks at each file.
-fn read(root: &Path, name: &str) -> io::Result<Vec<String>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(root.join(name), flags | OFlags::DIRECTORY, Mode::empty())?;
-    FILES
-        .iter()
-        .map(|path| {
-            let mut text = Vec::new();
-            io::Read::read_to_end(&mut std::fs::File::from(openat(&directory, *path, flags, Mode::empty())?), &mut text)?;
-            Ok(String::from_utf8_lossy(&text[..text.len().min(16)]).lines().next().unwrap_or_default().to_owned())
-        })
-        .collect()
+/// What a reader makes of a machine.
+enum Sight {
+    /// Which version each file is of.
+    Whole(Vec<String>),
+    /// The name was there no more, or leads nowhere.
+    Neither(io::Error),
+    /// A file is missing in the directory that the reader holds.
+    Missing(io::Error),
 }
 
-/// Looks until it is over, and says what it saw that must not be. A machine that was replaced may be taken away file by file
-/// while a reader still holds it, so a reader that misses a file looks again from the name on.
+/// Holds a machine's directory, and looks at each file in it.
+fn read(root: &Path, name: &str) -> Sight {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(root.join(name), flags | OFlags::DIRECTORY, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(error) => return Sight::Neither(error.into()),
+    };
+    let first_line = |path: &&str| {
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut std::fs::File::from(openat(&directory, *path, flags, Mode::empty())?), &mut text)?;
+        Ok(String::from_utf8_lossy(&text[..text.len().min(16)]).lines().next().unwrap_or_default().to_owned())
+    };
+    match FILES.iter().map(first_line).collect() {
+        Ok(seen) => Sight::Whole(seen),
+        // The name still leads to the directory that was found wanting.
+        Err(error) if same(&directory, &root.join(name)) => Sight::Neither(error),
+        Err(error) => Sight::Missing(error),
+    }
+}
+
+/// Whether a path leads to this very directory.
+fn same(directory: &OwnedFd, path: &Path) -> bool {
+    let held = rustix::fs::fstat(directory).unwrap();
+    rustix::fs::stat(path).is_ok_and(|named| (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino))
+}
+
+/// Looks until it is over, and says what it saw that must not be: a name that is not there for a moment, too. Only a machine that was
+/// replaced may be taken away file by file while a reader still holds it: that one looks again from the name on.
 fn watch(root: &Path, over: &AtomicBool) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut looked = 0_u64;
     while !over.load(Ordering::Relaxed) {
         for name in NAMES {
             looked += 1;
-            let mut tries = 0;
-            loop {
+            for tries in 0.. {
                 match read(root, name) {
-                    Ok(seen) if seen.windows(2).all(|pair| pair[0] == pair[1]) => break,
-                    Ok(seen) => wrong.push(format!("{name}: {seen:?}")),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound && root.join(name).exists() && tries < 1000 => {
-                        tries += 1;
-                        continue;
-                    }
-                    Err(error) => wrong.push(format!("{name}: {error}")),
+                    Sight::Whole(seen) if seen.windows(2).all(|pair| pair[0] == pair[1]) => {}
+                    Sight::Whole(seen) => wrong.push(format!("{name}: {seen:?}")),
+                    Sight::Missing(error) if error.kind() == io::ErrorKind::NotFound && tries < 1000 => continue,
+                    Sight::Neither(error) | Sight::Missing(error) => wrong.push(format!("{name}: {error}")),
                 }
                 break;
             }
@@ -129,15 +148,84 @@ fn page(version: &Version, other: &Version, rng: &mut ChaCha20Rng) -> Page {
     }
 }
 
-#[test]
-fn s5_old_or_new_and_whole_over_sigkill() {
-    let kills: usize = std::env::var("TOEHOLD_KILLS").map_or(4, |text| text.parse().expect("TOEHOLD_KILLS is a number"));
+fn kills() -> usize {
+    std::env::var("TOEHOLD_KILLS").map_or(4, |text| text.parse().expect("TOEHOLD_KILLS is a number"))
+}
+
+/// Its seed is shown.
+fn random() -> ChaCha20Rng {
     let seed = std::env::var("TOEHOLD_SEED").map_or_else(
         |_| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos().into(),
         |text| text.parse().expect("TOEHOLD_SEED is a number"),
     );
-    println!("TOEHOLD_SEED={seed} TOEHOLD_KILLS={kills}");
-    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    println!("TOEHOLD_SEED={seed} TOEHOLD_KILLS={}", kills());
+    ChaCha20Rng::seed_from_u64(seed)
+}
+
+/// Starts an apply, and kills it after some part of the time that one takes; how it ended where that was before.
+fn kill(node: &Node, more: &[&str], longest: Duration, rng: &mut ChaCha20Rng) -> (Option<ExitStatus>, Duration) {
+    let begun = Instant::now();
+    let mut child = node.command(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let after = longest.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX));
+    // The moment is what this test is about; nothing is waited for.
+    std::thread::sleep(after.saturating_sub(begun.elapsed()));
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    (status.signal().is_none().then_some(status), after)
+}
+
+/// A first apply has no state before it that could be gone back to: whatever there is of the first one is enough for the same command to
+/// go on, without a word about floors.
+#[test]
+fn a_first_apply_that_is_killed_is_simply_run_again() {
+    let mut rng = random();
+    let mut longest = Duration::ZERO;
+    let (mut all, mut begun, mut tries) = (0, 0, 0);
+    while all < kills() {
+        tries += 1;
+        assert!(tries < 4 * kills() + 20, "the moments are off: only {all} were killed");
+        let node = Node::new();
+        let first = versions(2, &mut rng);
+        node.publish(&document(&node.entries(&first), &Says { serial: 2, ..Says::default() }));
+        if longest.is_zero() {
+            let start = Instant::now();
+            node.apply(&PATIENT).ends(0);
+            longest = start.elapsed();
+            continue;
+        }
+        let (ended, after) = kill(&node, &PATIENT, longest, &mut rng);
+        let when = format!("SIGKILL after {after:?}");
+        if ended.is_some() {
+            longest = longest.max(Duration::from_millis(20)).mul_f64(0.9);
+            continue;
+        }
+        all += 1;
+        begun += usize::from(node.root().join(".toehold").exists());
+        for version in &first {
+            let live = node.live(&version.name);
+            assert!(
+                live.is_none() || live.as_ref() == Some(&version.tree),
+                "{when}: {} is neither whole nor absent",
+                version.name
+            );
+        }
+        let done = node.apply(&PATIENT);
+        assert_eq!(done.code, 0, "{when}: {}{}", done.stdout, done.stderr);
+        for version in &first {
+            assert_eq!(node.live(&version.name).as_ref(), Some(&version.tree), "{when}");
+        }
+        for empty in ["unpacking", "staged", "previous", "trash"] {
+            assert!(node.private(empty).is_empty(), "{when}: {empty} holds {:?}", node.private(empty));
+        }
+        let done = node.apply_versions(1, &first, &PATIENT).ends(3);
+        assert!(done.stderr.contains("below 2"), "{when}: {}", done.stderr);
+    }
+    println!("{all} killed, {begun} of them had begun");
+}
+
+#[test]
+fn s5_old_or_new_and_whole_over_sigkill() {
+    let (kills, mut rng) = (kills(), random());
     let node = Node::new();
     let mut current = versions(1, &mut rng);
     let begun = Instant::now();
@@ -165,19 +253,13 @@ fn s5_old_or_new_and_whole_over_sigkill() {
                 .collect();
             let newer = document(&entries, &Says { serial, ..Says::default() });
             node.publish(&newer);
-            let begun = Instant::now();
-            let mut child = node.command(&MORE).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let after = longest.mul_f64(f64::from(rng.next_u32()) / f64::from(u32::MAX));
-            // The moment is what this test is about; nothing is waited for.
-            std::thread::sleep(after.saturating_sub(begun.elapsed()));
-            child.kill().unwrap();
-            let status = child.wait().unwrap();
-            if status.signal().is_some() {
+            let (ended, after) = kill(&node, &MORE, longest, &mut rng);
+            if ended.is_none() {
                 killed += 1;
             } else {
                 longest = longest.max(Duration::from_millis(20)).mul_f64(0.9);
             }
-            let when = format!("serial {serial}, SIGKILL after {after:?}, {status}");
+            let when = format!("serial {serial}, SIGKILL after {after:?}, {ended:?}");
             // Right after the kill, before anything recovers: the old or the new one, and nothing else.
             for version in next.iter().chain(&current) {
                 let Some(live) = node.live(&version.name) else {
