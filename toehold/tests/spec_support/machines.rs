@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -222,7 +223,7 @@ impl Node {
     }
 
     /// Not begun yet, without a proxy of the environment's.
-    pub fn command(&self, more: &[&str]) -> std::process::Command {
+    pub fn command(&self, more: &[&str]) -> Command {
         let arguments = self.arguments(more);
         let mut command = self.toehold.command(arguments.iter().map(String::as_str));
         for variable in
@@ -257,6 +258,19 @@ impl Node {
         names.sort();
         names
     }
+}
+
+/// A command with another one before it, in the same environment.
+pub fn under(before: &[&str], command: &Command) -> Command {
+    let mut whole = Command::new(before[0]);
+    whole.args(&before[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
+        };
+    }
+    whole
 }
 
 /// What is in a directory; `None` where there is none.

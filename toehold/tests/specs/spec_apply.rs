@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::spec_support::machines::{Node, Says, document, key, plain_document, version};
+use crate::spec_support::machines::{Node, Says, document, key, plain_document, tree, under, version};
 use crate::spec_support::web::Page;
 use crate::support;
 use crate::support::{Done, eventually};
@@ -340,24 +340,54 @@ fn modes_and_owners_are_mended_as_root() {
     }
 }
 
-/// A machine that is a mount point cannot be moved; the others go on. Needs: root, unshare.
+/// An apply that sees a mount which nobody else sees.
+fn mounted(node: &Node, mount: &str) -> Command {
+    let mounting = format!("mount {mount}; exec \"$@\"");
+    under(&["unshare", "--mount", "--propagation", "private", "sh", "-ec", &mounting, "sh"], &node.command(&["--json"]))
+}
+
+/// A file system that another is mounted into cannot exchange anything with it.
 #[test]
-fn a_mount_point_is_its_own_error() {
+fn a_private_directory_on_another_file_system_is_refused_as_root() {
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1)], &[]).ends(0);
+    node.publish(&document(&node.entries(&[version("facts", 2)]), &Says { serial: 2, ..Says::default() }));
+    let before = tree(&node.root());
+    let mount = format!("-t tmpfs -o mode=0700 tmpfs {}", node.root().join(".toehold").display());
+    let done = Done::of(mounted(&node, &mount).output().unwrap()).ends(1);
+    assert!(done.stderr.contains("another file system than that of the root"), "{}", done.stderr);
+    assert_eq!(tree(&node.root()), before);
+    node.apply(&[]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+}
+
+/// What the kernel says for a file system that cannot exchange, strace says here.
+#[test]
+fn a_file_system_that_strace_lets_exchange_nothing_is_refused_before_anything_depends_on_it() {
+    let node = Node::new();
+    node.publish(&document(&node.entries(&[version("facts", 1)]), &Says::default()));
+    let log = node.directory.path().join("log");
+    let strace = ["strace", "-f", "-e", "trace=renameat2", "-e", "inject=renameat2:error=EINVAL", "-o", log.to_str().unwrap()];
+    let done = Done::of(under(&strace, &node.command(&["--json"])).output().unwrap()).ends(1);
+    assert!(done.stderr.contains("cannot exchange two directories in one step (Invalid argument"), "{}", done.stderr);
+    assert!(fs::read_to_string(log).unwrap().contains("RENAME_EXCHANGE) = -1 EINVAL"));
+    assert!(node.web.seen().is_empty() && node.live("facts").is_none());
+    for empty in ["unpacking", "staged", "previous", "trash"] {
+        assert!(node.private(empty).is_empty(), "{empty}");
+    }
+    // Nothing is remembered of it: on another file system it is the first time.
+    node.apply(&[]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+}
+
+/// A machine that is a mount point cannot be moved; the others go on.
+#[test]
+fn a_mount_point_is_its_own_error_as_root() {
     let node = Node::new();
     node.apply_versions(1, &[version("facts", 1), version("logs", 1)], &[]).ends(0);
     node.publish(&document(&node.entries(&[version("facts", 2), version("logs", 2)]), &Says { serial: 2, ..Says::default() }));
-    let command = node.command(&["--json"]);
-    let mounting = format!("mount --bind {0} {0}; exec \"$@\"", node.root().join("facts").display());
-    let mut mounted = std::process::Command::new("unshare");
-    mounted.args(["--mount", "--propagation", "private", "sh", "-ec", &mounting, "sh"]);
-    mounted.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => mounted.env(name, value),
-            None => mounted.env_remove(name),
-        };
-    }
-    let done = Done::of(mounted.output().unwrap()).ends(3).json();
+    let facts = node.root().join("facts");
+    let done = Done::of(mounted(&node, &format!("--bind {0} {0}", facts.display())).output().unwrap()).ends(3).json();
     assert!(done["machines"]["facts"]["why"].as_str().unwrap().contains("putting it into place failed"), "{done}");
     assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
     assert_eq!(node.live("logs"), Some(version("logs", 2).tree));
