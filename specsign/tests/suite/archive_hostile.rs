@@ -1,6 +1,6 @@
 //! Archives that somebody made to hurt us: each is refused, and those that only look odd are taken.
 
-use crate::hostile::{A, Hostile, headers, kinds, listing, lists, paths, sizes, with};
+use crate::hostile::{A, Hostile, Stream, headers, kinds, listing, lists, paths, sizes, streams, with};
 use crate::support;
 use crate::support::{
     Member, directory, file, finish_header, gzip, long_name, machine_archive, pax, sums_of, tar, unpack, unpack_as,
@@ -154,6 +154,16 @@ fn a_wrong_check_sum_of_gzip() {
         let at = wrong.len() - at;
         wrong[at] ^= 1;
         assert!(matches!(unpack(&wrong, sums, Limits::default(), 64), Err(ArchiveError::Gzip(_))));
+    }
+}
+
+#[test]
+fn streams_that_harm() {
+    for Stream { what, archive, sums, reason } in streams() {
+        for piece in [1000, archive.len().max(1)] {
+            let error = unpack(&archive, sums, Limits::default(), piece).unwrap_err().to_string();
+            assert!(error.contains(reason), "{what}: {error}");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use toehold_specsign::Sha256Digest;
 
-use super::support::{Member, directory, file, long_name, pax, special, sums_of, tar};
+use super::support::{Member, directory, file, gzip, long_name, pax, special, sums_of, tar};
 
 /// What is in `bin/a` of them all, which can be run.
 pub(crate) const A: &[u8] = b"#!/bin/sh\necho a\n";
@@ -16,6 +16,15 @@ pub(crate) struct Hostile {
     /// The digest of its list.
     pub(crate) sums: Sha256Digest,
     /// A part of what is said of it.
+    pub(crate) reason: &'static str,
+}
+
+/// One whose compression is part of the harm.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) what: &'static str,
+    pub(crate) archive: Vec<u8>,
+    pub(crate) sums: Sha256Digest,
     pub(crate) reason: &'static str,
 }
 
@@ -186,4 +195,45 @@ pub(crate) fn lists() -> Vec<Hostile> {
         Hostile { what: what.to_owned(), tar, sums, reason }
     };
     cases.map(case).into()
+}
+
+/// What expands beyond measure, is damaged, is cut short, or has something behind it.
+pub(crate) fn streams() -> Vec<Stream> {
+    let (good, sums) = with(&[]);
+    let good = gzip(&good);
+    let (trailer, end) = (good.len() - 8, good.len());
+    let changed = |at: usize| {
+        let mut archive = good.clone();
+        archive[at] ^= 1;
+        archive
+    };
+    let zeros = &vec![0; 40 << 20];
+    let (bomb, bomb_sums) = listing(&[("bin/a", A), ("zeros", zeros)], &[file("app/zeros", zeros)]);
+    let (hole, hole_sums) = with(&[
+        pax(b'x', &[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0"), ("GNU.sparse.realsize", b"1073741824")]),
+        file("app/hole", &[0; 512]),
+    ]);
+    let (old_hole, old_hole_sums) = with(&[special("app/hole", b'S', "")]);
+    let cut = "it is cut short";
+    let of = |what, archive, reason| Stream { what, archive, sums, reason };
+    vec![
+        Stream { what: "a bomb", archive: gzip(&bomb), sums: bomb_sums, reason: "for each fetched one" },
+        Stream { what: "a hole in the words of pax", archive: gzip(&hole), sums: hole_sums, reason: "not taken" },
+        Stream {
+            what: "a hole of GNU's",
+            archive: gzip(&old_hole),
+            sums: old_hole_sums,
+            reason: "regular files and directories",
+        },
+        of("a wrong check sum", changed(trailer), "its check sum (CRC-32) is wrong"),
+        of("a wrong length", changed(end - 4), "its length is wrong"),
+        of("nothing", Vec::new(), cut),
+        of("a head alone", good[..10].to_vec(), cut),
+        of("the first half", good[..end / 2].to_vec(), cut),
+        of("no trailer", good[..trailer].to_vec(), cut),
+        of("all but a byte", good[..end - 1].to_vec(), cut),
+        of("a byte behind the end", [&good[..], b"\0"].concat(), "behind its end"),
+        of("itself again behind the end", [&good[..], &good[..]].concat(), "behind its end"),
+        of("no gzip at all", with(&[]).0, "it is not gzip"),
+    ]
 }

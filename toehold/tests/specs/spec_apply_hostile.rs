@@ -9,7 +9,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use hostile::{Hostile, with};
+use hostile::{Hostile, Stream, with};
 use toehold_specsign::Sha256Digest;
 
 use crate::spec_support::machines::{Node, Says, Tree, Version, document, tree};
@@ -62,29 +62,43 @@ impl Target {
         self.node.apply(&["--json"])
     }
 
-    fn refuses(&mut self, case: &Hostile) {
-        let version = version(&case.tar, case.sums);
-        let done = self.apply(Page::Good(version.archive.clone()), &version);
-        assert_eq!(done.code, 3, "{}: {}", case.what, done.stderr);
+    fn refuses(&mut self, what: &str, version: &Version, reason: &str) {
+        let done = self.apply(Page::Good(version.archive.clone()), version);
+        assert_eq!(done.code, 3, "{what}: {}", done.stderr);
         let told = done.json()["machines"]["app"]["why"].as_str().unwrap().to_owned();
-        assert!(told.contains(case.reason), "{}: {told}", case.what);
-        assert_eq!(self.node.live("app"), self.app, "{}", case.what);
+        assert!(told.contains(reason), "{what}: {told}");
+        assert_eq!(self.node.live("app"), self.app, "{what}");
         for empty in ["unpacking", "staged", "trash"] {
-            assert_eq!(self.node.private(empty), Vec::<String>::new(), "{}: {empty}", case.what);
+            assert_eq!(self.node.private(empty), Vec::<String>::new(), "{what}: {empty}");
         }
-        assert_eq!(self.paths(), self.paths, "{}", case.what);
+        assert_eq!(self.paths(), self.paths, "{what}");
     }
 }
 
 fn version(tar: &[u8], sums: Sha256Digest) -> Version {
-    Version { name: "app".to_owned(), archive: support::gzip(tar), sums, tree: Tree::new() }
+    packed(support::gzip(tar), sums)
+}
+
+fn packed(archive: Vec<u8>, sums: Sha256Digest) -> Version {
+    Version { name: "app".to_owned(), archive, sums, tree: Tree::new() }
 }
 
 fn all_refused(cases: &[Hostile]) {
     let (mut new, mut settled) = (Target::new(), Target::settled());
     for case in cases {
-        new.refuses(case);
-        settled.refuses(case);
+        let version = version(&case.tar, case.sums);
+        new.refuses(&case.what, &version, case.reason);
+        settled.refuses(&case.what, &version, case.reason);
+    }
+}
+
+#[test]
+fn bombs_holes_damage_and_what_is_behind_the_end_leave_nothing() {
+    let (mut new, mut settled) = (Target::new(), Target::settled());
+    for Stream { what, archive, sums, reason } in hostile::streams() {
+        let version = packed(archive, sums);
+        new.refuses(what, &version, reason);
+        settled.refuses(what, &version, reason);
     }
 }
 
