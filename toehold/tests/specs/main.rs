@@ -15,6 +15,7 @@ mod support;
 mod cli_spec_documents;
 mod cli_spec_match;
 mod spec_apply;
+mod spec_apply_durable;
 mod spec_apply_fetch;
 mod spec_apply_hostile;
 mod spec_apply_rules;
