@@ -28,6 +28,9 @@ pub struct NodeFacts {
     identity: Result<String, FactError>,
     path: Option<OsString>,
     asked: Mutex<Asked>,
+    /// [`Question::answer`], and [`PATIENCE`].
+    answer: fn(Question) -> Result<bool, String>,
+    patience: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -55,22 +58,23 @@ impl NodeFacts {
     /// Facts under this name, or under the host's own.
     pub fn new(identity: Option<String>) -> Self {
         let identity = identity.map_or_else(host_name, Ok);
-        Self { identity, path: std::env::var_os("PATH"), asked: Mutex::default() }
+        let path = std::env::var_os("PATH");
+        Self { identity, path, asked: Mutex::default(), answer: Question::answer, patience: PATIENCE }
     }
 
     fn ask(&self, question: Question) -> Result<bool, FactError> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let stalled = || FactError(format!("a file system did not answer within {} s", PATIENCE.as_secs()));
+        let stalled = || FactError(format!("a file system did not answer within {} s", self.patience.as_secs()));
         let worker = match asked.worker.take() {
             Some(worker) => worker,
             None if Arc::strong_count(&asked.threads) > MAX_STALLED => return Err(stalled()),
-            None => Worker::start(Arc::clone(&asked.threads))
+            None => Worker::start(self.answer, Arc::clone(&asked.threads))
                 .map_err(|error| FactError(format!("no thread could be started: {error}")))?,
         };
         if worker.questions.send(question).is_err() {
             return Err(FactError("the thread that asks has ended".to_owned()));
         }
-        match worker.answers.recv_timeout(PATIENCE) {
+        match worker.answers.recv_timeout(self.patience) {
             Ok(answer) => {
                 asked.worker = Some(worker);
                 answer.map_err(FactError)
@@ -83,14 +87,14 @@ impl NodeFacts {
 }
 
 impl Worker {
-    fn start(alive: Arc<()>) -> io::Result<Self> {
+    fn start(find: fn(Question) -> Result<bool, String>, alive: Arc<()>) -> io::Result<Self> {
         let (questions, to_answer) = channel::<Question>();
         let (answer, answers) = channel();
         std::thread::Builder::new().name("facts".to_owned()).stack_size(128 * 1024).spawn(move || {
             // Counted as long as the thread lives.
             let alive = alive;
             while let Ok(question) = to_answer.recv() {
-                if answer.send(question.answer()).is_err() {
+                if answer.send(find(question)).is_err() {
                     break;
                 }
             }
@@ -194,7 +198,10 @@ impl Facts for NodeFacts {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
+    use std::time::Instant;
+
+    use toehold_specsign::{Answer, Matcher};
 
     use super::*;
 
@@ -246,5 +253,61 @@ mod tests {
         assert!(doubtful.has_command("none").is_err(), "one place could not be looked into");
         let without = NodeFacts { path: None, ..NodeFacts::new(None) };
         assert!(without.has_command("run").is_err());
+    }
+
+    /// A pipe that nobody writes to stands for a file system that does not answer; each question waits until somebody does.
+    fn waits(question: Question) -> Result<bool, String> {
+        match question {
+            Question::File(path) if path.ends_with("stalled") => {
+                std::fs::read(path).map(|_| true).map_err(|error| error.to_string())
+            }
+            other => other.answer(),
+        }
+    }
+
+    fn threads(facts: &NodeFacts) -> usize {
+        Arc::strong_count(&facts.asked.lock().unwrap().threads) - 1
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_answer_is_neither_yes_nor_no() {
+        const SHORT: Duration = Duration::from_millis(20);
+        const LONG: Duration = Duration::from_secs(60);
+        let directory = tempfile::tempdir().unwrap();
+        let (pipe, other) = (directory.path().join("stalled"), directory.path().to_str().unwrap());
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        let pipe = pipe.to_str().unwrap();
+        let mut facts = NodeFacts { answer: waits, ..NodeFacts::new(Some("web1".to_owned())) };
+        // Others are still asked about, by a thread that does not wait.
+        for stalled in 1..MAX_STALLED {
+            facts.patience = SHORT;
+            let error = facts.has_file(pipe).unwrap_err();
+            assert!(error.0.contains("did not answer within"), "{error:?}");
+            facts.patience = LONG;
+            assert_eq!((facts.has_directory(other), threads(&facts)), (Ok(true), stalled + 1));
+        }
+        facts.patience = SHORT;
+        facts.has_file(pipe).unwrap_err();
+        // Too many threads wait: nothing is asked any more, nobody waits, and nothing is known, whatever the question.
+        facts.patience = LONG;
+        let begun = Instant::now();
+        let unknown = [facts.has_file(pipe), facts.has_file(pipe), facts.has_directory(other), facts.has_command("sh")];
+        for answer in unknown {
+            assert!(answer.unwrap_err().0.contains("did not answer within"));
+        }
+        for text in [format!("has_file('{pipe}')"), format!("!has_file('{pipe}')")] {
+            let answer = Matcher::compile(&text).unwrap().evaluate(&facts);
+            assert!(matches!(answer, Ok(Answer::Unknown(_))), "{text}: {answer:?}");
+        }
+        assert!(begun.elapsed() < LONG / 2);
+        assert_eq!(threads(&facts), MAX_STALLED);
+        // Those that get their answer after all end, and it goes on.
+        while threads(&facts) > 0 {
+            assert!(begun.elapsed() < LONG, "{} threads", threads(&facts));
+            let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            drop(std::fs::OpenOptions::new().write(true).custom_flags(nonblocking).open(pipe));
+            std::thread::yield_now();
+        }
+        assert_eq!((facts.has_directory(other), threads(&facts)), (Ok(true), 1));
     }
 }
