@@ -18,5 +18,6 @@ mod spec_apply;
 mod spec_apply_durable;
 mod spec_apply_fetch;
 mod spec_apply_hostile;
+mod spec_apply_present;
 mod spec_apply_rules;
 mod spec_store;
