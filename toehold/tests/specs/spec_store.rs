@@ -4,10 +4,12 @@ use std::future::Future;
 
 use crate::spec_support::spec::{Desk, PRIVATE, entry, list};
 use crate::support::Toehold;
-use toehold::spec_store::{self, SpecStoreError};
+use toehold::spec_store::{self, SpecRecord, SpecStoreError};
 use toehold_core::testing::MemoryStore;
-use toehold_core::{Key, Store as _, StoreError};
-use toehold_specsign::{Envelope, Format, SignedStatement, SigningKey, SpecName, Statement, TrustedKeys, pack, seal};
+use toehold_core::{Expect, Key, Store as _, StoreError};
+use toehold_specsign::{
+    Envelope, Format, Sha256Digest, SignedStatement, SigningKey, SpecName, Statement, TrustedKeys, pack, seal,
+};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     toehold_core::testing::block_on(future)
@@ -229,4 +231,44 @@ fn a_document_that_nobody_vouches_for_is_not_put_there() {
     let refused = toehold.run(["spec", "put", "fleet", &hand_over, "--public-key", &public]).ends(1);
     assert!(refused.stderr.contains("no node could use it"), "{}", refused.stderr);
     toehold.run(["spec", "put", "fleet", &unsigned, "--unverified"]).ends(0);
+}
+
+/// Whoever else can write to the store writes what they like: a record is read as it is or refused, and a document that comes out of it is the one
+/// that its digest names.
+#[test]
+fn a_damaged_record_is_refused_or_says_something_else_and_yields_no_other_document() {
+    let key = Key::parse("spec/fleet").unwrap();
+    for max_value in [1024 * 1024, 5_000] {
+        let store = MemoryStore::default().with_max_value(max_value);
+        let public = SigningKey::from_hex(PRIVATE).unwrap().verifying_key();
+        let (document, keys) = (document(Some(1), 3), TrustedKeys::one(public));
+        let pieces = run(spec_store::put_vouched(&store, &name(), &document, Some(&keys))).unwrap().pieces;
+        assert_eq!(pieces > 0, max_value < 10_000);
+        let entry = run(store.get(&key)).unwrap().unwrap();
+        let (whole, mut revision) = (entry.value, entry.revision);
+        let mut read = 0;
+        let mut check = |value: &[u8]| {
+            revision = run(store.put(&key, value, Expect::Revision(revision))).unwrap();
+            if let Ok(Some(record)) = run(spec_store::record(&store, &name())) {
+                read += 1;
+                let body = serde_json::to_value(&record).unwrap();
+                assert_eq!(serde_json::from_value::<SpecRecord>(body).unwrap(), record);
+                if let Ok(Some(found)) = run(spec_store::read(&store, &name())) {
+                    assert_eq!(Sha256Digest::of(&found), record.digest);
+                }
+            }
+            let vouched = run(spec_store::vouched(&store)).unwrap();
+            assert!(vouched.specs.len() + vouched.unreadable.len() <= 1);
+        };
+        check(&whole);
+        for at in 0..whole.len() {
+            check(&whole[..at]);
+            for other in [whole[at] ^ 1, whole[at] ^ 0x20, b'0', b'"', b'}', 0xff] {
+                let mut changed = whole.clone();
+                changed[at] = other;
+                check(&changed);
+            }
+        }
+        assert!(read > 100, "{read}");
+    }
 }
