@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 
 use libfuzzer_sys::fuzz_target;
-use toehold_specsign::{Limits, Sha256Digest, TreePath, UnpackSink, Unpacker};
+use toehold_specsign::{Limits, Sha256Digest, Sums, TreePath, UnpackSink, Unpacker};
 
 #[derive(Default)]
 struct Sink {
@@ -15,6 +15,9 @@ struct Sink {
     files: BTreeSet<String>,
     open: bool,
     bytes: usize,
+    /// The file that is open is the list, and what came of it.
+    is_list: bool,
+    list: Option<Vec<u8>>,
 }
 
 impl Sink {
@@ -37,12 +40,19 @@ impl UnpackSink for Sink {
         self.add(path);
         self.files.insert(path.to_string());
         self.open = true;
+        self.is_list = path.as_str() == "SHA256SUMS";
+        if self.is_list {
+            self.list = Some(Vec::new());
+        }
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         assert!(self.open);
         self.bytes += bytes.len();
+        if let Some(list) = self.list.as_mut().filter(|_| self.is_list) {
+            list.extend_from_slice(bytes);
+        }
         Ok(())
     }
 
@@ -65,18 +75,34 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let name = "app".parse().expect("a name");
     let limits = Limits { unpacked_bytes: 1 << 22, entries: 200, ..Limits::default() };
-    let ends = [1, 61, usize::MAX].map(|piece| {
+    let unpack = |sums: Sha256Digest, piece: usize| {
         let mut sink = Sink::default();
-        let mut unpacker = Unpacker::new(&name, Sha256Digest::of(archive), Sha256Digest::of(b""), limits);
+        let mut unpacker = Unpacker::new(&name, Sha256Digest::of(archive), sums, limits);
         for piece in archive.chunks(piece) {
             if let Err(error) = unpacker.push(piece, &mut sink) {
-                return (error.to_string(), sink.files.len(), sink.bytes);
+                return (Err(error.to_string()), sink);
             }
         }
-        // No list is empty, so none of them can be good.
-        (unpacker.finish().expect_err("no archive has an empty list").to_string(), sink.files.len(), sink.bytes)
+        (unpacker.finish().map_err(|error| error.to_string()), sink)
+    };
+    // With the sum of the list that is in it, if there is one: then it can be good.
+    let (end, sink) = unpack(Sha256Digest::of(b""), usize::MAX);
+    assert!(end.is_err(), "no list is empty");
+    let sums = Sha256Digest::of(sink.list.as_deref().unwrap_or_default());
+    let ends = [1, 61, usize::MAX].map(|piece| {
+        let (end, sink) = unpack(sums, piece);
+        if let Ok(unpacked) = end {
+            assert_eq!((unpacked.files, unpacked.bytes), (sink.files.len(), sink.bytes as u64));
+            // The list is closed: what came is what it names, and the list itself.
+            let list =
+                Sums::parse(sink.list.as_deref().expect("a good archive has a list")).expect("a good archive's can be read");
+            let listed: BTreeSet<String> =
+                list.files().map(|(path, _)| path.to_string()).chain(["SHA256SUMS".to_owned()]).collect();
+            assert_eq!(listed, sink.files);
+        }
+        (end.map_or_else(|error| error, |_| "good".to_owned()), sink.files.len(), sink.bytes)
     });
     // A damaged archive may be noticed sooner or later. One that was read to its end was so in all cases, and alike.
-    let whole = |end: &(String, usize, usize)| end.0.contains("SHA256SUMS");
+    let whole = |end: &(String, usize, usize)| end.0 == "good" || end.0.contains("SHA256SUMS");
     assert!(!ends.iter().any(whole) || ends.windows(2).all(|two| two[0] == two[1]), "{ends:?}");
 });

@@ -14,6 +14,7 @@ mod support;
 
 mod cli_spec_documents;
 mod cli_spec_match;
+mod fuzz_seeds;
 mod spec_apply;
 mod spec_apply_durable;
 mod spec_apply_fetch;
