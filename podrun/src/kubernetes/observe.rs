@@ -62,6 +62,21 @@ impl PodSnapshot {
         self.object.pointer("/metadata/deletionTimestamp").is_some()
     }
 
+    /// Whether nothing will ever run in `container` again: all of the pod has ended, or that container has, and nothing starts it again.
+    pub fn is_over(&self, container: &str) -> bool {
+        if matches!(self.object.pointer("/status/phase").and_then(Value::as_str), Some("Failed" | "Succeeded")) {
+            return true;
+        }
+        let named = |pointer: &str| {
+            let list = self.object.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+            list.into_iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some(container))
+        };
+        let stays_ended = self.object.pointer("/spec/restartPolicy").and_then(Value::as_str) == Some("Never")
+            && named("/spec/containers").is_some_and(|wanted| wanted.get("restartPolicy").is_none());
+        // Other containers, and a phase that lags behind, say nothing about it.
+        stays_ended && named("/status/containerStatuses").is_some_and(|now| now.pointer("/state/terminated").is_some())
+    }
+
     /// What its state means for somebody who wants to work in `container`.
     pub fn availability(&self, container: &str) -> Availability {
         let status = self.object.get("status").unwrap_or(&Value::Null);

@@ -138,6 +138,21 @@ pub fn may_enter(settings: &Settings, pod: &PodSnapshot, principal: &str) -> boo
     settings.pod_name.as_ref().is_some_and(|name| *name == pod.name) || annotation(pod, PRINCIPAL) == Some(principal)
 }
 
+/// Whether a persistent pod is provably one that a gateway has made for this principal alone, so that it may be replaced once it is over. One
+/// that the operator named for all is not, nor is one that somebody else has made or taken over, whoever may enter it.
+pub fn may_replace(settings: &Settings, pod: &PodSnapshot, principal: &str) -> bool {
+    let labels = pod.object.pointer("/metadata/labels");
+    let label = |name: &str| labels.and_then(|labels| labels.get(format!("{PREFIX}{name}"))).and_then(Value::as_str);
+    let owners = pod.object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    settings.pod_name.is_none()
+        && pod.name == persistent_name(settings, principal)
+        && annotation(pod, PRINCIPAL) == Some(principal)
+        && label(PRINCIPAL) == Some(LabelValue::encode(principal).as_str())
+        && label(MODE) == Some("persistent")
+        && annotation(pod, SPEC).is_some()
+        && owners.is_none_or(Vec::is_empty)
+}
+
 /// An owner of pods: an empty Job that ends by itself `lapse_seconds` after its start unless a living gateway extends it (P1). It
 /// runs nothing, and it never counts as completed, for clean-up tools delete Jobs that do.
 pub fn owner_manifest(name: OwnerName, namespace: &str, lapse_seconds: u64, heartbeat: u64) -> Value {

@@ -15,7 +15,7 @@ use crate::name::{OwnerName, Uid};
 /// How long the garbage collector takes, as seen on a real cluster.
 const COLLECTION: Duration = Duration::from_secs(5);
 
-/// How long a pod takes to end that was deleted.
+/// How long a pod takes to end that was deleted, where nothing else was said.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// What becomes of pods that are created.
@@ -48,6 +48,7 @@ pub(super) struct State {
     owners: BTreeMap<OwnerName, Owner>,
     last: u64,
     fate: Fate,
+    grace: Duration,
     late: Vec<Late>,
     /// All UIDs that pods ever had, by the connection in their labels.
     history: Vec<(String, Uid)>,
@@ -86,6 +87,7 @@ impl SimulatedCluster {
             owners: BTreeMap::new(),
             last: 0,
             fate: Fate::ReadyAfter(0),
+            grace: GRACE,
             late: Vec::new(),
             history: Vec::new(),
         };
@@ -101,6 +103,11 @@ impl SimulatedCluster {
     /// What becomes of pods that are created from now on.
     pub fn set_fate(&self, fate: Fate) {
         self.state().fate = fate;
+    }
+
+    /// How long pods take to end that are deleted from now on.
+    pub fn set_grace(&self, grace: Duration) {
+        self.state().grace = grace;
     }
 
     /// The pods that are there, those on their way out included.
@@ -142,6 +149,16 @@ impl SimulatedCluster {
         let name = manifest.pointer("/metadata/name").and_then(Value::as_str)?.to_owned();
         state.pods.remove(&(namespace.to_owned(), name));
         state.create(self.clock.now(), namespace, manifest).ok()
+    }
+
+    /// Changes what a pod's object says as another user of the cluster may do: its version is another then.
+    pub fn change_pod(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut state = self.state();
+        let number = state.next();
+        if let Some(pod) = state.pods.get_mut(&(namespace.to_owned(), name.to_owned())) {
+            change(&mut pod.object);
+            pod.version = number;
+        }
     }
 
     /// Deletes a pod as another user of the cluster may do, at once.
@@ -289,10 +306,10 @@ impl State {
     }
 
     pub(super) fn delete(&mut self, now: Timestamp, namespace: &str, name: &str, uid: &Uid, version: Option<&str>) -> bool {
-        let number = self.next();
+        let (number, grace) = (self.next(), self.grace);
         match self.pods.get_mut(&(namespace.to_owned(), name.to_owned())) {
             Some(pod) if pod.uid == *uid && version.is_none_or(|version| version == pod.version.to_string()) => {
-                pod.gone_at = Some(pod.gone_at.unwrap_or_else(|| now.saturating_add(GRACE)));
+                pod.gone_at = Some(pod.gone_at.unwrap_or_else(|| now.saturating_add(grace)));
                 pod.version = number;
                 true
             }

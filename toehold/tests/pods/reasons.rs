@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use serde_json::json;
+
 use crate::gateway::{Pods, Session, file_of};
 use crate::support::Done;
 
@@ -72,9 +74,7 @@ fn p1_a_pod_that_lasts_too_long() {
         let pods = with(mode, "total: 3s", &[]);
         told(&running(pods.ssh("echo begun; sleep 600")).ends(), "the pod has reached its time limit", mode);
         if mode == "persistent" {
-            // It stays until somebody removes it, and takes nobody any more.
-            let done = pods.run("true").ends(255);
-            assert!(done.stderr.contains("the pod has reached its time limit"), "{done:?}");
+            // It stays until somebody comes for whom it is made anew, and that is for another test.
             let name = pods.list()[0]["name"].as_str().unwrap().to_owned();
             pods.toehold.run(["pods", "rm", "--backend", "local", &name]).ends(0);
         }
@@ -88,4 +88,32 @@ fn what_kills_a_process_in_a_pod_that_lives_on_is_told_as_it_is() {
     let pods = with("persistent", "", &[]);
     let done = Done::of(pods.ssh_with(&["-v"], "kill -KILL $$").output().unwrap()).ends(255);
     assert!(done.stderr.contains("rtype exit-signal") && !done.stderr.contains("it was ended"), "{done:?}");
+}
+
+#[test]
+fn a_pod_that_stays_locks_nobody_out_once_it_is_over() {
+    let pods = with("persistent", "total: 8s", &[]);
+    let over = |pods: &Pods| told(&running(pods.ssh("echo begun; sleep 600")).ends(), "the pod has reached its time limit", "");
+    over(&pods);
+    let (name, first) = (pods.list()[0]["name"].clone(), pods.list()[0]["uid"].clone());
+    // All who come at once get one and the same.
+    let children: Vec<_> =
+        (0..4).map(|_| pods.ssh("echo $TOEHOLD_POD_UID; cat file; echo kept >> file").spawn().unwrap()).collect();
+    let done: Vec<_> = children.into_iter().map(|child| Done::of(child.wait_with_output().unwrap()).ends(0)).collect();
+    let second = done[0].stdout.lines().next().unwrap().to_owned();
+    assert!(done.iter().all(|done| done.stdout.starts_with(&second)) && first != second.as_str(), "{done:?}");
+    assert_eq!((pods.list().len(), &pods.list()[0]["name"]), (1, &name));
+    // Also after a gateway's death.
+    over(&pods);
+    let config =
+        |creates: bool| json!({ "pod": { "mode": "persistent", "createMissingPods": creates }, "limits": { "total": "8s" } });
+    let pods = pods.again(&config(false), &[]);
+    let done = pods.run("true").ends(255);
+    let todo = format!("toehold pods rm {}", name.as_str().unwrap());
+    assert!(done.stderr.contains("the pod has reached its time limit") && done.stderr.contains(&todo), "{done:?}");
+    let pods = pods.again(&config(true), &[]);
+    let third = pods.run("echo $TOEHOLD_POD_UID; exit 5").ends(5).stdout;
+    assert_ne!(third.trim(), second);
+    pods.about(["rm", name.as_str().unwrap()]).ends(0);
+    pods.waits_until_empty();
 }

@@ -61,6 +61,8 @@ struct Inner {
     pods: PathBuf,
     owners: Owners,
     running: Mutex<HashMap<String, Arc<Pod>>>,
+    /// Held while a pod that stays is made, started or removed: others come to have its name, or want it at the same time.
+    staying: tokio::sync::Mutex<()>,
 }
 
 fn refused(doing: &str, kind: FailureKind, code: u16, message: &str) -> BackendError {
@@ -101,6 +103,11 @@ fn deadline(object: &Value) -> Option<Timestamp> {
     Some(started.saturating_add(Duration::from_secs(seconds)))
 }
 
+/// Whether a pod stays when the connection that it was made for is gone.
+fn stays(object: &Value) -> bool {
+    object.pointer("/metadata/ownerReferences").is_none()
+}
+
 /// A pod's name that is a file's name too (RFC 1123 allows nothing that could lead elsewhere).
 fn is_name(name: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
@@ -118,7 +125,8 @@ impl LocalPods {
             crate::private::create_directory(directory).map_err(io::Error::other)?;
         }
         let owners = Owners::in_directory(owners);
-        Ok(Self(Arc::new(Inner { cluster: cluster(directory)?, pods, owners, running: Mutex::default() })))
+        let (running, staying) = (Mutex::default(), tokio::sync::Mutex::default());
+        Ok(Self(Arc::new(Inner { cluster: cluster(directory)?, pods, owners, running, staying })))
     }
 
     /// The SFTP server that pods can run: our own program under another name, as a word for a shell.
@@ -156,7 +164,10 @@ impl LocalPods {
             Err(error) => return Err(error),
         };
         let mut object: Value = serde_json::from_str(&text)?;
-        let standing = self.running().get(name).map_or(Standing::Running, |pod| *pod.standing().borrow());
+        let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let running = self.running().get(name).filter(|pod| pod.uid.as_str() == uid).cloned();
+        let standing = running.as_ref().map_or(Standing::Running, |pod| *pod.standing().borrow());
+        let is_deleted = running.is_some_and(|pod| pod.is_deleted());
         let is_overdue = standing == Standing::Overdue || deadline(&object).is_some_and(|deadline| deadline <= SystemClock.now());
         let mut set = |pointer: &str, name: &str, value: Value| {
             if let Some(members) = object.pointer_mut(pointer).and_then(Value::as_object_mut) {
@@ -166,7 +177,8 @@ impl LocalPods {
         if is_overdue {
             // As the kubelet says it.
             set("", "status", json!({ "phase": "Failed", "reason": "DeadlineExceeded" }));
-        } else if standing != Standing::Running {
+        }
+        if is_deleted || !is_overdue && standing != Standing::Running {
             set("/metadata", "deletionTimestamp", json!(SystemClock.now()));
         }
         PodSnapshot::from_object(object).map(Some).map_err(io::Error::other)
@@ -224,7 +236,7 @@ impl LocalPods {
     /// Starts the first process of a pod that is on record.
     async fn start(&self, snapshot: &PodSnapshot) -> io::Result<Arc<Pod>> {
         let directory = self.directory(&snapshot.name);
-        let stays = snapshot.object.pointer("/metadata/ownerReferences").is_none();
+        let stays = stays(&snapshot.object);
         let (pod, mut first) = Pod::start(&snapshot.name, &snapshot.uid, &directory).await?;
         let pod = Arc::new(pod);
         self.running().insert(snapshot.name.clone(), Arc::clone(&pod));
@@ -235,19 +247,29 @@ impl LocalPods {
         let (pods, own) = (self.clone(), Arc::clone(&pod));
         tokio::spawn(async move {
             let has_ended_all = own.follow(&mut first).await;
-            let uid = own.uid.clone();
-            let cleared = tokio::task::spawn_blocking(move || {
-                if !has_ended_all {
-                    end_strays(&uid);
+            loop {
+                let (uid, directory) = (own.uid.clone(), directory.clone());
+                // What stays, stays without its processes, until somebody deletes it.
+                let is_to_go = !stays || own.is_deleted();
+                let cleared = tokio::task::spawn_blocking(move || {
+                    if !has_ended_all {
+                        end_strays(&uid);
+                    }
+                    if is_to_go { remove(&directory) } else { Ok(()) }
+                });
+                if let Ok(Err(error)) = cleared.await {
+                    tracing::error!("the directory of pod {} cannot be removed: {error}", own.name);
                 }
-                if stays { Ok(()) } else { remove(&directory) }
-            });
-            let cleared = cleared.await;
-            if let Ok(Err(error)) = cleared {
-                tracing::error!("the directory of pod {} cannot be removed: {error}", own.name);
+                let mut running = pods.running();
+                // It may have been deleted meanwhile.
+                if is_to_go || !own.is_deleted() {
+                    // Another of that name may be there by now.
+                    if running.get(&own.name).is_some_and(|pod| Arc::ptr_eq(pod, &own)) {
+                        running.remove(&own.name);
+                    }
+                    break;
+                }
             }
-            // Another of that name can only be there now.
-            pods.running().remove(&own.name);
             own.is_gone();
         });
         Ok(pod)
@@ -344,6 +366,7 @@ impl PodBackend for LocalPods {
     }
 
     async fn create(&self, _: &str, manifest: &Value) -> Result<PodSnapshot, BackendError> {
+        let _alone = if stays(manifest) { Some(self.0.staying.lock().await) } else { None };
         let snapshot = self.make(manifest)?;
         if let Err(error) = self.start(&snapshot).await {
             let _ = remove(&self.directory(&snapshot.name));
@@ -362,19 +385,21 @@ impl PodBackend for LocalPods {
 
     async fn delete(&self, _: &str, name: &str, preconditions: &Preconditions) -> Result<bool, BackendError> {
         const DOING: &str = "deleting a pod";
-        let Some(snapshot) = self.read(name).map_err(failed(DOING))? else { return Ok(false) };
-        let version = preconditions.resource_version.as_ref();
-        if snapshot.uid != preconditions.uid || version.is_some_and(|version| *version != snapshot.resource_version) {
-            return Ok(false);
-        }
-        let running = self.running().get(name).cloned();
-        match running {
-            Some(pod) => pod.end(),
-            None => {
-                let pods = self.clone();
-                let ended = tokio::task::spawn_blocking(move || pods.end_other(&snapshot)).await;
-                ended.map_err(io::Error::other).and_then(|ended| ended).map_err(failed(DOING))?;
-            }
+        let read = || -> Result<Option<PodSnapshot>, BackendError> {
+            let found = self.read(name).map_err(failed(DOING))?;
+            let version = preconditions.resource_version.as_ref();
+            Ok(found.filter(|pod| pod.uid == preconditions.uid && version.is_none_or(|version| *version == pod.resource_version)))
+        };
+        let Some(snapshot) = read()? else { return Ok(false) };
+        let _alone = if stays(&snapshot.object) { Some(self.0.staying.lock().await) } else { None };
+        // It may have gone meanwhile, and another have come.
+        let Some(snapshot) = read()? else { return Ok(false) };
+        // Under the lock: whoever sees it end sees that it is deleted.
+        let is_running = self.running().get(name).filter(|pod| pod.uid == snapshot.uid).map(|pod| pod.delete()).is_some();
+        if !is_running {
+            let pods = self.clone();
+            let ended = tokio::task::spawn_blocking(move || pods.end_other(&snapshot)).await;
+            ended.map_err(io::Error::other).and_then(|ended| ended).map_err(failed(DOING))?;
         }
         Ok(true)
     }
@@ -393,13 +418,20 @@ impl PodBackend for LocalPods {
     async fn exec(&self, request: &ExecRequest) -> Result<(LocalInput, LocalOutput), BackendError> {
         const DOING: &str = "starting a process in a pod";
         let not_there = || refused(DOING, FailureKind::NotFound, 404, &format!("pods \"{}\" not found", request.pod));
-        let snapshot = self.read(&request.pod).map_err(failed(DOING))?.filter(|pod| pod.uid == request.uid);
-        let snapshot = snapshot.ok_or_else(not_there)?;
-        let running = self.running().get(&request.pod).cloned();
-        let pod = match running {
+        let read = || self.read(&request.pod).map_err(failed(DOING))?.filter(|pod| pod.uid == request.uid).ok_or_else(not_there);
+        let running = || self.running().get(&request.pod).filter(|pod| pod.uid == request.uid).cloned();
+        read()?;
+        let pod = match running() {
             Some(pod) => pod,
-            // One that stays, of a gateway before this one.
-            None => self.start(&snapshot).await.map_err(failed(DOING))?,
+            None => {
+                let _alone = self.0.staying.lock().await;
+                let snapshot = read()?;
+                match running() {
+                    Some(pod) => pod,
+                    // One that stays, of a gateway before this one.
+                    None => self.start(&snapshot).await.map_err(failed(DOING))?,
+                }
+            }
         };
         let Some(command) = &request.command else {
             return Err(refused(DOING, FailureKind::BadRequest, 400, "a local pod's first process cannot be attached to"));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as Blocking;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ pub(super) struct Pod {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Ending>>>,
     standing: watch::Sender<Standing>,
+    is_deleted: AtomicBool,
 }
 
 /// How it stands with a pod.
@@ -99,6 +100,7 @@ impl Pod {
             next: AtomicU64::new(1),
             waiting: Mutex::default(),
             standing: watch::Sender::new(Standing::Running),
+            is_deleted: AtomicBool::new(false),
         };
         match tokio::time::timeout(START, pod.answer()).await {
             Ok(Some(Answer::Ready)) => Ok((pod, first)),
@@ -155,6 +157,17 @@ impl Pod {
     /// Ends all of it; when that is done, [`Pod::standing`] says so.
     pub(super) fn end(&self) {
         self.end_as(Standing::Ending);
+    }
+
+    /// Ends all of it, and what it holds is to go as well.
+    pub(super) fn delete(&self) {
+        self.is_deleted.store(true, Ordering::Release);
+        self.end();
+    }
+
+    /// Whether what it holds is to go with it.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
     }
 
     /// Ends all of it when its time is over.
