@@ -6,10 +6,14 @@ use std::error::Error;
 use toehold_core::{Store, StoreError, Stored, Timer};
 
 use super::{Parts, recover};
-use crate::backend::{OwnerSnapshot, PodBackend, Preconditions};
+use crate::backend::{BackendError, OwnerSnapshot, PodBackend, Preconditions};
+use crate::kubernetes::PodSnapshot;
 use crate::name::{OwnerName, Uid};
 use crate::owner::Sightings;
 use crate::pod::{OwnerReference, PodRecord, pods_of_owner};
+
+/// How often in a pass a pod is looked at that changes while it is to be deleted.
+const LOOKS: u32 = 3;
 
 /// What a pass has found.
 #[derive(Debug, Default)]
@@ -168,16 +172,39 @@ impl Reaper {
             if !self.suspects.contains(&pod.uid) {
                 continue;
             }
-            let preconditions = Preconditions { uid: pod.uid.clone(), resource_version: None };
-            let doing = || format!("deleting pod {}", pod.name);
-            match parts.ask(doing, parts.backend.delete(namespace, &pod.name, &preconditions)).await {
-                Ok(_) => reaped.strays.push(pod.name),
+            let name = pod.name.clone();
+            match delete_stray(parts, namespace, own, pod).await {
+                Ok(true) => reaped.strays.push(name),
+                Ok(false) => {}
                 Err(error) => reaped.problems.push(said(&error)),
             }
         }
         self.suspects = suspects;
         Ok(())
     }
+}
+
+/// Deletes a pod without a record if it is still what it was taken for (P2); one that has changed since is looked at again. `false`: it is gone,
+/// or no stray of ours any more, or changes all the time, which the next pass sees.
+async fn delete_stray<B: PodBackend, S: Store, T: Timer>(
+    parts: Parts<'_, B, S, T>,
+    namespace: &str,
+    own: &OwnerReference,
+    mut pod: PodSnapshot,
+) -> Result<bool, BackendError> {
+    for _ in 0..LOOKS {
+        let preconditions = Preconditions { uid: pod.uid.clone(), resource_version: Some(pod.resource_version.clone()) };
+        let doing = || format!("deleting pod {}", pod.name);
+        if parts.ask(doing, parts.backend.delete(namespace, &pod.name, &preconditions)).await? {
+            return Ok(true);
+        }
+        let doing = || format!("looking for pod {}", pod.name);
+        match parts.ask(doing, parts.backend.get(namespace, &pod.name)).await? {
+            Some(now) if now.uid == pod.uid && crate::pod::is_owned_by(&now, &own.uid) && !now.is_terminating() => pod = now,
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 fn said(error: &(impl Error + 'static)) -> String {

@@ -322,6 +322,55 @@ fn a_pod_that_was_created_after_all_is_found_and_deleted_though_its_record_is_go
     assert_eq!(world.cluster.pods(), []);
 }
 
+/// Whoever takes a pod over between the look and the deletion keeps it; any other change is looked at, and then it goes.
+#[test]
+fn p2_a_stray_that_changes_under_its_deletion_is_looked_at_again() {
+    let mut kept = 0;
+    for moment in 0..8 {
+        for is_taken_over in [true, false] {
+            let world = World::new();
+            world.faults.take_turns(true);
+            let settings = settings();
+            let hands = world.hands();
+            let mut keeper = run_until_stalled(Keeper::create(hands.parts(), NAMESPACE, &mut world.rng())).unwrap().unwrap();
+            let record = record(&world, keeper.owner(), &settings);
+            let stray = world.cluster.put_pod(NAMESPACE, &pod_manifest(&settings, &record, []).unwrap()).unwrap();
+            let mut reaper = Reaper::new();
+            let own = keeper.owner().clone();
+            let first = run_until_stalled(reaper.pass(hands.parts(), NAMESPACE, Some(&own))).unwrap();
+            assert!(first.strays.is_empty() && first.problems.is_empty(), "{first:?}");
+            world.wait(5);
+            run_until_stalled(keeper.beat(hands.parts())).unwrap().unwrap();
+            let before = world.faults.calls();
+            let mut was_in_time = false;
+            let changing = async {
+                for _ in 0..1000 {
+                    if world.faults.calls() >= before + moment {
+                        break;
+                    }
+                    toehold_core::testing::yield_now().await;
+                }
+                was_in_time = world.cluster.pods().iter().any(|pod| !pod.is_terminating());
+                world.cluster.change_pod(NAMESPACE, &stray.name, |pod| {
+                    let (name, value) = if is_taken_over { ("ownerReferences", json!([])) } else { ("generateName", json!("p")) };
+                    pod["metadata"][name] = value;
+                });
+            };
+            let pass = reaper.pass(hands.parts(), NAMESPACE, Some(&own));
+            let (second, ()) = run_until_stalled(futures_util::future::join(pass, changing)).unwrap();
+            assert_eq!(second.problems, Vec::<String>::new(), "{moment}");
+            let left = world.cluster.pods().iter().filter(|pod| !pod.is_terminating()).count();
+            if is_taken_over && was_in_time {
+                kept += 1;
+                assert_eq!((left, second.strays.len()), (1, 0), "{moment}");
+            } else {
+                assert_eq!((left, second.strays.len()), (0, 1), "{moment}");
+            }
+        }
+    }
+    assert!(kept > 3, "{kept}");
+}
+
 /// What cannot be read may be the record of any pod: an error is no proof that there is none.
 #[test]
 fn a_pod_is_no_stray_while_a_record_cannot_be_read() {
