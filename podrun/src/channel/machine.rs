@@ -13,6 +13,9 @@ pub const MAX_VARIABLES: usize = 256;
 /// The longest command line, in bytes: what Linux takes as one argument.
 pub const MAX_COMMAND: usize = 128 * 1024 - 1;
 
+/// All names and values together that a client may set, in bytes: room is kept for `TERM`.
+pub const MAX_SET: usize = MAX_ENVIRONMENT - 512;
+
 /// A terminal that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terminal {
@@ -216,8 +219,7 @@ impl Channel {
         let replaced = self.environment.get(&name).map_or(0, |old| name.as_str().len() + old.len());
         let bytes = self.environment_bytes - replaced + name.as_str().len() + value.len();
         let new = replaced == 0 && !self.environment.contains_key(&name);
-        // Room is kept for `TERM`.
-        if value.contains(&0) || bytes > MAX_ENVIRONMENT - 512 || (new && self.environment.len() >= MAX_VARIABLES) {
+        if value.contains(&0) || bytes > MAX_SET || (new && self.environment.len() >= MAX_VARIABLES) {
             return false;
         }
         self.environment_bytes = bytes;

@@ -4,7 +4,7 @@ mod command;
 mod machine;
 
 pub use command::{NeedsShell, Plan, Wanted, plan, plan_without_shell};
-pub use machine::{Channel, ChannelAction, ChannelEvent, ChannelRequest, MAX_COMMAND, MAX_VARIABLES, Start, Terminal};
+pub use machine::{Channel, ChannelAction, ChannelEvent, ChannelRequest, MAX_COMMAND, MAX_SET, MAX_VARIABLES, Start, Terminal};
 
 use std::collections::BTreeMap;
 

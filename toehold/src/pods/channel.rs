@@ -47,10 +47,15 @@ pub(super) struct Place<B: SharedBackend, A> {
 pub(super) async fn run<B: SharedBackend, A: Send + Sync + 'static>(place: Place<B, A>, mut job: Job) {
     let id = job.write.id();
     let number = job.number;
-    place.hub.note(event(&place, &job)).await;
-    place.hub.metrics.count(Counter::Started);
     // A pod of the channel's own is held until the client has been told.
-    let (outcome, _held) = work(&place, &mut job).await;
+    let (outcome, _held) = match job.refusal.take() {
+        Some(words) => (Some(Outcome::Failed(words)), None),
+        None => {
+            place.hub.note(event(&place, &job)).await;
+            place.hub.metrics.count(Counter::Started);
+            work(&place, &mut job).await
+        }
+    };
     let Some(outcome) = outcome else { return };
     let actions = place.link.channels().handle(number, ChannelEvent::Ended(outcome));
     // Whoever takes nothing any more is not waited for; the end is told all the same.

@@ -11,7 +11,9 @@ use russh::server::{self, Auth, ChannelOpenHandle, Handle, Msg, PublicKeyOffer, 
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty, Sig};
 use toehold_core::{Fingerprint, PublicKey};
 use toehold_podrun::Signal;
-use toehold_podrun::channel::{ChannelAction, ChannelEvent, ChannelRequest, Channels, Start, Terminal, Wanted, plan};
+use toehold_podrun::channel::{
+    ChannelAction, ChannelEvent, ChannelRequest, Channels, MAX_SET, MAX_VARIABLES, Start, Terminal, Wanted, plan,
+};
 use toehold_podrun::exec::TerminalSize;
 use tokio::sync::mpsc;
 
@@ -25,6 +27,9 @@ const MAX_OFFERS: usize = 64;
 
 /// The longest user name, in bytes.
 const MAX_USER: usize = 256;
+
+/// Where a command that a key is bound to finds what was asked for, as sshd has it.
+const ORIGINAL_COMMAND: &str = "SSH_ORIGINAL_COMMAND";
 
 /// What both tasks of a connection know.
 pub(super) struct Link {
@@ -66,6 +71,8 @@ pub(super) struct Job {
     pub(super) early: Option<Input>,
     pub(super) input: mpsc::UnboundedReceiver<Input>,
     pub(super) to_input: mpsc::UnboundedSender<Input>,
+    /// Why it is not run.
+    pub(super) refusal: Option<String>,
 }
 
 /// What passes by the input of a process.
@@ -87,6 +94,8 @@ struct Slot {
     orders: mpsc::UnboundedSender<Order>,
     input: mpsc::UnboundedSender<Input>,
     receivers: Option<(mpsc::UnboundedReceiver<Order>, mpsc::UnboundedReceiver<Input>)>,
+    /// Why what is asked for next is not run.
+    refusal: Option<String>,
 }
 
 pub(super) struct Client<B, A> {
@@ -196,9 +205,35 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
     fn start(&mut self, number: u32, start: Start) {
         let Some(slot) = self.slots.get_mut(&number) else { return };
         if let (Some(write), Some((orders, input))) = (slot.write.take(), slot.receivers.take()) {
-            let job = Job { number, write, start, orders, early: None, input, to_input: slot.input.clone() };
+            let (to_input, refusal) = (slot.input.clone(), slot.refusal.take());
+            let job = Job { number, write, start, orders, early: None, input, to_input, refusal };
             // The other task is there as long as the connection.
             let _ = self.tell.send(FromClient::Start(job));
+        }
+    }
+
+    /// Hands what is asked for over to the command that a key is bound to. That must not run as if nothing had been asked for: where it cannot be
+    /// told, it is not run.
+    fn hand_over(&mut self, number: u32, asked: Vec<u8>) {
+        let (bytes, has_nul) = (asked.len(), asked.contains(&0));
+        let request = ChannelRequest::Environment { name: ORIGINAL_COMMAND.to_owned(), value: asked };
+        let answer = self.link.channels().handle(number, ChannelEvent::Requested { request, want_reply: true });
+        if answer == [ChannelAction::Reply(true)] {
+            return;
+        }
+        let most = MAX_SET - ORIGINAL_COMMAND.len();
+        let why = if has_nul {
+            "has a NUL in it".to_owned()
+        } else if bytes > most {
+            format!("has {bytes} bytes, and {most} are the most")
+        } else {
+            format!(
+                "has no room beside what the client sets (its SendEnv and SetEnv), of {MAX_SET} bytes and {MAX_VARIABLES} variables"
+            )
+        };
+        if let Some(slot) = self.slots.get_mut(&number) {
+            slot.refusal =
+                Some(format!("the key is bound to a command, and the line that it is to see as {ORIGINAL_COMMAND} {why}"));
         }
     }
 
@@ -214,10 +249,7 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
                     Wanted::Shell => Vec::new(),
                 };
                 if !asked.is_empty() {
-                    let name = "SSH_ORIGINAL_COMMAND".to_owned();
-                    let request = ChannelRequest::Environment { name, value: asked };
-                    // Too long a line is one that the command cannot see.
-                    let _ = self.link.channels().handle(id.number(), ChannelEvent::Requested { request, want_reply: false });
+                    self.hand_over(id.number(), asked);
                 }
                 if command == b"internal-sftp" { Wanted::Subsystem("sftp".to_owned()) } else { Wanted::Command(command) }
             }
@@ -288,7 +320,8 @@ impl<B: SharedBackend, A: Authenticator> server::Handler for Client<B, A> {
         let (_, write) = channel.split();
         let (orders, order_receiver) = mpsc::unbounded_channel();
         let (input, input_receiver) = mpsc::unbounded_channel();
-        let slot = Slot { write: Some(write), orders, input, receivers: Some((order_receiver, input_receiver)) };
+        let receivers = Some((order_receiver, input_receiver));
+        let slot = Slot { write: Some(write), orders, input, receivers, refusal: None };
         self.slots.insert(id.number(), slot);
         reply.accept().await;
         Ok(())

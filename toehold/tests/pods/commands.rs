@@ -98,6 +98,32 @@ fn p4_a_key_that_is_bound_to_a_command_runs_that_and_gets_no_terminal() {
     assert!(done.stderr.contains("Permission denied (publickey)"), "{done:?}");
 }
 
+/// A command that decides by what was asked for must not run as if nothing had been.
+#[test]
+fn p4_a_line_that_the_command_of_a_key_cannot_be_told_is_refused_with_words() {
+    let pods = Pods::start();
+    let file = pods.file("authorized_keys");
+    let line = std::fs::read_to_string(&file).unwrap();
+    let bound = "touch ran; printf %s \\\"$SSH_ORIGINAL_COMMAND\\\" | wc -c";
+    std::fs::write(&file, format!("restrict,command=\"{bound}\" {line}")).unwrap();
+    let asked = |bytes: usize| "x".repeat(bytes);
+    assert_eq!(pods.run(&asked(60_000)).ends(0).stdout.trim(), "60000");
+    let most = 65_024 - "SSH_ORIGINAL_COMMAND".len();
+    assert_eq!(pods.run(&asked(most)).ends(0).stdout.trim(), most.to_string());
+    for (bytes, set) in [(most + 1, ""), (130_000, ""), (most, "LC_ALL=C")] {
+        let options = if set.is_empty() { Vec::new() } else { vec!["-o".to_owned(), format!("SetEnv={set}")] };
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let done = Done::of(pods.ssh_with(&options, &asked(bytes)).output().unwrap()).ends(255);
+        assert_eq!(done.stdout, "", "it did not run");
+        let why = if set.is_empty() { bytes.to_string() } else { "what the client sets".to_owned() };
+        assert!(done.stderr.contains("SSH_ORIGINAL_COMMAND") && done.stderr.contains(&why), "{done:?}");
+    }
+    // So many that none is left for it.
+    let many: Vec<String> = (0..256).map(|number| format!("LC_{number}=a")).collect();
+    let done = Done::of(pods.ssh_with(&["-o", &format!("SetEnv={}", many.join(" "))], "id").output().unwrap()).ends(255);
+    assert!(done.stdout.is_empty() && done.stderr.contains("SSH_ORIGINAL_COMMAND"), "{done:?}");
+}
+
 #[test]
 fn each_channel_may_have_a_pod_of_its_own_and_a_pod_may_stay() {
     let pods = Pods::configured(&json!({ "pod": { "mode": "session" } }), &[]);
