@@ -21,6 +21,7 @@ use super::hub::{Hub, SharedBackend};
 use super::launching::{self, Common};
 use super::leash::Leash;
 use super::metrics::Counter;
+use super::on_record::{NotRecorded, Ticket};
 use super::side::{Lease, PodState, Tenant};
 use super::stream::Intake;
 use crate::adapters::system_clock::SystemClock;
@@ -50,11 +51,13 @@ pub(super) async fn run<B: SharedBackend, A: Send + Sync + 'static>(place: Place
     // A pod of the channel's own is held until the client has been told.
     let (outcome, _held) = match job.refusal.take() {
         Some(words) => (Some(Outcome::Failed(words)), None),
-        None => {
-            place.hub.note(event(&place, &job)).await;
-            place.hub.metrics.count(Counter::Started);
-            work(&place, &mut job).await
-        }
+        None => match place.hub.audit.submit(event(&place, &job)).await {
+            Ok(ticket) => {
+                place.hub.metrics.count(Counter::Started);
+                work(&place, &mut job, ticket).await
+            }
+            Err(error) => (Some(unrecorded(&place, error)), None),
+        },
     };
     let Some(outcome) = outcome else { return };
     let actions = place.link.channels().handle(number, ChannelEvent::Ended(outcome));
@@ -119,10 +122,17 @@ fn event<B: SharedBackend, A>(place: &Place<B, A>, job: &Job) -> AuditEvent {
 /// How much of a command line is in the audit log, in bytes.
 const MAX_TOLD: usize = 16 * 1024;
 
+/// What is not on record does not run.
+fn unrecorded<B: SharedBackend, A>(place: &Place<B, A>, error: NotRecorded) -> Outcome {
+    place.hub.metrics.count(Counter::AuditFailed);
+    Outcome::Failed(error.to_string())
+}
+
 /// The outcome; `None` where the client has gone.
 async fn work<B: SharedBackend, A: Send + Sync + 'static>(
     place: &Place<B, A>,
     job: &mut Job,
+    ticket: Ticket,
 ) -> (Option<Outcome>, Option<Lease>) {
     let (mut state, held, common) = match &place.pod {
         Some((state, common)) => (state.clone(), None, Arc::clone(common)),
@@ -140,6 +150,14 @@ async fn work<B: SharedBackend, A: Send + Sync + 'static>(
         },
         () = until_end(&mut job.orders) => return (None, held),
     };
+    // By now it is there, unless the store was slower than the pod.
+    let recorded = tokio::select! {
+        recorded = place.hub.audit.done(ticket) => recorded,
+        () = until_end(&mut job.orders) => return (None, held),
+    };
+    if let Err(error) = recorded {
+        return (Some(unrecorded(place, error)), held);
+    }
     let outcome = tokio::select! {
         outcome = launching::run(place, job, &pod, &common) => outcome,
         // The connection's pod is the connection's affair; this one is ours.

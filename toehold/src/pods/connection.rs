@@ -96,7 +96,11 @@ pub(super) async fn handle<B: SharedBackend, A: Authenticator>(
         .with("user", who.user.clone())
         .with("address", who.address.clone())
         .with("key", key.to_string());
-    hub.note(event).await;
+    if let Err(error) = hub.noted(hub.audit.send(event).await) {
+        let _ = handle.disconnect(Disconnect::ByApplication, error.to_string(), String::new()).await;
+        let _ = timeout_at(Instant::now() + FAREWELL, session).await;
+        return;
+    }
     let logged_in = LoggedIn { who, metadata: admission.metadata, handle };
     serve(&hub, &link, logged_in, connection, session, &mut told).await;
     tracing::info!("{connection}: over");

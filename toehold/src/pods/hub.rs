@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use russh::server;
-use toehold_core::AuditEvent;
 use toehold_podrun::backend::PodBackend;
 use toehold_podrun::config::Settings;
 use toehold_podrun::driver::Parts;
 use toehold_podrun::pod::OwnerReference;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::ServeOptions;
 use super::metrics::{Counter, Metrics};
+use super::on_record::{NotRecorded, Recorder};
 use crate::adapters::system_clock::SystemClock;
 use crate::gateway::limits::Limits;
 use crate::shared::AnyStore;
@@ -51,7 +51,7 @@ pub(super) struct Hub<B, A> {
     pub(super) stopping: watch::Sender<Stopping>,
     /// How many pods are there or on their way.
     pub(super) pods: watch::Sender<usize>,
-    pub(super) audit: mpsc::Sender<AuditEvent>,
+    pub(super) audit: Recorder,
     pub(super) backend_answers: AtomicBool,
 }
 
@@ -66,11 +66,9 @@ impl<B: PodBackend, A> Hub<B, A> {
         !stopping && self.owner.borrow().is_some() && self.backend_answers.load(Ordering::Relaxed)
     }
 
-    /// Puts an event on record; comes back when it is on its way there.
-    pub(super) async fn note(&self, event: AuditEvent) {
-        if self.audit.send(event).await.is_err() {
-            self.metrics.count(Counter::AuditFailed);
-        }
+    /// Counts what could not be put on record.
+    pub(super) fn noted<T>(&self, recorded: Result<T, NotRecorded>) -> Result<T, NotRecorded> {
+        recorded.inspect_err(|_| self.metrics.count(Counter::AuditFailed))
     }
 }
 

@@ -14,14 +14,14 @@ use toehold_podrun::config::Settings;
 use toehold_podrun::driver::Keeper;
 use toehold_podrun::pod::spec_digest;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::authentication::Authenticator;
 use super::hub::{Hub, LAST_PODS, SharedBackend, Stopping};
 use super::metrics::{Counter, Metrics};
 use super::stream::WINDOW;
-use super::{PodsError, ServeOptions, connection, host_key, upkeep};
+use super::{PodsError, ServeOptions, connection, host_key, on_record, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
 use crate::cli::Signals;
 use crate::gateway::limits::Limits;
@@ -31,8 +31,6 @@ use crate::telling;
 
 /// How often sources are forgotten that need not be remembered.
 const TIDY: Duration = Duration::from_secs(300);
-/// Events that may wait to be written to the audit log.
-const MAX_EVENTS: usize = 1024;
 /// How many keys may fail to prove themselves in one connection.
 const MAX_ATTEMPTS: usize = 6;
 
@@ -83,7 +81,7 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
     let local =
         |listener: &TcpListener| listener.local_addr().map_err(|source| PodsError::Listen { address: options.listen, source });
     let announcement = Announcement { listening: local(&listener)?, metrics: metrics.as_ref().map(local).transpose()?, host_key };
-    let (audit, events) = mpsc::channel(MAX_EVENTS);
+    let (audit, events) = on_record::recorder();
     let hub = Arc::new(Hub {
         spec_digest: spec_digest(&settings),
         ssh: Arc::new(ssh(key, &options)),

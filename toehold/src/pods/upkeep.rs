@@ -5,15 +5,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use toehold_core::{AuditEvent, AuditSink as _, StoreAudit};
+use toehold_core::StoreAudit;
 use toehold_podrun::driver::{Keeper, OwnerState, Reaper};
 use toehold_podrun::owner::INTERVAL;
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::hub::{Hub, SharedBackend};
 use super::metrics::Counter;
+use super::on_record::Writer;
 use crate::cli::chain;
 use crate::gateway::system_rng;
 use crate::shared::AnyStore;
@@ -99,15 +99,12 @@ pub(super) async fn write_down<B: SharedBackend, A: Send + Sync + 'static>(
     hub: std::sync::Weak<Hub<B, A>>,
     store: AnyStore,
     writer: String,
-    mut events: mpsc::Receiver<AuditEvent>,
+    events: Writer,
 ) {
-    let audit = StoreAudit::new(store, writer);
-    while let Some(event) = events.recv().await {
-        if let Err(error) = audit.record(event).await {
-            tracing::error!("an event is not in the audit log: {}", chain(&error));
-            if let Some(hub) = hub.upgrade() {
-                hub.metrics.count(Counter::AuditFailed);
-            }
+    let missing = || {
+        if let Some(hub) = hub.upgrade() {
+            hub.metrics.count(Counter::AuditFailed);
         }
-    }
+    };
+    events.write_down(StoreAudit::new(store, writer), missing).await;
 }

@@ -28,6 +28,7 @@ mod multiplexed;
 mod panics;
 mod raw;
 mod reasons;
+mod recorded;
 mod terminal;
 mod transfers;
 mod who;
