@@ -18,6 +18,7 @@ enum Step {
     InputEnded,
     Closed,
     Started,
+    OutputEnded,
     Ended(u8),
     Lost,
 }
@@ -36,6 +37,7 @@ fn event(step: Step) -> ChannelEvent {
         Step::InputEnded => return ChannelEvent::InputEnded,
         Step::Closed => return ChannelEvent::Closed,
         Step::Started => return ChannelEvent::Started,
+        Step::OutputEnded => return ChannelEvent::OutputEnded,
         Step::Ended(code) => return ChannelEvent::Ended(Outcome::Exited(code)),
         Step::Lost => return ChannelEvent::Ended(Outcome::Unknown),
     };
@@ -46,11 +48,13 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut channel = Channel::new();
     let (mut starts, mut ends, mut eof) = (0, 0, false);
     for step in steps {
+        let is_early = matches!(step, Step::OutputEnded);
         for action in channel.handle(event(step)) {
             assert!(ends == 0 || action == ChannelAction::EndProcess, "nothing after the close");
             match action {
                 ChannelAction::Start(_) => starts += 1,
-                ChannelAction::SendEof => eof = true,
+                // One that was told while it lived had its output closed.
+                ChannelAction::SendEof => eof = !is_early,
                 ChannelAction::ExitStatus(_) | ChannelAction::ExitSignal(_) => assert!(!eof),
                 ChannelAction::Close => ends += 1,
                 _ => {}

@@ -126,6 +126,9 @@ pub enum Output<C> {
     Stdout(C),
     /// A piece of stderr.
     Stderr(C),
+    /// Both are at their end, and the process lives on: only its end follows. Comes once at most, and only where that can be known; a process
+    /// that ends has its end told alone.
+    Closed,
     /// It is over: nothing follows. Comes exactly once, whatever happens to the stream.
     Ended(Outcome),
 }

@@ -61,6 +61,8 @@ pub enum ChannelEvent {
     Closed,
     /// What was to be started runs.
     Started,
+    /// All output of what runs was handed on, and none follows, though it lives on.
+    OutputEnded,
     /// What was started, or could not be, is over, and all of its output was handed on.
     Ended(Outcome),
 }
@@ -82,7 +84,8 @@ pub enum ChannelAction {
     EndProcess,
     /// Write this line to the client's stderr.
     WriteError(String),
-    /// `exit-status` (§6.10). Always before the end of file: clients that stop reading there would miss it.
+    /// `exit-status` (§6.10). Before the end of file, since clients that stop reading there would miss it; but for a process that had closed its
+    /// output long before it ended.
     ExitStatus(u32),
     /// `exit-signal` (§6.10).
     ExitSignal(Signal),
@@ -132,6 +135,8 @@ pub struct Channel {
     environment_bytes: usize,
     terminal: Option<Terminal>,
     input_ended: bool,
+    /// Whether the client was told that no output follows: then nothing may.
+    output_ended: bool,
 }
 
 impl Channel {
@@ -139,7 +144,7 @@ impl Channel {
     /// ([`plan`](super::plan)): it answers [`ChannelRequest::Run`] of unknown ones with failure itself.
     pub fn new() -> Self {
         let environment = BTreeMap::new();
-        Self { state: State::Open, environment, environment_bytes: 0, terminal: None, input_ended: false }
+        Self { state: State::Open, environment, environment_bytes: 0, terminal: None, input_ended: false, output_ended: false }
     }
 
     /// Whether the channel is closed on our side; it can be forgotten.
@@ -171,6 +176,11 @@ impl Channel {
                 State::Starting(_) | State::Running(_) => vec![ChannelAction::EndProcess, ChannelAction::Close],
             },
             ChannelEvent::Started => self.started(),
+            ChannelEvent::OutputEnded => {
+                let now = matches!(self.state, State::Running(_)) && !self.output_ended;
+                self.output_ended |= now;
+                now.then_some(ChannelAction::SendEof).into_iter().collect()
+            }
             ChannelEvent::Ended(outcome) => self.ended(&outcome),
         }
     }
@@ -280,12 +290,14 @@ impl Channel {
                 return words.into_iter().chain([ChannelAction::SendEof, ChannelAction::Close]).collect();
             }
         };
-        let mut actions: Vec<_> = words.map(ChannelAction::WriteError).into_iter().collect();
+        let is_heard = !self.output_ended;
+        let mut actions: Vec<_> = words.filter(|_| is_heard).map(ChannelAction::WriteError).into_iter().collect();
         actions.push(match exit_signal(outcome, &running) {
             Some(signal) => ChannelAction::ExitSignal(signal),
             None => ChannelAction::ExitStatus(outcome.exit_status()),
         });
-        actions.extend([ChannelAction::SendEof, ChannelAction::Close]);
+        actions.extend(is_heard.then_some(ChannelAction::SendEof));
+        actions.push(ChannelAction::Close);
         actions
     }
 }

@@ -141,6 +141,21 @@ fn half_a_connection_may_close_at_any_time() {
 }
 
 #[test]
+fn what_closes_its_output_and_lives_on_is_told_so_and_its_end_later() {
+    let mut channel = running(command("exec >&- 2>&-; sleep 2; exit 3"));
+    assert_eq!(channel.handle(ChannelEvent::OutputEnded), [ChannelAction::SendEof]);
+    assert_eq!(channel.handle(ChannelEvent::OutputEnded), [], "once");
+    assert!(channel.is_running());
+    assert_eq!(channel.handle(ChannelEvent::InputEnded), [ChannelAction::CloseInput], "its input goes on");
+    let ended = channel.clone().handle(ChannelEvent::Ended(Outcome::Exited(3)));
+    assert_eq!(ended, [ChannelAction::ExitStatus(3), ChannelAction::Close]);
+    // After the end of file no words can follow, and the status can.
+    let lost = channel.handle(ChannelEvent::Ended(Outcome::Failed("the pod was deleted".to_owned())));
+    assert_eq!(lost, [ChannelAction::ExitStatus(255), ChannelAction::Close]);
+    assert_eq!(Channel::new().handle(ChannelEvent::OutputEnded), []);
+}
+
+#[test]
 fn what_nobody_waits_for_is_ended() {
     let mut channel = running(command("sleep 600"));
     assert_eq!(channel.handle(ChannelEvent::Closed), [ChannelAction::EndProcess, ChannelAction::Close]);
@@ -202,6 +217,7 @@ fn events() -> impl Strategy<Value = ChannelEvent> {
         1 => Just(ChannelEvent::InputEnded),
         1 => Just(ChannelEvent::Closed),
         2 => Just(ChannelEvent::Started),
+        1 => Just(ChannelEvent::OutputEnded),
         2 => (0_u8..=255).prop_map(|code| ChannelEvent::Ended(Outcome::Exited(code))),
         1 => Just(ChannelEvent::Ended(Outcome::Unknown)),
     ]
@@ -212,15 +228,18 @@ proptest! {
     fn whatever_comes_a_channel_keeps_to_the_order(list in proptest::collection::vec(events(), 0..40)) {
         let mut channel = Channel::new();
         let (mut starts, mut closes, mut statuses, mut eofs) = (0, 0, 0, 0);
+        let mut early = 0;
         for event in list {
+            let is_early = event == ChannelEvent::OutputEnded;
             let replies = matches!(event, ChannelEvent::Requested { want_reply: true, .. }) && !channel.is_closed();
             let actions = channel.handle(event);
             prop_assert_eq!(actions.iter().filter(|a| matches!(a, ChannelAction::Reply(_))).count(), usize::from(replies));
             for action in actions {
                 match action {
                     ChannelAction::Start(_) => starts += 1,
-                    ChannelAction::ExitStatus(_) | ChannelAction::ExitSignal(_) => { statuses += 1; prop_assert_eq!(eofs, 0); }
-                    ChannelAction::SendEof => eofs += 1,
+                    ChannelAction::ExitStatus(_) | ChannelAction::ExitSignal(_) => { statuses += 1; prop_assert_eq!(eofs, early); }
+                    ChannelAction::WriteError(_) => prop_assert_eq!(eofs, 0, "nothing to read after the end"),
+                    ChannelAction::SendEof => { eofs += 1; early += u32::from(is_early); }
                     ChannelAction::Close => closes += 1,
                     ChannelAction::EndProcess => {}
                     _ => prop_assert_eq!(closes, 0, "nothing after the close"),

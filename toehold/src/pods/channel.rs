@@ -1,6 +1,7 @@
 //! One thing that runs in a channel, from its start to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,6 @@ use super::leash::Leash;
 use super::metrics::Counter;
 use super::on_record::{NotRecorded, Ticket};
 use super::side::{Lease, PodState, Tenant};
-use super::stream::Intake;
 use crate::adapters::system_clock::SystemClock;
 
 /// How long is waited to learn what has become of a pod under whose process the ground gave way.
@@ -265,15 +265,18 @@ impl LastWord {
 }
 
 /// Carries what goes in and out until the process has ended; `None` where the client has gone.
-pub(super) async fn follow<B: SharedBackend>(
-    intake: &Intake,
+pub(super) async fn follow<B: SharedBackend, A: Send + Sync + 'static>(
+    place: &Place<B, A>,
     job: &mut Job,
     mut input: B::Input,
     mut output: B::Output,
     leash: Option<(&Arc<Leash<B>>, ProcessNumber)>,
     mut last: LastWord,
 ) -> Option<Outcome> {
-    let Job { write, orders, input: queue, early, .. } = job;
+    let intake = &place.link.intake;
+    let Job { number, write, orders, input: queue, early, .. } = job;
+    // After that the client is told nothing more in this channel but how it ended.
+    let is_closed = AtomicBool::new(false);
     let told = Notify::new();
     if last.code.is_some() {
         told.notify_one();
@@ -314,9 +317,17 @@ pub(super) async fn follow<B: SharedBackend>(
                     }
                     if own.is_empty() { Ok(()) } else { write.extended_data_bytes(STDERR, own).await }
                 }
+                Output::Closed => {
+                    is_closed.store(true, Ordering::Relaxed);
+                    let actions = place.link.channels().handle(*number, ChannelEvent::OutputEnded);
+                    for action in actions {
+                        tell(&place.handle, write.id(), action).await;
+                    }
+                    Ok(())
+                }
                 Output::Ended(outcome) => {
                     let rest = last.rest();
-                    if !rest.is_empty() {
+                    if !rest.is_empty() && !is_closed.load(Ordering::Relaxed) {
                         let _ = write.extended_data_bytes(STDERR, rest).await;
                     }
                     return Some(last.outcome(outcome));
@@ -333,7 +344,7 @@ pub(super) async fn follow<B: SharedBackend>(
             match (orders.recv().await, leash) {
                 (Some(Order::Signal(signal)), Some((leash, process))) => leash.signal(process, signal).await,
                 // Once: whoever sends one sends more.
-                (Some(Order::Signal(_)), None) if is_said => {}
+                (Some(Order::Signal(_)), None) if is_said || is_closed.load(Ordering::Relaxed) => {}
                 (Some(Order::Signal(signal)), None) => {
                     is_said = true;
                     let line = format!(

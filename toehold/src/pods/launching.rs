@@ -118,7 +118,7 @@ async fn direct<B: SharedBackend, A: Send + Sync + 'static>(
         Err(error) => return Some(not_started(&error)),
     };
     started(place, job);
-    follow::<B>(&place.link.intake, job, input, output, None, LastWord::default()).await
+    follow(place, job, input, output, None, LastWord::default()).await
 }
 
 /// The process runs: what the client wants of it meanwhile is done now.
@@ -209,7 +209,7 @@ async fn supervised<B: SharedBackend, A: Send + Sync + 'static>(
         Arc::clone(leash).end(process);
         return Ran::Over(None);
     }
-    let outcome = follow(&place.link.intake, job, input, output, Some((leash, process)), last).await;
+    let outcome = follow(place, job, input, output, Some((leash, process)), last).await;
     if stays {
         leash.unwatch(process).await;
     }
@@ -258,7 +258,7 @@ async fn end_when_begun<B: SharedBackend>(input: B::Input, mut output: B::Output
                 PrefaceState::Ready { process, .. } => return leash.end(process),
                 PrefaceState::Failed(_) | PrefaceState::FileFailed(_) => return,
             },
-            Output::Stderr(_) => {}
+            Output::Stderr(_) | Output::Closed => {}
             Output::Ended(_) => return,
         }
     }
@@ -319,6 +319,7 @@ where
                         let _ = write.extended_data_bytes(STDERR, own).await;
                     }
                 }
+                Output::Closed => {}
                 Output::Ended(Outcome::Exited(_)) => {
                     return Began::Failed(Outcome::Failed("the pod's shell has ended before the command began".to_owned()));
                 }

@@ -137,7 +137,7 @@ async fn listen<O: ProcessOutput>(mut output: O, tell: watch::Sender<BTreeMap<Pr
                     line.clear();
                 }
             }
-            Output::Stderr(_) => {}
+            Output::Stderr(_) | Output::Closed => {}
             Output::Ended(_) => return,
         }
     }

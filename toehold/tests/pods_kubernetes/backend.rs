@@ -140,6 +140,7 @@ async fn p4_a_process_is_started_in_the_pod_that_is_meant_and_in_no_other_of_its
         match output.next().await {
             Output::Stdout(piece) => stdout.extend_from_slice(&piece),
             Output::Stderr(piece) => stderr.extend_from_slice(&piece),
+            Output::Closed => panic!("an API server does not say that"),
             Output::Ended(outcome) => break outcome,
         }
     };
@@ -160,6 +161,7 @@ async fn until(output: &mut KubeOutput, wanted: &str) -> String {
     while !all.contains(wanted) {
         match output.next().await {
             Output::Stdout(piece) | Output::Stderr(piece) => all.push_str(std::str::from_utf8(&piece).unwrap()),
+            Output::Closed => panic!("an API server does not say that"),
             Output::Ended(outcome) => panic!("{outcome:?}: {all}"),
         }
     }

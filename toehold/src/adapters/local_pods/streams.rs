@@ -22,6 +22,9 @@ const PIECE: usize = 32 * 1024;
 /// its session is meant to use it. Pipes are read to their end, however long a process in the background has them, as by sshd(8).
 const TERMINAL_SILENCE: Duration = Duration::from_millis(100);
 
+/// How long the output of a process that lives on may be at its end until that is told: most end at the same moment.
+const CLOSED: Duration = Duration::from_millis(250);
+
 /// What the terminal driver takes for the end of the input (`VEOF`).
 const END_OF_INPUT: u8 = 4;
 
@@ -48,6 +51,17 @@ pub struct LocalOutput {
     outcome: Option<Outcome>,
     /// Until when more is waited for from a terminal, once the process has ended.
     patience: Option<Instant>,
+    closed: Closed,
+}
+
+/// Whether the output of a process that lives on is at its end.
+#[derive(Debug)]
+enum Closed {
+    No,
+    /// It is to be told then.
+    At(Instant),
+    /// It was told, or is not to be: who has a terminal can open it again.
+    Told,
 }
 
 /// tokio reads and writes any descriptor that can be waited for as it does a pipe.
@@ -84,7 +98,8 @@ impl Streams {
                 (In::Terminal(pipe::Sender::from_owned_fd_unchecked(ours)?), source, None, vec![theirs])
             }
         };
-        let output = LocalOutput { stdout: Some(stdout), stderr, ending, outcome: None, patience: None };
+        let closed = if terminal.is_some() { Closed::Told } else { Closed::No };
+        let output = LocalOutput { stdout: Some(stdout), stderr, ending, outcome: None, patience: None, closed };
         Ok(Self { input: LocalInput(input), output, for_process })
     }
 }
@@ -177,7 +192,11 @@ impl ProcessOutput for LocalOutput {
             if is_silent && let Some(outcome) = &self.outcome {
                 return Output::Ended(outcome.clone());
             }
+            if is_silent && matches!(self.closed, Closed::No) {
+                self.closed = Closed::At(Instant::now() + CLOSED);
+            }
             let patience = self.patience;
+            let closed = if let Closed::At(at) = self.closed { Some(at) } else { None };
             tokio::select! {
                 biased;
                 piece = read(&mut self.stdout), if self.stdout.is_some() => match piece {
@@ -201,6 +220,10 @@ impl ProcessOutput for LocalOutput {
                         Err(_) => Outcome::Failed("the pod has ended".to_owned()),
                     });
                     self.wait_on();
+                }
+                () = tokio::time::sleep_until(closed.unwrap_or_else(Instant::now)), if closed.is_some() => {
+                    self.closed = Closed::Told;
+                    return Output::Closed;
                 }
                 () = tokio::time::sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => {
                     self.stdout = None;
