@@ -99,3 +99,26 @@ fn two_connections_at_once_make_one_pod() {
     assert!(names.iter().all(|name| *name == names[0]), "{names:?}");
     assert_eq!(pods.ground.pods().len(), 1);
 }
+
+/// Its principal was locked out until an operator had removed it.
+#[test]
+fn a_pod_that_stays_and_is_over_is_made_anew_once() {
+    let mut config = persistent();
+    config["limits"] = json!({ "total": "30s" });
+    let pods = Pods::configured(&config, &[]);
+    let done = pods.run("echo begun; sleep 600").ends(255);
+    // It may still be ending when the next come.
+    assert!(done.stderr.contains("it was ended: the pod"), "{done:?}");
+    let first = pods.list()[0]["uid"].clone();
+    let children: Vec<_> = (0..4).map(|_| pods.ssh("echo $HOSTNAME").spawn().unwrap()).collect();
+    for child in children {
+        Done::of(child.wait_with_output().unwrap()).ends(0);
+    }
+    let left = pods.list();
+    assert!(left.len() == 1 && left[0]["uid"] != first, "{left:?}");
+    // One that somebody is deleting is waited for, and another made.
+    let name = left[0]["name"].as_str().unwrap().to_owned();
+    pods.ground.namespace().kubectl(["delete", "pod", &name, "--wait=false"]).text();
+    pods.run("exit 5").ends(5);
+    assert!(pods.list().iter().all(|pod| pod["uid"] != left[0]["uid"]));
+}
