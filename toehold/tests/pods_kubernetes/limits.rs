@@ -8,6 +8,15 @@ use serde_json::{Value, json};
 use crate::gateway::{Pods, Session, file_of, path};
 use crate::support::{Done, eventually};
 
+/// A command that has begun, and ends with its input.
+fn waiting(pods: &Pods, options: &[&str]) -> Session {
+    let mut command = pods.ssh_with(options, "echo begun; cat");
+    command.stdin(Stdio::piped());
+    let mut session = Session::start(command);
+    assert_eq!(session.line(), "begun");
+    session
+}
+
 /// Ended in the middle, and why.
 #[track_caller]
 fn ended(limits: &Value, words: &str) -> Duration {
@@ -134,12 +143,7 @@ fn who_takes_more_memory_than_the_pod_may_have_is_told_that_it_was_killed() {
     }]);
     let pods = Pods::on_ground(ground, &config, &[]);
     let socket = format!("ControlPath={}", pods.file("mux").display());
-    let mut master = Session::start({
-        let mut command = pods.ssh_with(&["-M", "-o", &socket], "echo begun; cat");
-        command.stdin(Stdio::piped());
-        command
-    });
-    assert_eq!(master.line(), "begun");
+    let mut master = waiting(&pods, &["-M", "-o", &socket]);
     let beside = |line: &str| Done::of(pods.ssh_with(&["-o", &socket], line).output().unwrap());
     // A line without an end, which is kept whole.
     assert_eq!(beside("tail /dev/zero >/dev/null; echo $?").ends(0).stdout, "137\n");
@@ -156,18 +160,8 @@ fn who_takes_more_memory_than_the_pod_may_have_is_told_that_it_was_killed() {
 fn a_channel_that_is_one_too_many_is_refused_and_the_others_go_on() {
     let pods = Pods::with(&["--max-channels", "2"]);
     let socket = format!("ControlPath={}", pods.file("mux").display());
-    let mut master = Session::start({
-        let mut command = pods.ssh_with(&["-M", "-o", &socket], "echo begun; cat");
-        command.stdin(Stdio::piped());
-        command
-    });
-    assert_eq!(master.line(), "begun");
-    let mut second = Session::start({
-        let mut command = pods.ssh_with(&["-o", &socket], "echo begun; cat");
-        command.stdin(Stdio::piped());
-        command
-    });
-    assert_eq!(second.line(), "begun");
+    let mut master = waiting(&pods, &["-M", "-o", &socket]);
+    let mut second = waiting(&pods, &["-o", &socket]);
     // OpenSSH's client opens a connection of its own then, beside which it says why.
     let is_refused = || {
         let done = Done::of(pods.ssh_with(&["-o", &socket], "true").output().unwrap());
