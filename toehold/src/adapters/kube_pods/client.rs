@@ -201,11 +201,44 @@ fn clients(config: &Config) -> Result<Clients, kube::Error> {
 
 #[cfg(test)]
 mod tests {
-    use toehold_podrun::config::Config;
+    use toehold_podrun::config::{Config, Kubeconfig, in_cluster};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
     use super::*;
+
+    /// A service account's token is over after an hour, and what stands in its file long before. kube reads a file again once a minute, for
+    /// as long as it lives, and a text never.
+    #[test]
+    fn a_token_and_an_authority_in_files_are_read_again_as_they_are_renewed() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = rcgen::generate_simple_self_signed(vec!["kubernetes".to_owned()]).unwrap().cert.pem();
+        std::fs::write(directory.path().join("token"), "the first").unwrap();
+        std::fs::write(directory.path().join("ca.crt"), authority).unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let configuration = json!({ "connection": {
+            "host": "https://10.96.0.1", "bearerTokenFile": path("token"), "cacertFile": path("ca.crt"),
+        } });
+        let configured = Config::parse(&configuration.to_string()).unwrap().validate().unwrap().cluster;
+        // By paths as they stand in a kubeconfig that lies beside them.
+        let kubeconfig = json!({
+            "clusters": [{ "name": "c", "cluster": { "server": "https://10.96.0.1", "certificate-authority": "ca.crt" } }],
+            "users": [{ "name": "u", "user": { "tokenFile": "token" } }],
+            "contexts": [{ "name": "it", "context": { "cluster": "c", "user": "u" } }],
+            "current-context": "it",
+        });
+        let beside = Kubeconfig::parse(&kubeconfig.to_string()).unwrap().access(None, directory.path()).unwrap();
+        for access in [configured, beside] {
+            let config = config(&access).unwrap();
+            assert_eq!((config.auth_info.token_file, config.auth_info.token.is_none()), (Some(path("token")), true));
+            assert_eq!(config.root_cert_file, Some(directory.path().join("ca.crt")));
+        }
+        // As a pod of the cluster has it, where the files are not to be had here.
+        let in_cluster = in_cluster(|_| Some("443".to_owned()), None).unwrap();
+        let who = who(&in_cluster.credentials).unwrap();
+        assert_eq!(who.token_file.as_deref(), Some("/var/run/secrets/kubernetes.io/serviceaccount/token"));
+        assert!(who.token.is_none());
+    }
 
     /// From within a cluster all of them have one URL.
     #[test]
