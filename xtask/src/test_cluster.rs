@@ -8,8 +8,9 @@ use crate::report::Report;
 use crate::workspace::Metadata;
 use crate::{Result, home_guard, process, test_targets};
 
-/// The module, in every test program on a cluster, whose tests stop and kill the cluster's own processes.
-const HURTING: &str = "hurting::";
+/// The modules, in every test program on a cluster, that need one of our own, and what for.
+const ON_OUR_OWN: [(&str, &str); 2] =
+    [("audited::", "read the API server's audit log"), ("hurting::", "stop and kill the cluster's processes")];
 
 /// Runs them on a cluster of our own, which is up for as long as that takes.
 pub(crate) fn on_our_own(building: Building, metadata: &Metadata, without: &[Part]) -> Result<()> {
@@ -32,10 +33,10 @@ pub(crate) fn run() -> Result<()> {
     let mut arguments = Vec::new();
     let cluster = std::env::var_os(CLUSTER).filter(|cluster| cluster != FOREIGN);
     if cluster.is_none() {
-        report.leave_out(format!(
-            "tests in the modules {HURTING}, which stop and kill the cluster's processes: {CLUSTER} is not set"
-        ));
-        arguments.extend(["--skip".to_owned(), HURTING.to_owned()]);
+        for (module, what) in ON_OUR_OWN {
+            report.leave_out(format!("tests in the modules {module}, which {what}: {CLUSTER} is not set"));
+            arguments.extend(["--skip".to_owned(), module.to_owned()]);
+        }
     }
     let cluster = cluster.unwrap_or_else(|| FOREIGN.into());
     let environment = kubernetes::environment(&PathBuf::from(kubeconfig), &PathBuf::from(cluster), &kubectl()?);

@@ -13,7 +13,7 @@ use crate::support::keys::ssh_keygen;
 use crate::support::{Done, Toehold};
 
 /// A command that prints the document beside it, whoever asks.
-fn command(toehold: &Toehold, more: &Value) -> String {
+pub(crate) fn command(toehold: &Toehold, more: &Value) -> String {
     let script = file_of(toehold, "who");
     fs::write(&script, "#!/bin/sh\nexec cat \"${0%/*}/document\"\n").unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
@@ -30,7 +30,7 @@ fn with_document(more: &Value, config: &Value) -> Pods {
     Pods::with_keys_by(toehold, Ground::new(), config, &["--authorized-keys-command", &command])
 }
 
-fn encoded(content: &[u8]) -> String {
+pub(crate) fn encoded(content: &[u8]) -> String {
     base64ct::Base64::encode_string(content)
 }
 

@@ -38,6 +38,7 @@ mod raw;
 mod terminal;
 
 mod access;
+mod audited;
 mod backend;
 mod collecting;
 mod credentials;
