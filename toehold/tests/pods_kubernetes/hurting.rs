@@ -1,6 +1,7 @@
 //! What is stopped goes on, and what is killed comes back with what it knew.
 
 mod api_server;
+mod components;
 
 use crate::cluster_support::{Namespace, alone, hurt};
 
