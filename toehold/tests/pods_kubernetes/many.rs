@@ -6,7 +6,7 @@
 use std::fs;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use russh::client::{self, Handle};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::gateway::{Pods, Session};
 use crate::ground::Ground;
 use crate::raw::Anybody;
-use crate::support::eventually;
+use crate::support::{Toehold, eventually, store};
 
 /// Of these connections one gets an image that cannot be pulled.
 const FAILING: usize = 20;
@@ -180,7 +180,7 @@ async fn p2_a_gateway_that_is_killed_under_many_leaves_no_pod_a_minute_later_whe
         });
         assert_eq!(living.line(), "begun");
         assert_eq!(other.ground.pods().len(), count + 1);
-        let killed = std::time::Instant::now();
+        let killed = Instant::now();
         let toehold = pods.kill();
         eventually("the end of the pods of the one that was killed", || other.ground.pods().len() == 1);
         let within = killed.elapsed();
@@ -193,4 +193,76 @@ async fn p2_a_gateway_that_is_killed_under_many_leaves_no_pod_a_minute_later_whe
     .await
     .unwrap();
     drop(held);
+}
+
+/// Somebody comes and stays for as long as there is a gateway.
+async fn comes(key: Arc<PrivateKey>, address: std::net::SocketAddr) -> Option<()> {
+    let mut handle = client::connect(Arc::default(), address, Anybody).await.ok()?;
+    handle.authenticate_publickey("anybody", PrivateKeyWithHashAlg::new(key, None)).await.ok()?;
+    let mut channel = handle.channel_open_session().await.ok()?;
+    channel.exec(true, "sleep 6000").await.ok()?;
+    while channel.wait().await.is_some() {}
+    Some(())
+}
+
+fn records(toehold: &Toehold) -> usize {
+    store::keys(toehold).iter().filter(|key| key.starts_with("pod/")).count()
+}
+
+/// At moments at which some pods are only recorded, some asked for, some there and some ready: one that comes back with what it knew clears
+/// all of that away, and so does another one, by what the cluster knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn p2_a_gateway_that_is_killed_while_pods_are_made_leaves_neither_pod_nor_record() {
+    const ROUNDS: usize = 4;
+    let (mut pods, other) = tokio::task::spawn_blocking(|| {
+        let pods = Pods::configured(&small(None), &MANY);
+        let other = pods.another(&small(None), &[]);
+        (pods, other)
+    })
+    .await
+    .unwrap();
+    let ground = pods.ground.clone();
+    let (mut recorded, mut left) = (0, None);
+    for round in 1..=ROUNDS {
+        let (key, address) = (Crowd::of(&pods).key, pods.address);
+        let all: Vec<_> = (0..10)
+            .map(|_| {
+                let (key, when) = (Arc::clone(&key), Duration::from_millis(getrandom::u64().unwrap() % 500));
+                tokio::spawn(async move {
+                    tokio::time::sleep(when).await;
+                    // Whoever comes late finds nobody.
+                    comes(key, address).await
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(250 + getrandom::u64().unwrap() % 750)).await;
+        let toehold = tokio::task::spawn_blocking(|| pods.kill()).await.unwrap();
+        recorded += records(&toehold);
+        for one in all {
+            one.await.unwrap();
+        }
+        if round == ROUNDS {
+            left = Some(toehold);
+            break;
+        }
+        let ground = ground.clone();
+        pods = tokio::task::spawn_blocking(|| Pods::on(toehold, ground, &small(None), &MANY)).await.unwrap();
+    }
+    assert!(recorded > 0, "no moment was one at which a pod was being made");
+    tokio::task::spawn_blocking(move || {
+        let killed = Instant::now();
+        eventually("the end of the pods of the one that was killed", || ground.pods().is_empty());
+        let owners = || ground.namespace().kubectl(["get", "jobs"]).json()["items"].as_array().unwrap().len();
+        eventually("the end of their owners", || owners() == 1);
+        assert!(killed.elapsed() < Duration::from_secs(60), "{:?}", killed.elapsed());
+        other.run("true").ends(0);
+        other.waits_until_empty();
+        // Its records are its own: gone when it is there again.
+        let again = Pods::on(left.unwrap(), ground.clone(), &small(None), &[]);
+        eventually("the end of the records", || records(&again.toehold) == 0);
+        again.run("true").ends(0);
+        again.waits_until_empty();
+    })
+    .await
+    .unwrap();
 }
