@@ -10,6 +10,7 @@ use crate::gateway::{Pods, fed};
 use crate::ground::Ground;
 use crate::raw::{Client, until_output};
 use crate::support::{Done, eventually};
+use crate::way::Way;
 
 /// Far below the minute of silence, and far above what it takes.
 const SOON: Duration = Duration::from_secs(30);
@@ -29,6 +30,35 @@ fn refused(pods: &Pods, words: &str) {
 fn an_image_that_cannot_be_pulled_is_said_to_be_one() {
     let pods = Pods::configured(&Ground::image("localhost:1/none"), &[]);
     refused(&pods, "the image cannot be pulled");
+}
+
+/// The same row, for some of those who come to one gateway: whoever sees to clusters may let some have another image than others.
+#[test]
+fn of_those_who_come_at_once_who_gets_no_image_is_told_and_the_others_get_their_pods() {
+    const UNLUCKY: [usize; 2] = [3, 7];
+    let ground = Ground::new();
+    let image = ground.cluster().images.busybox.clone();
+    // As long as the other name: the length of a request stays what its head says.
+    let none = format!("{:x<1$}", "localhost:1/", image.len());
+    assert_eq!(none.len(), image.len());
+    let way = Way::rewriting_some(&ground, "\"toehold.local/user\":\"unlucky\"", &[(&image, &none)]);
+    let pods = Pods::on_ground(ground.clone(), &json!({ "connection": way.connection(&ground) }), &[]);
+    let children: Vec<_> = (0..10)
+        .map(|number| {
+            let mut command = pods.client("ssh");
+            let user = if UNLUCKY.contains(&number) { "unlucky" } else { "lucky" };
+            command.args(["-l", user, "127.0.0.1", &format!("echo {number}; exit {number}")]).spawn().unwrap()
+        })
+        .collect();
+    for (number, child) in children.into_iter().enumerate() {
+        let done = Done::of(child.wait_with_output().unwrap());
+        if UNLUCKY.contains(&number) {
+            assert!(done.code == 255 && done.stderr.contains("the image cannot be pulled"), "{number}: {done:?}");
+        } else {
+            assert_eq!((done.code, done.stdout), (i32::try_from(number).unwrap(), format!("{number}\n")), "{}", done.stderr);
+        }
+    }
+    pods.waits_until_empty();
 }
 
 /// The same row: nothing can schedule the pod.

@@ -43,6 +43,8 @@ struct Harm {
     held: Mutex<Option<Vec<u8>>>,
     /// What a request has in the place of something else.
     rewritten: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Which requests: those with this in them.
+    of_which: Vec<u8>,
     /// Connections so far.
     connections: AtomicUsize,
     /// Streams into pods so far.
@@ -64,8 +66,13 @@ impl Way {
 
     /// With something else in the place of what stands in requests.
     pub(crate) fn rewriting(ground: &Ground, rewritten: &[(&str, &str)]) -> Self {
+        Self::rewriting_some(ground, "", rewritten)
+    }
+
+    /// The same, in requests with this in them alone.
+    pub(crate) fn rewriting_some(ground: &Ground, of_which: &str, rewritten: &[(&str, &str)]) -> Self {
         let rewritten = rewritten.iter().map(|(from, to)| (from.as_bytes().to_vec(), to.as_bytes().to_vec())).collect();
-        let harm = Arc::new(Harm { rewritten, ..Harm::default() });
+        let harm = Arc::new(Harm { rewritten, of_which: of_which.as_bytes().to_vec(), ..Harm::default() });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let server = Server::of(ground);
         let listener = {
@@ -198,7 +205,8 @@ async fn pass(client: TcpStream, server: impl AsyncRead + AsyncWrite + Send, har
             if is_held {
                 std::future::pending::<()>().await;
             }
-            for (from, to) in &harm.rewritten {
+            let is_meant = memmem::find(&piece, &harm.of_which).is_some();
+            for (from, to) in harm.rewritten.iter().filter(|_| is_meant) {
                 while let Some(at) = memmem::find(&piece, from) {
                     piece.splice(at..at + from.len(), to.iter().copied());
                 }
