@@ -17,7 +17,7 @@ use toehold_podrun::supervisor::{Epilogue, ProcessNumber};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
-use super::client::{Input, Job, Link, Order};
+use super::client::{Input, Job, Link, ORIGINAL_COMMAND, Order};
 use super::hub::{Hub, SharedBackend};
 use super::launching::{self, Common};
 use super::leash::Leash;
@@ -107,15 +107,22 @@ fn event<B: SharedBackend, A>(place: &Place<B, A>, job: &Job) -> AuditEvent {
         .with("user", who.user.clone())
         .with("address", who.address.clone())
         .with("kind", kind);
-    if what.is_empty() {
+    // What was asked for where the key is bound to something else.
+    let asked = job.start.environment.iter().find(|(name, _)| name.as_str() == ORIGINAL_COMMAND);
+    let asked = asked.map(|(_, line)| String::from_utf8_lossy(line).into_owned()).unwrap_or_default();
+    told(told(event, "what", &what), "asked", &asked)
+}
+
+/// However long it is, it is on record: an entry that is too large for the store would be none.
+fn told(event: AuditEvent, name: &str, text: &str) -> AuditEvent {
+    if text.is_empty() {
         event
-    } else if what.len() <= MAX_TOLD {
-        event.with("what", what)
+    } else if text.len() <= MAX_TOLD {
+        event.with(name, text)
     } else {
-        // However long it is, it is on record: an entry that is too large for the store would be none.
-        let digest = toehold_specsign::Sha256Digest::of(what.as_bytes());
-        let end = what.floor_char_boundary(MAX_TOLD);
-        event.with("what", what.get(..end).unwrap_or_default()).with("what_sha256", digest.to_string())
+        let digest = toehold_specsign::Sha256Digest::of(text.as_bytes());
+        let end = text.floor_char_boundary(MAX_TOLD);
+        event.with(name, text.get(..end).unwrap_or_default()).with(&format!("{name}_sha256"), digest.to_string())
     }
 }
 

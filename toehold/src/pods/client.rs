@@ -29,7 +29,7 @@ const MAX_OFFERS: usize = 64;
 const MAX_USER: usize = 256;
 
 /// Where a command that a key is bound to finds what was asked for, as sshd has it.
-const ORIGINAL_COMMAND: &str = "SSH_ORIGINAL_COMMAND";
+pub(super) const ORIGINAL_COMMAND: &str = "SSH_ORIGINAL_COMMAND";
 
 /// What both tasks of a connection know.
 pub(super) struct Link {

@@ -84,6 +84,9 @@ fn p4_a_key_that_is_bound_to_a_command_runs_that_and_gets_no_terminal() {
     let line = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("restrict,command=\"echo bound to \\\"$SSH_ORIGINAL_COMMAND\\\"\" {line}")).unwrap();
     assert_eq!(pods.run("rm -rf 'a b'").ends(0).stdout, "bound to rm -rf 'a b'\n");
+    // What was asked for is on record beside what was run.
+    let log = pods.toehold.run(["--json", "audit", "ls"]).ends(0).stdout;
+    assert!(log.contains("echo bound to") && log.contains("rm -rf 'a b'"), "{log}");
     let done = Done::of(pods.ssh_with(&["-tt"], "").output().unwrap());
     assert!(done.stderr.contains("PTY allocation request failed"), "{done:?}");
     assert_eq!(Done::of(pods.ssh_with(&["-T"], "").output().unwrap()).ends(0).stdout, "bound to \n");
