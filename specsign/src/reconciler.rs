@@ -243,6 +243,8 @@ where
     /// [`PassError`], where it could not begin or the root failed under it; what one machine came to is in the report.
     pub async fn pass<X: Facts + Sync>(&mut self, document: &[u8], facts: &X) -> Result<Report, PassError> {
         let mut memory = Memory::load(&mut self.root, self.admission.begin_anew)?;
+        // What a run left that found the disk full would leave no room for what is to be remembered now.
+        let _ = self.root.empty_trash();
         // What was read counts as accepted from here on; both copies say so before anything else happens.
         let mended = memory.mend(&mut self.root)?;
         if self.admission.trust_clock {
@@ -509,6 +511,8 @@ where
                 if let Err(error) = self.root.discard(name, Place::Staged) {
                     reason = format!("{reason}; clearing up failed: {error}");
                 }
+                // It may be what has filled the disk, and there is more to be written.
+                let _ = self.root.empty_trash();
                 return Err(Trouble::error(reason));
             }
         };

@@ -133,6 +133,26 @@ fn what_cannot_be_fetched_or_is_wrong_changes_nothing() {
     assert_eq!(node.apply(2, &[next]).outcome, Outcome::Updated);
 }
 
+/// What was unpacked may have filled the disk: it goes before anything else is written, and so does what an earlier run has left.
+#[test]
+fn what_could_not_be_unpacked_is_cleared_away_before_anything_is_remembered() {
+    let node = Node::default();
+    node.apply(1, &[version("a", 1)]);
+    let (next, before) = (version("a", 2), node.root.calls());
+    node.server.serve(&next.url, Answer::Breaks(next.archive[..next.archive.len() / 2].to_vec()));
+    node.pass(&spec(2, &[next], false)).unwrap();
+    let log = node.root.0.lock().unwrap().log[before..].to_vec();
+    let cleared: Vec<usize> = (0..log.len()).filter(|number| log[*number] == "empty the trash").collect();
+    let first_write = log.iter().position(|call| call.starts_with("keep") || call.starts_with("write")).unwrap();
+    let unpacking = log.iter().position(|call| call.contains("stage a") || call.starts_with("discard")).unwrap();
+    assert!(cleared[0] < first_write, "{log:?}");
+    let then = cleared.iter().find(|number| **number > unpacking).unwrap();
+    assert!(
+        !log[unpacking..*then].iter().any(|call| call.starts_with("write the journal") || call.starts_with("keep")),
+        "{log:?}"
+    );
+}
+
 #[test]
 fn a_failed_health_command_brings_the_version_before_back() {
     let node = Node::default();

@@ -29,6 +29,17 @@ pub(super) async fn run(global: &Global, command: Audit, output: Output, signals
     }
 }
 
+/// The most bytes of an entry's details in the table, which is as wide as the longest.
+const MAX_SHOWN: usize = 400;
+
+fn shown(details: &str) -> String {
+    if details.len() <= MAX_SHOWN {
+        return details.to_owned();
+    }
+    let start = details.get(..details.floor_char_boundary(MAX_SHOWN)).unwrap_or_default();
+    format!("{start}… ({} bytes; --json has all)", details.len())
+}
+
 async fn list(context: &Context, options: &AuditList) -> Result<Exit, Failure> {
     let log = AuditLog::read(context.store()).await?;
     let now = SystemClock.now();
@@ -58,7 +69,7 @@ async fn list(context: &Context, options: &AuditList) -> Result<Exit, Failure> {
             event.at.to_string(),
             event.what.clone(),
             event.subject.clone(),
-            details.join(" "),
+            shown(&details.join(" ")),
             short(writer),
             number.to_string(),
         ]);

@@ -222,6 +222,15 @@ fn a_document_that_nobody_vouches_for_is_not_put_there() {
     let public = key.verifying_key().to_string();
     let put = toehold.run(["--json", "spec", "put", "fleet", &good, "--public-key", &public]).ends(0).json();
     assert_eq!(put["verified"], true);
+    // Put there again without a word, the same keys count: they are not forgotten, and nobody else's document takes the name.
+    let again = || toehold.run(["--json", "spec", "put", "fleet", &good]).ends(0).json();
+    assert_eq!(again()["verified"], true);
+    let (machines, other) = (desk.write("list.json", &payload), desk.write("other", "07".repeat(32)));
+    let theirs = ["pack", &machines, &other, "--name", "fleet", "--serial", "9", "--expires", "7d"];
+    let theirs = desk.keep("theirs.json", &theirs);
+    let refused = toehold.run(["spec", "put", "fleet", &theirs]).ends(1);
+    assert!(refused.stderr.contains("--unverified"), "{}", refused.stderr);
+    assert_eq!(again()["verified"], true);
     // A change of keys that the new one has not signed is taken by no node, though the old one has.
     let (private, next) = (desk.write("key", PRIVATE), stranger.as_str());
     let hand_over = desk.keep(
