@@ -6,13 +6,14 @@ use crate::kubernetes::{Building, Cluster};
 use crate::{Result, prerequisites, process, report};
 
 /// What is killed, by the name of the command, and the test program that does it.
-const VICTIMS: [(&str, &str); 7] = [
+const VICTIMS: [(&str, &str); 8] = [
     ("host-add", "kill"),
     ("join", "agent_join"),
     ("key-rotate", "kill_rotation"),
     ("pods", "pods"),
     ("pods-kubernetes", ON_A_CLUSTER),
     ("spec-apply", "kill_spec"),
+    ("store", OF_A_STORE),
     ("three-nodes", THREE_NODES),
 ];
 
@@ -21,6 +22,9 @@ const ON_A_CLUSTER: &str = "pods_kubernetes";
 
 /// The test program that kills the servers of a shared store, and cuts the network between them.
 const THREE_NODES: &str = "three_nodes";
+
+/// The test program of a store's servers alone.
+const OF_A_STORE: &str = "store_nats";
 
 /// Its hosts, and how many machines compete for how many tokens.
 const OF_THREE_NODES: [(&str, &str); 3] = [("TOEHOLD_HOSTS", "100"), ("TOEHOLD_JOINS", "1000"), ("TOEHOLD_TOKENS", "10")];
@@ -62,7 +66,7 @@ impl Options {
 
 /// Runs rounds of the kill tests until the time is over; the first failure ends it.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if options.programs.contains(&THREE_NODES) {
+    if options.programs.contains(&THREE_NODES) || options.programs.contains(&OF_A_STORE) {
         prerequisites::ensure_three_nodes()?;
     } else {
         prerequisites::ensure_openssh()?;
@@ -92,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             cargo.args(["--test", program]);
         }
         // Of the tests of pods, those with many connections; the other programs have all of theirs to do with kills or a network that is cut.
-        cargo.args(["--", "--nocapture", "kill", "many_at_once", "nothing_is_lost_or_doubled"]);
+        cargo.args(["--", "--nocapture", "kill", "many_at_once", "lost_or_doubled", "copies_that_went"]);
         cargo.env("TOEHOLD_CONNECTIONS", CONNECTIONS).envs(OF_THREE_NODES);
         if let Some(cluster) = &cluster {
             // One test after the other: each of them fills the node.

@@ -56,7 +56,7 @@ cargo xtask bench [NAME]...
     key-rotate-simulated, pods, pods-kubernetes, spec, spec-apply, store
     (all of them by default). pods-kubernetes starts a cluster.
 
-cargo xtask chaos [--minutes N] [--kills N] [--of host-add|join|key-rotate|pods|pods-kubernetes|spec-apply|three-nodes]
+cargo xtask chaos [--minutes N] [--kills N] [--of host-add|join|key-rotate|pods|pods-kubernetes|spec-apply|store|three-nodes]
     SIGKILL at random moments of `host add`, `key rotate` and `spec apply`, then what leads it on, then every invariant read off
     the real files; and 1,000 connections to `pods serve` at once, 50 of whose pods fail; and of three servers with a shared store one is
     killed, or cut off, under 100 onboardings, a rotation by two operators and 1,000 joins at two gateways (wants root, for networks of
