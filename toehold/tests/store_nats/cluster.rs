@@ -35,7 +35,11 @@ async fn no_write_is_lost_or_doubled_when_servers_die() {
                 // How often this writer knows that it has counted.
                 let mut known = 0_u64;
                 while !stop.load(Ordering::Relaxed) {
-                    let Ok(entry) = store.get(&count).await else { continue };
+                    let Ok(entry) = store.get(&count).await else {
+                        // Whoever asks without a pause keeps the servers from agreeing on a busy machine.
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        continue;
+                    };
                     let entry = entry.expect("a value that was written does not vanish");
                     let mut counts: BTreeMap<String, u64> = serde_json::from_slice(&entry.value).unwrap();
                     let own = counts.entry(name.clone()).or_default();
@@ -58,7 +62,7 @@ async fn no_write_is_lost_or_doubled_when_servers_die() {
         let before = progress(&store).await;
         cluster.servers[number].kill();
         // Two of three go on.
-        let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE;
+        let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE * 4;
         while progress(&store).await < before + 20 {
             assert!(tokio::time::Instant::now() < deadline, "nothing is written with server {number} away");
             tokio::time::sleep(Duration::from_millis(20)).await;
