@@ -23,8 +23,15 @@ fn shells() -> Vec<Vec<&'static str>> {
 
 /// The command as a runtime starts it: as the leader of a session of its own.
 fn start(shell: &[&str], command: &[String]) -> Child {
-    let mut process = Command::new("setsid");
-    process.args(shell).args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // With the signals that a container's first process has: no shell can trap what was ignored before it, as by nohup(1).
+    let mut process = Command::new("env");
+    process
+        .args(["--default-signal", "setsid"])
+        .args(shell)
+        .args(&command[1..])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     process.spawn().unwrap()
 }
 
