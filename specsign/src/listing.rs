@@ -279,5 +279,15 @@ mod tests {
         listing.list(list.as_bytes());
         let error = listing.finish(digest(&list)).unwrap_err().to_string();
         assert_eq!(error, format!("{} is not listed in SHA256SUMS", path(5)));
+        // The others are refused as well, if not by name.
+        let mut listing = Listing::default();
+        for number in 0..10_000 {
+            listing.found(&path(number), digest(""));
+        }
+        listing.begin_list();
+        let list: String = (0..9_999).map(|number| format!("{}  {}\n", digest(""), path(number))).collect();
+        listing.list(list.as_bytes());
+        let error = listing.finish(digest(&list)).unwrap_err().to_string();
+        assert_eq!(error, "a file among very many is not listed in SHA256SUMS");
     }
 }

@@ -48,6 +48,20 @@ fn odd_names_that_are_only_names() {
     assert_eq!(tree.entries.len(), files.len() + 1);
 }
 
+/// A list costs memory for each of its lines, before anybody knows that it is the right one.
+#[test]
+fn a_list_of_more_files_than_an_archive_may_have() {
+    let lines: Vec<(String, Vec<u8>)> = (0..20).map(|number| (format!("f{number}"), b"x".to_vec())).collect();
+    let files: Vec<(&str, &[u8])> = lines.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+    let sums = sums_of(&files);
+    let archive = gzip(&tar(&[directory("app/"), file("app/SHA256SUMS", &sums), file("app/f0", b"x")]));
+    let limits = Limits { entries: 10, ..Limits::default() };
+    for piece in [7, 100_000] {
+        let error = unpack(&archive, Sha256Digest::of(&sums), limits, piece).unwrap_err().to_string();
+        assert_eq!(error, "the archive is over the limit of 10 listed files");
+    }
+}
+
 #[test]
 fn links_devices_and_other_kinds() {
     all_refused(&kinds());

@@ -264,3 +264,15 @@ async fn export(context: &Context, file: Option<&Path>) -> Result<Exit, Failure>
     context.output.aside(&format!("{unreadable} entries cannot be read, and stand in it as that: toehold audit verify"));
     Ok(Exit::Partly)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_entry_is_cut_in_the_table_and_says_so() {
+        assert_eq!(shown("what=true"), "what=true");
+        let cut = shown(&"ä".repeat(1000));
+        assert!(cut.starts_with("ää") && cut.ends_with("… (2000 bytes; --json has all)") && cut.len() < 500, "{cut}");
+    }
+}

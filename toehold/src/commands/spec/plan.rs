@@ -89,17 +89,18 @@ fn for_root(global: &Global, options: &PlanSpec, root: &Path, signals: Signals) 
         limits: Limits::default(),
     };
     let facts = NodeFacts::new(options.identity.clone());
-    let mut tries = 0;
-    loop {
-        match reconciler.look(&document, &facts) {
-            // What a pass is writing at this moment is read in parts, some of them old. It fits together the next time, or never.
-            Err(PassError::State(_)) if tries < TRIES => {
-                tries += 1;
-                std::thread::sleep(BETWEEN_TRIES);
-            }
-            looked => return looked.map_err(|error| Failure::new(chain(&error))),
+    settled(|| reconciler.look(&document, &facts)).map_err(|error| Failure::new(chain(&error)))
+}
+
+/// What a pass is writing at this moment is read in parts, some of them old. It fits together the next time, or never.
+fn settled<T>(mut look: impl FnMut() -> Result<T, PassError>) -> Result<T, PassError> {
+    for _ in 0..TRIES {
+        match look() {
+            Err(PassError::State(_)) => std::thread::sleep(BETWEEN_TRIES),
+            looked => return looked,
         }
     }
+    look()
 }
 
 /// A list and what its document says of removals.
@@ -258,5 +259,28 @@ impl Totals {
             "{nodes} nodes: {deploy} to be put into place, {remove} to be removed, {held} held, {unknown} cannot be told, {error} in error{}",
             if *failed > 0 { format!(", {failed} nodes whose facts cannot be read") } else { String::new() }
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toehold_specsign::{AdmissionError, StateError};
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_together_is_read_again_and_nothing_else_is() {
+        let asked = |answers: &mut dyn FnMut(u32) -> Result<(), PassError>| {
+            let mut count = 0;
+            let end = settled(|| {
+                count += 1;
+                answers(count)
+            });
+            (end.is_ok(), count)
+        };
+        let parts = || Err(StateError::Diverged { first: 3, second: 5 }.into());
+        assert_eq!(asked(&mut |count| if count < 3 { parts() } else { Ok(()) }), (true, 3));
+        assert_eq!(asked(&mut |_| parts()), (false, TRIES + 1));
+        assert_eq!(asked(&mut |_| Err(AdmissionError::NoKeys.into())), (false, 1));
     }
 }
