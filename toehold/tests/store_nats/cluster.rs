@@ -91,13 +91,15 @@ async fn what_comes_while_a_leader_is_chosen_waits_for_it() {
     let leader = cluster.await_leader("toehold", 0).await;
     let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
     let through = others.iter().map(|number| &cluster.servers[*number]);
-    let store = NatsStore::open(&address_of(through, "toehold"), &NatsOptions::default()).await.unwrap();
+    // On a busy machine it takes the servers a while, and more than one try.
+    let options = NatsOptions { patience: crate::support::server::PATIENCE, ..NatsOptions::default() };
+    let store = NatsStore::open(&address_of(through, "toehold"), &options).await.unwrap();
     cluster.servers[leader].kill();
     // As long as the others still send to it, a write may be lost on the way, and nobody knows.
     for number in others {
         cluster.servers[number].server.as_ref().unwrap().wait_for_log("Router connection closed");
     }
-    let (one, below, options) = (key("a/1"), key("a"), NatsOptions::default());
+    let (one, below) = (key("a/1"), key("a"));
     let (opened, got, listed, kinds, watched, written) = tokio::join!(
         NatsStore::open(store.address(), &options),
         store.get(&one),

@@ -70,6 +70,39 @@ async fn a_server_that_says_nothing_is_no_answer_and_no_end() {
     assert_eq!(timeout(in_time, store.get(&key("a/1"))).await.unwrap().unwrap().unwrap().value, b"one");
 }
 
+/// The server takes what was sent to it while it stood still, and its answers go to nobody any more.
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_sent_again_and_takes_place_once() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    let server = nats.server.as_ref().unwrap();
+    let standstill = async || {
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        server.resume();
+    };
+    server.suspend();
+    let (one, two) = (key("a/1"), key("a/2"));
+    let (created, ()) = tokio::join!(store.put(&one, b"one", Expect::Absent), standstill());
+    let created = created.unwrap();
+    server.suspend();
+    let (replaced, ()) = tokio::join!(store.put(&one, b"two", Expect::Revision(created)), standstill());
+    let replaced = replaced.unwrap();
+    assert!(replaced.0 == created.0 + 1, "one message for each: {created:?}, {replaced:?}");
+    let entry = store.get(&one).await.unwrap().unwrap();
+    assert_eq!((entry.value.as_slice(), entry.revision), (b"two".as_slice(), replaced));
+    server.suspend();
+    let (deleted, ()) = tokio::join!(store.delete(&one, replaced), standstill());
+    deleted.unwrap();
+    assert!(store.get(&one).await.unwrap().is_none());
+    let next = store.put(&two, b"", Expect::Absent).await.unwrap();
+    assert_eq!(next.0, replaced.0 + 2);
+    // What another one has written since is not taken for it.
+    server.suspend();
+    let (late, refused, ()) =
+        tokio::join!(store.put(&two, b"x", Expect::Revision(next)), store.put(&two, b"y", Expect::Revision(next)), standstill());
+    assert!(late.is_ok() != refused.is_ok(), "{late:?} {refused:?}");
+}
+
 #[tokio::test]
 async fn nobody_there_is_said_in_words() {
     let mut nats = Nats::start("");

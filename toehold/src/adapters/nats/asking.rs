@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Inner, NatsError};
 
 /// How long one question waits for its answer before it is asked again.
-const TRY: Duration = Duration::from_secs(2);
+pub(super) const TRY: Duration = Duration::from_secs(2);
 /// After an answer that there is none now.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The status of such an answer.

@@ -30,13 +30,15 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use toehold_core::{Entry, Expect, Key, Revision, Store, StoreError, Timestamp};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
-use asking::pause_before;
+use asking::{TRY, pause_before};
 
 pub use address::{NatsAddress, NatsAddressError};
 pub use connect::NatsOptions;
@@ -52,6 +54,8 @@ const HEADERS: usize = 4 * 1024;
 /// Says in a message's headers that its key has no value (any more).
 const OPERATION: &str = "KV-Operation";
 const DELETED: &str = "DEL";
+/// Tells a write from every other one.
+const MARK: &str = "Toehold-Write";
 
 /// A store in a bucket of `JetStream`. Clones share one connection, which is made again whenever it breaks.
 #[derive(Clone)]
@@ -133,15 +137,19 @@ impl NatsStore {
         };
         let written_at = Timestamp::from_unix_seconds(message.time.unix_timestamp());
         let value = (!is_marker(Some(&message.headers))).then_some(message.payload);
-        Ok(Some(Last { sequence: message.sequence, written_at, value }))
+        let mark = message.headers.get(MARK).map(|mark| mark.as_str().to_owned());
+        Ok(Some(Last { sequence: message.sequence, written_at, value, mark }))
     }
 
-    /// Adds a message to a key whose last one has this sequence; 0 stands for none at all.
+    /// Adds a message to a key whose last one has this sequence; 0 stands for none at all. What nobody answers is sent again: what it
+    /// replaces lets it take place once, and the mark that it bears shows whether it has.
     async fn write(&self, subject: &str, value: Option<Bytes>, last: u64) -> Result<Revision, Refused> {
         let inner = &self.inner;
         let deadline = Instant::now() + inner.patience;
+        let mark = mark().map_err(|error| Refused::Failed(NatsError::engine(&error)))?;
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(last));
+        headers.insert(MARK, mark.as_str());
         if value.is_none() {
             headers.insert(OPERATION, DELETED);
         }
@@ -150,6 +158,7 @@ impl NatsStore {
             headers.insert(NATS_MESSAGE_ID, format!("{subject}@{last}"));
         }
         let value = value.unwrap_or_default();
+        let mut unanswered = false;
         loop {
             // What is handed over while there is no connection is sent when there is one again, however late, and nobody would know.
             if inner.client.connection_state() != State::Connected {
@@ -160,16 +169,40 @@ impl NatsStore {
                 let sent = inner.context.publish_with_headers(subject.to_owned(), headers.clone(), value.clone()).await?;
                 sent.await
             };
-            return match timeout_at(deadline, written).await.map_err(|_| Refused::Failed(inner.timed_out()))? {
-                // Another one has replaced that message.
-                Ok(acknowledged) if acknowledged.duplicate => Err(Refused::Conflict),
-                Ok(acknowledged) => Ok(Revision(acknowledged.sequence)),
-                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence || is_conflict(&error) => {
-                    Err(Refused::Conflict)
+            let end = deadline.min(Instant::now() + TRY);
+            let failed = match timeout_at(end, written).await {
+                Ok(Ok(acknowledged)) if !acknowledged.duplicate => return Ok(Revision(acknowledged.sequence)),
+                // Another one has replaced that message, or this one has, when it was sent before.
+                answer if is_conflict(&answer) => {
+                    if !unanswered {
+                        return Err(Refused::Conflict);
+                    }
+                    if let Some(revision) = self.outcome(subject, &mark, last).await? {
+                        return Ok(revision);
+                    }
+                    inner.timed_out()
                 }
-                Err(error) if is_not_taken(&error) && pause_before(deadline).await.is_some() => continue,
-                Err(error) => Err(Refused::Failed(NatsError::engine(&error))),
+                Ok(Err(error)) if is_not_taken(&error) => NatsError::engine(&error),
+                Ok(Err(error)) if error.kind() != PublishErrorKind::TimedOut => {
+                    return Err(Refused::Failed(NatsError::engine(&error)));
+                }
+                _ => {
+                    unanswered = true;
+                    inner.timed_out()
+                }
             };
+            pause_before(deadline).await.ok_or(Refused::Failed(failed))?;
+        }
+    }
+
+    /// What became of a write that was sent before without an answer, and is refused now, perhaps for its own sake; `None` as long as
+    /// what it replaces is still there.
+    async fn outcome(&self, subject: &str, mark: &str, replaced: u64) -> Result<Option<Revision>, Refused> {
+        match self.last(subject).await.map_err(Refused::Failed)? {
+            Some(last) if last.mark.as_deref() == Some(mark) => Ok(Some(Revision(last.sequence))),
+            last if last.as_ref().map_or(0, |last| last.sequence) == replaced => Ok(None),
+            // Somebody has written since, perhaps over this one.
+            _ => Err(Refused::Failed(self.inner.timed_out())),
         }
     }
 
@@ -190,6 +223,12 @@ struct Last {
     sequence: u64,
     written_at: Timestamp,
     value: Option<Bytes>,
+    mark: Option<String>,
+}
+
+/// Random, for one write.
+fn mark() -> Result<String, getrandom::Error> {
+    Ok(format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?))
 }
 
 /// Whether a write has certainly not taken place, and may be taken in a moment: nobody was there to take it, or the server says that it
@@ -200,13 +239,21 @@ fn is_not_taken(error: &PublishError) -> bool {
     error.kind() == PublishErrorKind::StreamNotFound || answer.is_some_and(|answer| answer.code() == UNAVAILABLE)
 }
 
-/// What newer servers answer to a write that comes too late: 2.11 where the sequence is another, 2.12 where one of the same name is being
-/// agreed on.
-fn is_conflict(error: &PublishError) -> bool {
+/// Whether a write comes too late: its name was used, its sequence is another (with a code of its own since 2.11), or one of the same name
+/// is being agreed on (2.12).
+fn is_conflict(answer: &Result<Result<PublishAck, PublishError>, Elapsed>) -> bool {
     const WRONG_SEQUENCE: u64 = 10_164;
     const IN_PROCESS: u64 = 10_158;
-    let answer = std::error::Error::source(error).and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
-    answer.is_some_and(|answer| matches!(answer.error_code().0, WRONG_SEQUENCE | IN_PROCESS))
+    match answer {
+        Ok(Ok(acknowledged)) => acknowledged.duplicate,
+        Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => true,
+        Ok(Err(error)) => {
+            let answer =
+                std::error::Error::source(error).and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+            answer.is_some_and(|answer| matches!(answer.error_code().0, WRONG_SEQUENCE | IN_PROCESS))
+        }
+        Err(_) => false,
+    }
 }
 
 /// Whether a message says that its key has no value: deleted, or purged by somebody's hand.
