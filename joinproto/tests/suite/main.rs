@@ -12,6 +12,7 @@ mod admission_model;
 mod admission_race;
 mod curve_edges;
 mod join_v3;
+mod join_v3_strangers;
 mod join_v3_vectors;
 mod opni_agreement;
 mod opni_challenges;
