@@ -8,9 +8,9 @@ use toehold::cli::args::Cli;
 use toehold::cli::{Failure, Output, Signals, usage};
 use tracing_subscriber::EnvFilter;
 
-/// Gives back to the system what connections leave behind that have closed; glibc's keeps all of it.
+/// Gives back to the system what connections leave behind that have closed, by threads of its own; glibc's keeps all of it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     if let Some(exit) = toehold::adapters::local_pods::stage(std::env::args_os()) {

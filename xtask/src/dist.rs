@@ -113,7 +113,7 @@ fn build(metadata: &Metadata, target: &str) -> Result<PathBuf> {
     let mut cargo = process::cargo();
     cargo.args(["build", "--locked", "--profile", PROFILE, "--package", "toehold", "--bin", "toehold", "--target", target]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    // The C parts as well: SQLite, ring, mimalloc.
+    // The C parts as well: SQLite, ring, jemalloc.
     let maps: Vec<String> = remaps.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect();
     cargo.env("CFLAGS", maps.join(" ")).env("SOURCE_DATE_EPOCH", epoch()?);
     process::run(&mut cargo)?;

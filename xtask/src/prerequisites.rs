@@ -100,13 +100,14 @@ enum Origin {
     Root,
 }
 
-const TOOLS: [Tool; 46] = [
+const TOOLS: [Tool; 47] = [
     Tool { program: "cargo-fmt", from: Origin::Component("rustfmt"), part: None },
     Tool { program: "cargo-clippy", from: Origin::Component("clippy"), part: None },
     Tool { program: "git", from: Origin::Apt("git"), part: None },
     Tool { program: "tar", from: Origin::Apt("tar"), part: None },
-    // SQLite and ring are compiled from C.
+    // SQLite, ring and jemalloc are compiled from C, the last of them by its own Makefile.
     Tool { program: "cc", from: Origin::Apt("gcc libc6-dev"), part: None },
+    Tool { program: "make", from: Origin::Apt("make"), part: None },
     Tool { program: "sshd", from: Origin::Apt("openssh-server"), part: Some(Part::Openssh) },
     Tool { program: "sftp-server", from: Origin::Apt("openssh-sftp-server"), part: Some(Part::Openssh) },
     Tool { program: "ssh", from: Origin::Apt("openssh-client"), part: Some(Part::Openssh) },
