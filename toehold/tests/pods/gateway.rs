@@ -256,10 +256,10 @@ impl Pods {
         fs::read_to_string(format!("/proc/{}/{file}", self.child.as_ref().unwrap().id())).unwrap()
     }
 
-    /// What it has in memory, in KiB.
+    /// What it has in memory of its own, in KiB: pages of the program's file are the system's to keep and to drop.
     pub(crate) fn memory(&self) -> u64 {
         let status = self.proc("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
