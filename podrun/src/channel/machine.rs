@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::command::Wanted;
 use crate::exec::{Outcome, TerminalSize};
+use crate::kubernetes::cleaned;
 use crate::signal::Signal;
 use crate::supervisor::{EnvironmentName, MAX_ENVIRONMENT};
 
@@ -12,6 +13,9 @@ pub const MAX_VARIABLES: usize = 256;
 
 /// The longest command line, in bytes: what Linux takes as one argument.
 pub const MAX_COMMAND: usize = 128 * 1024 - 1;
+
+/// How much of one that is too long is shown, in bytes.
+const MAX_SHOWN: usize = 60;
 
 /// All names and values together that a client may set, in bytes: room is kept for `TERM`.
 pub const MAX_SET: usize = MAX_ENVIRONMENT - 512;
@@ -198,7 +202,11 @@ impl Channel {
             }
             (ChannelRequest::Run(wanted), State::Open) => {
                 let command = match &wanted {
-                    Wanted::Command(line) if line.len() > MAX_COMMAND || line.contains(&0) => return REFUSED,
+                    Wanted::Command(line) if line.contains(&0) => return REFUSED,
+                    Wanted::Command(line) if line.len() > MAX_COMMAND => {
+                        self.state = State::Closed;
+                        return (true, too_long(line));
+                    }
                     Wanted::Command(line) => String::from_utf8_lossy(line).chars().take(200).collect(),
                     Wanted::Shell => "shell".to_owned(),
                     Wanted::Subsystem(name) => name.chars().take(200).collect(),
@@ -306,6 +314,19 @@ impl Default for Channel {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What is said of a line that no shell can be given, and how it ends: as a shell says it of a command, with 126. A mere refusal would be shown by
+/// clients without a reason.
+fn too_long(line: &[u8]) -> Vec<ChannelAction> {
+    let start = String::from_utf8_lossy(line.get(..MAX_SHOWN).unwrap_or(line));
+    let words = format!(
+        "{}…: argument list too long: the command line has {} bytes, and {MAX_COMMAND} are the most that a shell can be given",
+        cleaned(&start),
+        line.len()
+    );
+    let status = Outcome::NotExecutable(String::new()).exit_status();
+    vec![ChannelAction::WriteError(words), ChannelAction::ExitStatus(status), ChannelAction::SendEof, ChannelAction::Close]
 }
 
 /// A cluster tells death by a signal as an exit code of 128 and its number, which programs also end with by themselves: git with 129 where

@@ -73,6 +73,21 @@ fn requests_out_of_order_are_refused_and_change_nothing() {
     assert_eq!(open.handle(silent), [], "no answer where none is wanted");
 }
 
+/// One that a shell can just be given runs, and a longer one is refused with a reason, not by a bare failure.
+#[test]
+fn a_line_that_no_shell_can_be_given_is_refused_with_words() {
+    let line = |bytes: usize| ChannelRequest::Run(Wanted::Command(vec![b'x'; bytes]));
+    running(line(131_071));
+    let mut channel = Channel::new();
+    let actions = ask(&mut channel, line(131_072));
+    let [ChannelAction::Reply(true), ChannelAction::WriteError(words), rest @ ..] = &actions[..] else { panic!("{actions:?}") };
+    assert!(words.contains("131072 bytes") && words.contains("131071") && words.len() < 300, "{words}");
+    assert_eq!(rest, [ChannelAction::ExitStatus(126), ChannelAction::SendEof, ChannelAction::Close]);
+    assert!(channel.is_closed());
+    let nul = ChannelRequest::Run(Wanted::Command(vec![0; 131_072]));
+    assert_eq!(ask(&mut Channel::new(), nul), FAILED, "no client sends that");
+}
+
 #[test]
 fn the_exit_status_goes_before_the_end_of_file() {
     for (outcome, status) in [

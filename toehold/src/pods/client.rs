@@ -18,6 +18,7 @@ use toehold_podrun::exec::TerminalSize;
 use tokio::sync::mpsc;
 
 use super::authentication::{Admission, Applicant, Authenticator};
+use super::channel::STDERR;
 use super::hub::{Hub, SharedBackend};
 use super::metrics::Counter;
 use super::stream::{Intake, TooMuch, Waiting};
@@ -166,6 +167,7 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
 
     fn event(&mut self, id: ChannelId, event: ChannelEvent, session: &mut Session) -> Result<(), russh::Error> {
         let number = id.number();
+        let is_close = event == ChannelEvent::Closed;
         let actions = self.link.channels().handle(number, event);
         for action in actions {
             match action {
@@ -177,12 +179,19 @@ impl<B: SharedBackend, A: Authenticator> Client<B, A> {
                 ChannelAction::CloseInput => self.input(number, Input::End),
                 ChannelAction::SendSignal(signal) => self.order(number, Order::Signal(signal)),
                 ChannelAction::EndProcess => self.order(number, Order::End),
-                // These follow an end, which is not ours to tell of; russh has answered a close.
-                ChannelAction::WriteError(_)
-                | ChannelAction::ExitStatus(_)
-                | ChannelAction::ExitSignal(_)
-                | ChannelAction::SendEof
-                | ChannelAction::Close => {}
+                // What ends before it has begun, such as a line that no shell can be given.
+                ChannelAction::WriteError(line) => session.extended_data(id, STDERR, format!("{line}\r\n"))?,
+                ChannelAction::ExitStatus(status) => session.exit_status_request(id, status)?,
+                ChannelAction::SendEof => session.eof(id)?,
+                // russh has answered the client's.
+                ChannelAction::Close if is_close => {}
+                ChannelAction::Close => {
+                    session.close(id)?;
+                    self.slots.remove(&number);
+                    self.link.ids().remove(&number);
+                }
+                // It follows an end, which is not ours to tell of.
+                ChannelAction::ExitSignal(_) => {}
             }
         }
         Ok(())

@@ -36,6 +36,25 @@ fn it_ends_as_the_command_has_ended_and_says_what_could_not_be_run() {
     }
 }
 
+/// Linux takes 131,071 bytes as one argument, and a shell is given the line as one.
+#[test]
+fn a_line_that_no_shell_can_be_given_is_refused_with_words() {
+    let pods = Pods::start();
+    let (head, tail) = ("printf %s ", " | wc -c");
+    let most = "x".repeat(131_071 - head.len() - tail.len());
+    assert_eq!(pods.run(&format!("{head}{most}{tail}")).ends(0).stdout.trim(), most.len().to_string());
+    // Here, too, no argument may be longer: ssh puts a blank between two.
+    for bytes in [131_072, 200_000] {
+        let rest = "y".repeat(bytes - head.len() - 100_001);
+        let done = Done::of(pods.ssh(&format!("{head}{}", "x".repeat(100_000))).arg(&rest).output().unwrap()).ends(126);
+        let said = done.stderr.contains("argument list too long") && done.stderr.contains(&bytes.to_string());
+        assert!(said && done.stdout.is_empty(), "{done:?}");
+    }
+    // The connection lives on.
+    pods.run("exit 3").ends(3);
+    pods.waits_until_empty();
+}
+
 /// As sshd(8) does it: who starts something in the background and lets it have the output hears that to its end.
 #[test]
 fn what_a_command_leaves_in_the_background_is_heard_to_its_end() {
