@@ -306,8 +306,11 @@ async fn list<B: PodBackend>(place: &Place<B>, output: Output) -> Result<Exit, F
         }
     }
     let pods = all(place).await?;
-    // Of pods of other gateways the cluster knows it.
-    let created = |pod: &PodSnapshot| Some(pod.object.pointer("/metadata/creationTimestamp")?.as_str()?.to_owned());
+    // Of pods that stay, and of those of other gateways, the cluster knows it; a local pod of an earlier release when it was started.
+    let created = |pod: &PodSnapshot| {
+        let text = |pointer: &str| pod.object.pointer(pointer).and_then(Value::as_str);
+        text("/metadata/creationTimestamp").or_else(|| text("/status/startTime")).map(str::to_owned)
+    };
     let since = |pod: &PodSnapshot| records.get(&pod.name).map(|record| record.recorded_at.to_string()).or_else(|| created(pod));
     let found = json!({
         "pods": pods.iter().map(|pod| json!({

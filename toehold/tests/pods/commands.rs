@@ -157,6 +157,9 @@ fn each_channel_may_have_a_pod_of_its_own_and_a_pod_may_stay() {
     assert_eq!(pods.run("cat file").ends(0).stdout, "kept\n");
     let name = pods.list()[0]["name"].as_str().unwrap().to_owned();
     assert_eq!(pods.list()[0]["principal"], "alice@example.org");
+    // There is no record of it: it is nobody's connection's.
+    let since = pods.list()[0]["since"].as_str().unwrap_or_else(|| panic!("{:?}", pods.list())).to_owned();
+    assert!(since.starts_with("20") && since.ends_with('Z'), "{since}");
     // Also over a gateway's death: its processes go, what it holds stays.
     let pods = pods.again(&stays, &[]);
     assert_eq!(pods.run("cat file").ends(0).stdout, "kept\n");

@@ -211,13 +211,14 @@ impl LocalPods {
         }
         let write = || {
             let mut object = manifest.clone();
+            let now = SystemClock.now();
             if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.insert("uid".to_owned(), json!(random_uid()?));
                 metadata.insert("resourceVersion".to_owned(), json!("1"));
+                metadata.insert("creationTimestamp".to_owned(), json!(now));
             }
             if let Some(object) = object.as_object_mut() {
                 let conditions = json!([{ "type": "PodScheduled", "status": "True" }, { "type": "Ready", "status": "True" }]);
-                let now = SystemClock.now();
                 object.insert("status".to_owned(), json!({ "phase": "Running", "startTime": now, "conditions": conditions }));
             }
             fs::create_dir(directory.join(HOME))?;
