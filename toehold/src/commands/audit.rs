@@ -32,12 +32,18 @@ pub(super) async fn run(global: &Global, command: Audit, output: Output, signals
 /// The most bytes of an entry's details in the table, which is as wide as the longest.
 const MAX_SHOWN: usize = 400;
 
-fn shown(details: &str) -> String {
-    if details.len() <= MAX_SHOWN {
-        return details.to_owned();
+/// An entry's details in the table. What was cut before it went on record says so in any case (`…_cut`).
+fn shown(details: &BTreeMap<String, String>) -> String {
+    let text: Vec<String> = details.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let text = text.join(" ");
+    if text.len() <= MAX_SHOWN {
+        return text;
     }
-    let start = details.get(..details.floor_char_boundary(MAX_SHOWN)).unwrap_or_default();
-    format!("{start}… ({} bytes; --json has all)", details.len())
+    let start = text.get(..text.floor_char_boundary(MAX_SHOWN)).unwrap_or_default();
+    let kept: String =
+        details.iter().filter_map(|(name, value)| Some(format!("; of {}: {value}", name.strip_suffix("_cut")?))).collect();
+    let all = if kept.is_empty() { "--json has all" } else { "--json has all that is on record" };
+    format!("{start}… ({} bytes; {all}{kept})", text.len())
 }
 
 async fn list(context: &Context, options: &AuditList) -> Result<Exit, Failure> {
@@ -64,12 +70,11 @@ async fn list(context: &Context, options: &AuditList) -> Result<Exit, Failure> {
             }));
             continue;
         }
-        let details: Vec<String> = event.details.iter().map(|(name, value)| format!("{name}={value}")).collect();
         rows.push(vec![
             event.at.to_string(),
             event.what.clone(),
             event.subject.clone(),
-            shown(&details.join(" ")),
+            shown(&event.details),
             short(writer),
             number.to_string(),
         ]);
@@ -271,8 +276,14 @@ mod tests {
 
     #[test]
     fn a_long_entry_is_cut_in_the_table_and_says_so() {
-        assert_eq!(shown("what=true"), "what=true");
-        let cut = shown(&"ä".repeat(1000));
-        assert!(cut.starts_with("ää") && cut.ends_with("… (2000 bytes; --json has all)") && cut.len() < 500, "{cut}");
+        let of = |details: &[(&str, &str)]| {
+            shown(&details.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        };
+        assert_eq!(of(&[("kind", "command"), ("what", "true")]), "kind=command what=true");
+        let long = "ä".repeat(1000);
+        let cut = of(&[("what", &long)]);
+        assert!(cut.starts_with("what=ää") && cut.ends_with("… (2005 bytes; --json has all)") && cut.len() < 500, "{cut}");
+        let cut = of(&[("what", &long), ("what_cut", "2000 of 9000 bytes"), ("what_sha256", "ab")]);
+        assert!(cut.ends_with("--json has all that is on record; of what: 2000 of 9000 bytes)") && cut.len() < 600, "{cut}");
     }
 }

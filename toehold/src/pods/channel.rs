@@ -113,7 +113,7 @@ fn event<B: SharedBackend, A>(place: &Place<B, A>, job: &Job) -> AuditEvent {
     told(told(event, "what", &what), "asked", &asked)
 }
 
-/// However long it is, it is on record: an entry that is too large for the store would be none.
+/// However long it is, it is on record: an entry that is too large for the store would be none. What is cut says so, and how much there was.
 fn told(event: AuditEvent, name: &str, text: &str) -> AuditEvent {
     if text.is_empty() {
         event
@@ -122,7 +122,10 @@ fn told(event: AuditEvent, name: &str, text: &str) -> AuditEvent {
     } else {
         let digest = toehold_specsign::Sha256Digest::of(text.as_bytes());
         let end = text.floor_char_boundary(MAX_TOLD);
-        event.with(name, text.get(..end).unwrap_or_default()).with(&format!("{name}_sha256"), digest.to_string())
+        event
+            .with(name, format!("{}…", text.get(..end).unwrap_or_default()))
+            .with(&format!("{name}_cut"), format!("{end} of {} bytes", text.len()))
+            .with(&format!("{name}_sha256"), digest.to_string())
     }
 }
 
@@ -380,6 +383,18 @@ pub(super) async fn follow<B: SharedBackend, A: Send + Sync + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_on_record_of_a_long_line_says_that_it_is_cut_and_of_what() {
+        let of = |text: &str| told(AuditEvent::new(toehold_core::Timestamp::UNIX_EPOCH, "pods.started", "alice"), "what", text).details;
+        let whole = "x".repeat(MAX_TOLD);
+        assert_eq!(of(&whole), std::collections::BTreeMap::from([("what".to_owned(), whole)]));
+        let long = format!("{}ä{}", "x".repeat(MAX_TOLD - 1), "y".repeat(20));
+        let details = of(&long);
+        assert_eq!(details["what"], format!("{}…", "x".repeat(MAX_TOLD - 1)), "no half of a character");
+        assert_eq!(details["what_cut"], format!("{} of {} bytes", MAX_TOLD - 1, long.len()));
+        assert_eq!(details["what_sha256"], toehold_specsign::Sha256Digest::of(long.as_bytes()).to_string());
+    }
 
     #[test]
     fn a_broken_stream_is_no_success_whatever_was_told_before() {
