@@ -150,6 +150,58 @@ fn what_does_not_end_in_time_is_ended_with_words() {
     assert_eq!(ended.code, 0, "{ended:?}");
 }
 
+/// As under sshd(8): what a command has left behind and let go of is nobody's any more. What its client still waits for is.
+#[test]
+fn in_a_pod_that_stays_only_what_a_command_has_let_go_of_outlives_its_client() {
+    let pods = Pods::configured(&serde_json::json!({ "pod": { "mode": "persistent", "createMissingPods": true } }), &[]);
+    let left: i32 = pods.run("sleep 600 >/dev/null 2>&1 & echo $!").ends(0).stdout.trim().parse().unwrap();
+    // The command is over, and its client hears what it has left in the background.
+    let mut heard = Session::start(pods.ssh("sleep 600 & echo $!; exit 0"));
+    let mut working = Session::start(pods.ssh("sleep 600 >/dev/null 2>&1 & echo $!; echo $$; wait"));
+    let numbers = [heard.number(), working.number(), working.number()];
+    assert!(numbers.iter().all(|number| is_alive(*number)), "{numbers:?}");
+    drop((heard, working));
+    gone(&numbers);
+    assert!(is_alive(left));
+    let name = pods.list()[0]["name"].as_str().unwrap().to_owned();
+    pods.about(["rm", &name]).ends(0);
+    gone(&[left]);
+    pods.waits_until_empty();
+}
+
+/// What would be recorded from then on, nobody would ever see: pods could stay behind.
+#[test]
+fn a_gateway_whose_store_is_moved_away_takes_nobody_new_and_ends_with_words() {
+    for removed in [false, true] {
+        let pods = Pods::with(&["--metrics", "127.0.0.1:0"]);
+        let mut command = pods.ssh("echo begun; read word; echo $word; exit 6");
+        command.stdin(Stdio::piped());
+        let mut session = Session::start(command);
+        assert_eq!(session.line(), "begun");
+        assert_eq!(pods.told("/readyz").0, 200);
+        let (state, away) = (pods.toehold.state().join("state.db"), pods.toehold.state().join("away"));
+        if removed { fs::remove_file(&state).unwrap() } else { fs::rename(&state, &away).unwrap() }
+        eventually("the end of listening", || std::net::TcpStream::connect(pods.address).is_err());
+        eventually("it says that it is not ready", || pods.told("/readyz").0 == 503);
+        std::io::Write::write_all(&mut session.child.stdin.take().unwrap(), b"in peace\n").unwrap();
+        let done = session.ends();
+        assert_eq!((done.code, done.stdout.as_str()), (6, "in peace\n"), "{done:?}");
+        let (done, toehold) = pods.ends();
+        let said = done.json();
+        assert_eq!((done.code, said["exit_code"].as_u64()), (1, Some(1)), "{done:?}");
+        assert!(said["error"].as_str().unwrap().contains("moved, removed or replaced"), "{said}");
+        assert_eq!(fs::read_dir(toehold.state().join("pods")).unwrap().count(), 0);
+        if !removed {
+            // Put back, nothing is lost, and the record of the pod that has gone is cleared away.
+            fs::rename(&away, &state).unwrap();
+            let pods = Pods::at(toehold, &[]);
+            pods.waits_until_empty();
+            let log = pods.toehold.run(["--json", "audit", "ls"]).ends(0).stdout;
+            assert!(log.contains("echo begun"), "{log}");
+        }
+    }
+}
+
 #[test]
 fn time_limits_end_a_connection_with_words() {
     let pods = Pods::configured(&serde_json::json!({ "limits": { "session": "2s" } }), &[]);
