@@ -300,3 +300,97 @@ impl KubePods {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::header::{CONNECTION, UPGRADE};
+    use http::{HeaderValue, Request, Response, StatusCode};
+    use http_body_util::Empty;
+    use hyper::upgrade::Upgraded;
+    use hyper_util::rt::TokioIo;
+    use toehold_podrun::config::Config;
+    use toehold_podrun::exec::Outcome;
+    use tokio::sync::oneshot;
+    use tokio::time::sleep;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+
+    async fn socket(upgraded: Upgraded, role: Role) -> Socket {
+        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), role, None).await
+    }
+
+    /// A stream into a pod with the API server's end of it, over no network.
+    async fn stream() -> (KubeInput, KubeOutput, Socket) {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (tell, told) = oneshot::channel();
+        let tell = Mutex::new(Some(tell));
+        let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+            let tell = tell.lock().unwrap().take().unwrap();
+            tokio::spawn(async move { tell.send(hyper::upgrade::on(request).await.unwrap()) });
+            let mut answer = Response::new(Empty::<Bytes>::new());
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let server = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
+        tokio::spawn(server.with_upgrades());
+        let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        let request = Request::get("/").header(CONNECTION, "Upgrade").header(UPGRADE, "websocket");
+        let answer = client.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap();
+        let ours = socket(hyper::upgrade::on(answer).await.unwrap(), Role::Client).await;
+        let theirs = socket(told.await.unwrap(), Role::Server).await;
+        let access = Config::parse(r#"{"connection": {"host": "http://127.0.0.1:1"}}"#).unwrap().validate().unwrap().cluster;
+        let request = ExecRequest {
+            namespace: "guests".to_owned(),
+            pod: "p".to_owned(),
+            uid: "u".parse().unwrap(),
+            container: "shell".to_owned(),
+            command: Some(vec!["true".to_owned()]),
+            terminal: None,
+        };
+        let opened = Opened { socket: ours, protocol: Protocol::V5, ends: None };
+        let (input, output) = halves(opened, KubePods::connect(&access).await.unwrap(), request);
+        (input, output, theirs)
+    }
+
+    /// A background process says something again and again, each time just before it would not be waited for any more.
+    #[tokio::test]
+    async fn what_comes_after_the_status_is_waited_for_until_it_is_silent_and_every_piece_renews_the_wait() {
+        const PIECES: u8 = 6;
+        let (_input, mut output, mut server) = stream().await;
+        tokio::time::pause();
+        let begun = Instant::now();
+        let message = |channel: u8, text: &str| Message::Binary([&[channel], text.as_bytes()].concat().into());
+        let saying = async {
+            server.send(message(3, r#"{"status": "Success"}"#)).await.unwrap();
+            for number in 0..PIECES {
+                sleep(LAST_OUTPUT * 3 / 4).await;
+                server.send(message(1 + number % 2, &number.to_string())).await.unwrap();
+            }
+            // It stays open: whoever speaks once more is not heard.
+            sleep(LAST_OUTPUT * 2).await;
+            let _ = server.send(message(1, "late")).await;
+        };
+        let hearing = async {
+            let mut heard = Vec::new();
+            loop {
+                match output.next().await {
+                    Output::Stdout(piece) | Output::Stderr(piece) => heard.extend(piece),
+                    Output::Closed => {}
+                    Output::Ended(outcome) => return (heard, outcome, begun.elapsed()),
+                }
+            }
+        };
+        let ((heard, outcome, took), ()) = tokio::join!(hearing, saying);
+        assert_eq!((String::from_utf8_lossy(&heard).as_ref(), outcome), ("012345", Outcome::Exited(0)));
+        let due = LAST_OUTPUT * 3 / 4 * u32::from(PIECES) + LAST_OUTPUT;
+        assert!((due..due + Duration::from_millis(100)).contains(&took), "{took:?} and not {due:?}");
+    }
+}
