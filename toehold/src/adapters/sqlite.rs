@@ -7,9 +7,13 @@
 //! A store runs two threads. The writer takes what has queued up since its last commit into one transaction, judges each
 //! write by itself, and answers after the commit is on disk. The reader answers everything else, and while somebody
 //! watches it looks every [`Options::watch_interval`] whether another process has written.
+//!
+//! Whether the file still lies where it was opened is looked at with every commit and every answer: one that was moved away, removed or
+//! replaced is an error from then on ([`SqliteError::Moved`]), not a store that only this process sees.
 
 mod error;
 mod open;
+mod place;
 mod reader;
 mod writer;
 
@@ -26,6 +30,7 @@ use tokio::sync::oneshot;
 
 pub use error::SqliteError;
 pub use open::{APPLICATION_ID, FILE_NAME, SCHEMA};
+use place::Place;
 use reader::Read;
 pub use reader::SqliteWatch;
 use writer::Write;
@@ -117,8 +122,16 @@ impl SqliteStore {
         &self.inner.path
     }
 
+    /// Whether the file still lies where it was opened. Blocks for as long as the file system takes.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] with [`SqliteError::Moved`] where another one is there, or none.
+    pub fn check_place(&self) -> Result<(), StoreError> {
+        self.inner.place.check().map_err(|error| error.while_doing("keeping records"))
+    }
+
     fn start(opened: open::Opened, path: PathBuf, options: Options) -> Result<Self, StoreError> {
-        let place: Arc<Path> = Arc::from(path.as_path());
+        let place = opened.place;
         let (reads, to_read) = channel();
         let (writes, to_write) = channel();
         let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -127,13 +140,13 @@ impl SqliteStore {
                 source: Box::new(source),
             })
         };
-        let reader = reader::Reader::new(opened.reader, Arc::clone(&place), options.busy_limit, options.watch_interval);
-        let writing = writer::Writer::new(opened.writer, place, options.busy_limit, reads.clone());
+        let reader = reader::Reader::new(opened.reader, place.clone(), options.busy_limit, options.watch_interval);
+        let writing = writer::Writer::new(opened.writer, place.clone(), options.busy_limit, reads.clone());
         let threads = vec![
             spawn("sqlite-writer", Box::new(move || writing.run(&to_write)))?,
             spawn("sqlite-reader", Box::new(move || reader.run(&to_read)))?,
         ];
-        let inner = Inner { path, reads: Some(reads), writes: Some(writes), threads, closing: opened.closing };
+        let inner = Inner { path, place, reads: Some(reads), writes: Some(writes), threads, closing: opened.closing };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -152,6 +165,7 @@ impl SqliteStore {
 /// The threads and the ways to them.
 struct Inner {
     path: PathBuf,
+    place: Place,
     reads: Option<Sender<Read>>,
     writes: Option<Sender<Write>>,
     threads: Vec<JoinHandle<()>>,

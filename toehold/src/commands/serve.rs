@@ -47,7 +47,8 @@ pub(super) async fn serve(global: &Global, options: ServeHost, output: Output, m
     let told_at = listener.as_ref().map(TcpListener::local_addr).transpose()?;
     // What is told comes out of the store as it is. Unlocked only where its leases have to be signed, which a shared store wants.
     let looker = Arc::new(Context::open_to_change(global, output.mute(), signals.clone()).await?);
-    let jobs = Jobs::new(global, &options, &looker, output, &signals).await?;
+    let (stop, stopping) = Signals::by_hand();
+    let jobs = Jobs::new(global, &options, &looker, output, &stopping).await?;
 
     let board = Board::new(&jobs.names(), SystemClock.now(), move |task| tell(output, task));
     let site = Arc::new(Site {
@@ -80,7 +81,18 @@ pub(super) async fn serve(global: &Global, options: ServeHost, output: Output, m
     jobs.start(options, &looker, &site, &mut tasks)?;
     beside.spawn(say_when_ready(board.clone()));
 
-    alive_until(async { signals.wait().await }).await;
+    let lost = alive_until(async {
+        tokio::select! {
+            () = signals.wait() => None,
+            error = looker.store().until_moved() => Some(error),
+        }
+    })
+    .await;
+    if let Some(error) = &lost {
+        // Whatever is done from now on would be on record nowhere; whoever starts it again has the store that is there then.
+        tracing::error!("this ends: {}", chain(error));
+    }
+    stop.send_replace(true);
     output.document(&json!({ "event": "stopping" }));
     output.text("Stopping.");
     board.stopping();
@@ -92,6 +104,9 @@ pub(super) async fn serve(global: &Global, options: ServeHost, output: Output, m
         return Err(Failure::new(format!("{} tasks did not end in time and are cut off", tasks.len()))
             .hint("what they have begun is on record: see session ls, key status and grant ls")
             .partly());
+    }
+    if let Some(error) = lost {
+        return Err(error.into());
     }
     output.document(&json!({ "event": "stopped" }));
     output.text("Stopped.");

@@ -22,7 +22,7 @@ use super::vault::GatewayVault;
 use super::{GatewayError, GatewayLook, ServeOptions, system_rng, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::Signals;
+use crate::cli::{Signals, chain};
 use crate::shared::AnyStore;
 
 /// What is said once a gateway listens.
@@ -41,7 +41,7 @@ pub struct Announcement {
 /// Runs a gateway until a signal comes, then lets open calls end. `announce` is called once it listens.
 ///
 /// # Errors
-/// [`GatewayError::Listen`].
+/// [`GatewayError::Listen`]; [`GatewayError::Store`] where the store's file was moved away under it.
 pub async fn serve(
     options: ServeOptions,
     store: AnyStore,
@@ -65,6 +65,7 @@ pub async fn serve(
     let (serving_sender, serving) = watch::channel(Arc::new(serving));
     let (pins_sender, pins) = watch::channel(Arc::new(pins));
     let (stop, stopping) = watch::channel(false);
+    let watched = store.clone();
     let hub = Arc::new(Hub {
         desk: Desk::new(store, SystemClock, vault),
         v3: RwLock::new(v3::Gateway { cookies: CookieKeys::generate(&mut system_rng()), endpoints: options.endpoints.clone() }),
@@ -91,9 +92,11 @@ pub async fn serve(
 
     let mut connections = JoinSet::new();
     let services = Services::new(&hub);
-    loop {
+    let mut moved = std::pin::pin!(watched.until_moved());
+    let lost = loop {
         tokio::select! {
-            () = signals.wait() => break,
+            () = signals.wait() => break None,
+            error = &mut moved => break Some(error),
             accepted = listener.accept() => match accepted {
                 Ok((tcp, address)) => {
                     let address = address.ip().to_canonical();
@@ -128,8 +131,12 @@ pub async fn serve(
                 }
             }
         }
-    }
+    };
     drop(listener);
+    if let Some(error) = &lost {
+        // Whoever was removed there is still let in here, and whoever joins here is not known there.
+        tracing::error!("no machine is let in any more, and this gateway ends: {}", chain(error));
+    }
     stop.send_replace(true);
     let drained = tokio::time::timeout(options.drain, async { while connections.join_next().await.is_some() {} }).await;
     if drained.is_err() {
@@ -137,7 +144,7 @@ pub async fn serve(
     }
     connections.shutdown().await;
     tasks.shutdown().await;
-    Ok(())
+    lost.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {

@@ -386,7 +386,9 @@ mod tests {
 
     #[test]
     fn what_is_on_record_of_a_long_line_says_that_it_is_cut_and_of_what() {
-        let of = |text: &str| told(AuditEvent::new(toehold_core::Timestamp::UNIX_EPOCH, "pods.started", "alice"), "what", text).details;
+        let of = |text: &str| {
+            told(AuditEvent::new(toehold_core::Timestamp::UNIX_EPOCH, "pods.started", "alice"), "what", text).details
+        };
         let whole = "x".repeat(MAX_TOLD);
         assert_eq!(of(&whole), std::collections::BTreeMap::from([("what".to_owned(), whole)]));
         let long = format!("{}ä{}", "x".repeat(MAX_TOLD - 1), "y".repeat(20));

@@ -23,7 +23,7 @@ use super::metrics::{Counter, Metrics};
 use super::stream::WINDOW;
 use super::{PodsError, ServeOptions, connection, host_key, on_record, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
-use crate::cli::Signals;
+use crate::cli::{Signals, chain};
 use crate::gateway::limits::Limits;
 use crate::gateway::system_rng;
 use crate::shared::AnyStore;
@@ -33,6 +33,9 @@ use crate::telling;
 const TIDY: Duration = Duration::from_secs(300);
 /// How many keys may fail to prove themselves in one connection.
 const MAX_ATTEMPTS: usize = 6;
+
+/// How long is waited for the end of pods where it could not be put on record: they have been told.
+const WITHOUT_A_STORE: Duration = Duration::from_secs(5);
 
 /// What sshd offers, in its order; a client's order counts.
 const CIPHERS: [cipher::Name; 6] = [
@@ -73,6 +76,7 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
 ) -> Result<(), PodsError> {
     let (key, host_key) = host_key::load(directory)?;
     let store = store.into();
+    let watched = store.clone();
     let listener = listen(options.listen).await?;
     let metrics = match options.metrics {
         Some(address) => Some(listen(address).await?),
@@ -114,9 +118,11 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
 
     let mut connections = JoinSet::new();
     let mut tidy = tokio::time::interval(TIDY);
-    loop {
+    let mut moved = std::pin::pin!(watched.until_moved());
+    let lost = loop {
         tokio::select! {
-            () = signals.wait() => break,
+            () = signals.wait() => break None,
+            error = &mut moved => break Some(error),
             _ = tidy.tick() => hub.limits.tidy(Instant::now()),
             accepted = listener.accept() => match accepted {
                 Ok((tcp, address)) => {
@@ -148,27 +154,28 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
                 }
             }
         }
-    }
+    };
     drop(listener);
-    drain(&hub, connections).await;
-    tasks.shutdown().await;
-    // What is still there of the pods goes with it; it may be another one than at the start.
-    let own = hub.owner.borrow().clone();
-    if let Some(own) = own {
-        let preconditions = toehold_podrun::backend::Preconditions { uid: own.uid, resource_version: None };
-        if let Err(error) = hub.backend.delete_owner(&hub.settings.namespace, own.name, &preconditions).await {
-            tracing::warn!("the owner of this gateway's pods is left to end by itself: {error}");
-        }
+    if let Some(error) = &lost {
+        // No pod that is made from now on would be on record.
+        tracing::error!("nobody new is let in, and this gateway ends: {}", chain(error));
     }
+    drain(&hub, connections, if lost.is_some() { WITHOUT_A_STORE } else { LAST_PODS }).await;
+    tasks.shutdown().await;
+    end_owner(&hub).await;
     drop(hub);
+    if let Some(error) = lost {
+        // Nothing can be put on record any more, nor a record be removed of a pod that is gone.
+        return Err(error.into());
+    }
     if tokio::time::timeout(LAST_PODS, writing).await.is_err() {
         tracing::error!("the last events are not in the audit log");
     }
     Ok(())
 }
 
-/// Lets sessions go on for a while, then ends them, and waits for their pods to be gone.
-async fn drain<B, A>(hub: &Hub<B, A>, mut connections: JoinSet<()>) {
+/// Lets sessions go on for a while, then ends them, and waits so long for their pods to be gone.
+async fn drain<B, A>(hub: &Hub<B, A>, mut connections: JoinSet<()>, last_pods: Duration) {
     hub.stopping.send_replace(Stopping::Soon);
     let all = async |connections: &mut JoinSet<()>| while connections.join_next().await.is_some() {};
     if tokio::time::timeout(hub.options.drain, all(&mut connections)).await.is_err() {
@@ -179,8 +186,18 @@ async fn drain<B, A>(hub: &Hub<B, A>, mut connections: JoinSet<()>) {
     }
     connections.shutdown().await;
     let mut pods = hub.pods.subscribe();
-    if tokio::time::timeout(LAST_PODS, pods.wait_for(|pods| *pods == 0)).await.is_err() {
+    if tokio::time::timeout(last_pods, pods.wait_for(|pods| *pods == 0)).await.is_err() {
         tracing::error!("{} pods have not been seen gone; they go with their owner", *hub.pods.borrow());
+    }
+}
+
+/// Ends the owner, and with it what is still there of the pods.
+async fn end_owner<B: SharedBackend, A>(hub: &Hub<B, A>) {
+    // It may be another one than at the start.
+    let Some(own) = hub.owner.borrow().clone() else { return };
+    let preconditions = toehold_podrun::backend::Preconditions { uid: own.uid, resource_version: None };
+    if let Err(error) = hub.backend.delete_owner(&hub.settings.namespace, own.name, &preconditions).await {
+        tracing::warn!("the owner of this gateway's pods is left to end by itself: {error}");
     }
 }
 

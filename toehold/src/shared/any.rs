@@ -1,6 +1,7 @@
 //! The store that a command works with: the embedded one of its state directory, or a shared one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use toehold_core::{Entry, Expect, Key, Revision, Store, StoreError, Watch};
 
@@ -8,6 +9,9 @@ use super::store::SignedStore;
 use crate::adapters::nats::{NatsStore, NatsWatch};
 use crate::adapters::sqlite::{SqliteStore, SqliteWatch};
 use crate::state::Keys;
+
+/// How often it is looked whether the file of a store lies where it should.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A store on NATS whose values this state directory's identity signs.
 pub type SharedStore = SignedStore<NatsStore, Arc<Keys>>;
@@ -28,6 +32,20 @@ impl AnyStore {
         match self {
             Self::Embedded(_) => None,
             Self::Shared(store) => Some(store),
+        }
+    }
+
+    /// Ends when the file of an embedded store does not lie any more where it was opened, with an error that says so: from then on nothing
+    /// comes of working with it. A shared store has none.
+    pub async fn until_moved(&self) -> StoreError {
+        let Self::Embedded(store) = self else { return std::future::pending().await };
+        loop {
+            let looked_at = store.clone();
+            // The file system may be slow to answer; what cannot be looked at is looked at again.
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || looked_at.check_place()).await {
+                return error;
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 }

@@ -28,6 +28,22 @@ async fn told_to_stop_it_says_goodbye_and_ends_with_0() {
     assert!(dial.connect().await.is_err());
 }
 
+/// A machine that is removed in the store that is there now would still be let in, and one that joins here would not be known there.
+#[tokio::test]
+async fn a_gateway_whose_store_is_moved_away_lets_nobody_in_and_ends_with_words() {
+    let toehold = Toehold::new();
+    let gateway = Gateway::start(&toehold, &[]);
+    let dial = Dial::to(gateway.address);
+    drop(dial.connect_in_time().await);
+    std::fs::rename(toehold.state().join("state.db"), toehold.state().join("away")).unwrap();
+    let done = tokio::task::spawn_blocking(move || gateway.ends());
+    let done = timeout(PATIENCE, done).await.expect("it goes on").unwrap();
+    assert_eq!(done.code, 1, "{done:?}");
+    let said = done.json();
+    assert!(said["error"].as_str().unwrap().contains("moved, removed or replaced"), "{said}");
+    assert!(dial.connect().await.is_err());
+}
+
 #[tokio::test]
 async fn metrics_and_health_are_told_on_loopback() {
     let toehold = Toehold::new();

@@ -180,7 +180,11 @@ fn a_gateway_whose_store_is_moved_away_takes_nobody_new_and_ends_with_words() {
         assert_eq!(session.line(), "begun");
         assert_eq!(pods.told("/readyz").0, 200);
         let (state, away) = (pods.toehold.state().join("state.db"), pods.toehold.state().join("away"));
-        if removed { fs::remove_file(&state).unwrap() } else { fs::rename(&state, &away).unwrap() }
+        if removed {
+            fs::remove_file(&state).unwrap();
+        } else {
+            fs::rename(&state, &away).unwrap();
+        }
         eventually("the end of listening", || std::net::TcpStream::connect(pods.address).is_err());
         eventually("it says that it is not ready", || pods.told("/readyz").0 == 503);
         std::io::Write::write_all(&mut session.child.stdin.take().unwrap(), b"in peace\n").unwrap();

@@ -35,6 +35,19 @@ fn a_task_that_fails_is_told_and_stops_no_other() {
     assert_eq!(serve.stop().code, 0);
 }
 
+/// A lease, a renewal, an admission in a file that nobody else sees would be none. Whoever starts it again has the store that is there then.
+#[test]
+fn where_the_store_is_moved_away_it_ends_with_words() {
+    let toehold = Toehold::new();
+    let serve = Serve::start(&toehold, &["--listen", "127.0.0.1:0"]);
+    serve.is_ready();
+    std::fs::rename(toehold.state().join("state.db"), toehold.state().join("away")).unwrap();
+    let ended = serve.ends();
+    let said = ended.events.last().unwrap();
+    assert_eq!((ended.code, said["exit_code"].as_u64()), (1, Some(1)), "{ended:?}");
+    assert!(said["error"].as_str().unwrap().contains("moved, removed or replaced"), "{said}");
+}
+
 #[test]
 fn told_to_stop_it_ends_in_order_and_the_service_manager_hears_of_all_of_it() {
     for signal in [Signal::TERM, Signal::INT] {

@@ -3,6 +3,7 @@
 
 mod contract;
 mod damage;
+mod moved;
 mod other_process;
 mod processes;
 mod root_mounts;

@@ -48,6 +48,17 @@ pub enum SqliteError {
         /// The database file.
         path: PathBuf,
     },
+    /// The file that was opened lies there no longer: it was moved, removed or replaced while it was in use.
+    #[error(
+        "{} is no longer the file that this process has open: somebody has moved, removed or replaced it; the last writes are in that file \
+         and in {}-wal: put it back, or move both away before another one takes its place",
+        path.display(),
+        path.display()
+    )]
+    Moved {
+        /// The database file.
+        path: PathBuf,
+    },
     /// No room is left for what was to be written.
     #[error("the disk that holds {} is full; nothing was written and nothing is lost", path.display())]
     Full {

@@ -14,6 +14,7 @@ use toehold_core::StoreError;
 
 use super::Options;
 use super::error::SqliteError;
+use super::place::Place;
 use crate::private::{self, PrivateError};
 
 /// The database's name in the state directory.
@@ -43,6 +44,8 @@ const TABLES: &str = "
 pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) reader: Connection,
+    /// The file that both have open.
+    pub(super) place: Place,
     /// Set when nobody waits for answers any more.
     pub(super) closing: Arc<AtomicBool>,
 }
@@ -134,12 +137,14 @@ pub(super) fn existing(path: &Path, options: Options) -> Result<Opened, StoreErr
     check_format(&writer, path, options.busy_limit)?;
     writer.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(|e| failed(&e))?;
     prepare(&writer).map_err(|e| failed(&e))?;
+    let place = Place::of(path).map_err(|error| private(private::io_error("looking for", path)(error)).while_doing(doing()))?;
 
     let mut reader = Connection::open_with_flags(path, flags()).map_err(|e| failed(&e))?;
     wait_for_others(&mut reader, options.busy_limit, &closing).map_err(|e| failed(&e))?;
     prepare(&reader).map_err(|e| failed(&e))?;
     reader.pragma_update(None, "query_only", true).map_err(|e| failed(&e))?;
-    Ok(Opened { writer, reader, closing })
+    place.check().map_err(|error| error.while_doing(doing()))?;
+    Ok(Opened { writer, reader, place, closing })
 }
 
 /// Refuses a database of another program and one of a newer release.

@@ -1,7 +1,6 @@
 //! The reading thread, and watches.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::SqliteStore;
 use super::error::SqliteError;
+use super::place::Place;
 
 /// What the reading thread is asked.
 pub(super) enum Read {
@@ -96,7 +96,7 @@ impl Watch for SqliteWatch {
 
 pub(super) struct Reader {
     connection: Connection,
-    path: Arc<Path>,
+    place: Place,
     busy_limit: Duration,
     interval: Duration,
     watches: Vec<Weak<Pending>>,
@@ -106,8 +106,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(connection: Connection, path: Arc<Path>, busy_limit: Duration, interval: Duration) -> Self {
-        Self { connection, path, busy_limit, interval, watches: Vec::new(), seen_version: 0, seen_revision: 0 }
+    pub(super) fn new(connection: Connection, place: Place, busy_limit: Duration, interval: Duration) -> Self {
+        Self { connection, place, busy_limit, interval, watches: Vec::new(), seen_version: 0, seen_revision: 0 }
     }
 
     /// Works until nobody can ask any more.
@@ -121,19 +121,23 @@ impl Reader {
             };
             match request {
                 Ok(Read::Get { key, answer }) => {
-                    let result = self.get(&key).map_err(|error| self.failed(&error, format!("reading {key}")));
+                    let result = self.get(&key);
+                    let result = self.answered(result, || format!("reading {key}"));
                     drop(answer.send(result));
                 }
                 Ok(Read::List { prefix, answer }) => {
-                    let result = self.list(&prefix).map_err(|error| self.failed(&error, format!("listing {prefix}")));
+                    let result = self.list(&prefix);
+                    let result = self.answered(result, || format!("listing {prefix}"));
                     drop(answer.send(result));
                 }
                 Ok(Read::Kinds { answer }) => {
-                    let result = self.kinds().map_err(|error| self.failed(&error, "listing the kinds of records".to_owned()));
+                    let result = self.kinds();
+                    let result = self.answered(result, || "listing the kinds of records".to_owned());
                     drop(answer.send(result));
                 }
                 Ok(Read::Watch { prefix, answer }) => {
-                    let result = self.watch(&prefix).map_err(|error| self.failed(&error, format!("watching {prefix}")));
+                    let result = self.watch(&prefix);
+                    let result = self.answered(result, || format!("watching {prefix}"));
                     drop(answer.send(result));
                 }
                 Ok(Read::Committed) => look_at = Instant::now(),
@@ -147,8 +151,12 @@ impl Reader {
         }
     }
 
-    fn failed(&self, error: &rusqlite::Error, doing: String) -> StoreError {
-        SqliteError::from_engine(&self.path, self.busy_limit, error).while_doing(doing)
+    /// What is answered: what was read counts if the file lay where it should when it had been read.
+    fn answered<T>(&self, result: rusqlite::Result<T>, doing: impl Fn() -> String) -> Result<T, StoreError> {
+        let read = result
+            .map_err(|error| SqliteError::from_engine(self.place.path(), self.busy_limit, &error))
+            .and_then(|read| self.place.check().map(|()| read));
+        read.map_err(|error| error.while_doing(doing()))
     }
 
     fn get(&self, key: &Key) -> rusqlite::Result<Option<Entry>> {
@@ -191,7 +199,12 @@ impl Reader {
         if self.watches.is_empty() {
             return;
         }
-        let told = match self.changes() {
+        let changes = match self.place.check() {
+            Ok(()) => self.changes(),
+            // Nobody else's changes come to be seen any more. Whoever watches anew is told.
+            Err(_) => Ok(None),
+        };
+        let told = match changes {
             Ok(Some(keys)) => {
                 for pending in self.watches.iter().filter_map(Weak::upgrade) {
                     let mut news = pending.news();
@@ -205,7 +218,7 @@ impl Reader {
             }
             Ok(None) => false,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "cannot look for changes");
+                tracing::warn!(path = %self.place.path().display(), %error, "cannot look for changes");
                 false
             }
         };

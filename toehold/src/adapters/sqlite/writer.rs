@@ -1,7 +1,6 @@
 //! The writing thread: many writes, one commit.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +9,7 @@ use toehold_core::{Expect, Key, Revision, StoreError};
 use tokio::sync::oneshot;
 
 use super::error::SqliteError;
+use super::place::Place;
 use super::reader::{self, Read};
 
 /// The most writes in one commit, and the most bytes that they may have together before no further one joins.
@@ -49,18 +49,20 @@ enum Failure {
     Before(rusqlite::Error),
     /// SQLite says that nothing took place, but a disk that fails may have kept it.
     AtCommit(rusqlite::Error),
+    /// The file lies where it was no longer: whatever took place there, nobody else sees it.
+    Moved(PathBuf),
 }
 
 pub(super) struct Writer {
     connection: Connection,
-    path: Arc<Path>,
+    place: Place,
     busy_limit: Duration,
     reader: Sender<Read>,
 }
 
 impl Writer {
-    pub(super) fn new(connection: Connection, path: Arc<Path>, busy_limit: Duration, reader: Sender<Read>) -> Self {
-        Self { connection, path, busy_limit, reader }
+    pub(super) fn new(connection: Connection, place: Place, busy_limit: Duration, reader: Sender<Read>) -> Self {
+        Self { connection, place, busy_limit, reader }
     }
 
     /// Works until nobody can ask any more.
@@ -102,7 +104,13 @@ impl Writer {
             }
             Err(Failure::Before(error) | Failure::AtCommit(error)) => {
                 for write in batch {
-                    let error = SqliteError::from_engine(&self.path, self.busy_limit, &error).while_doing(write.doing());
+                    let error = SqliteError::from_engine(self.place.path(), self.busy_limit, &error).while_doing(write.doing());
+                    drop(write.answer.send(Err(error)));
+                }
+            }
+            Err(Failure::Moved(path)) => {
+                for write in batch {
+                    let error = SqliteError::Moved { path: path.clone() }.while_doing(write.doing());
                     drop(write.answer.send(Err(error)));
                 }
             }
@@ -110,6 +118,8 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: &[Write]) -> Result<Vec<Outcome>, Failure> {
+        let in_place = || self.place.check().map_err(|_| Failure::Moved(self.place.path().to_owned()));
+        in_place()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(Failure::Before)?;
         let mut outcomes = Vec::with_capacity(batch.len());
         for write in batch {
@@ -117,6 +127,8 @@ impl Writer {
         }
         // Without room for all of it the log did not get the frame that ends a commit.
         transaction.commit().map_err(|error| if is_full(&error) { Failure::Before(error) } else { Failure::AtCommit(error) })?;
+        // It may have been moved while that was written.
+        in_place()?;
         Ok(outcomes)
     }
 }
