@@ -86,10 +86,12 @@ pub enum ArchiveError {
     #[error("the archive is no single gzip stream: {0}")]
     Gzip(&'static str),
     /// Not tar, or not in the subset with one meaning.
-    #[error("entry {entry} of the archive: {reason}")]
+    #[error("entry {entry} of the archive{}: {reason}", named(path.as_deref()))]
     Tar {
         /// Which entry, from 1.
         entry: usize,
+        /// Its path as it stands in the archive, where that is known: without control characters, and no longer than 200 characters.
+        path: Option<String>,
         /// What is wrong with it.
         reason: String,
     },
@@ -126,6 +128,10 @@ pub enum ArchiveError {
     /// The sink failed.
     #[error("unpacking failed")]
     Sink(#[from] io::Error),
+}
+
+fn named(path: Option<&str>) -> String {
+    path.map(|path| format!(" ({path})")).unwrap_or_default()
 }
 
 /// What came out of an archive.

@@ -15,6 +15,8 @@ const MAX_TAIL: usize = 1 << 20;
 pub(super) struct Reader {
     top: String,
     entry: usize,
+    /// What that is called, for whoever is told of it; empty where it is not known.
+    called: Vec<u8>,
     block: Vec<u8>,
     state: State,
     /// The name that the next entry has, from an extension before it.
@@ -59,6 +61,7 @@ impl Reader {
         Self {
             top: top.to_owned(),
             entry: 0,
+            called: Vec::new(),
             block: Vec::with_capacity(BLOCK),
             state: State::Header,
             name: None,
@@ -70,7 +73,8 @@ impl Reader {
     }
 
     fn refuse(&self, reason: impl Into<String>) -> ArchiveError {
-        ArchiveError::Tar { entry: self.entry.max(1), reason: reason.into() }
+        let path = Some(self.called.as_slice()).filter(|called| !called.is_empty()).map(shown);
+        ArchiveError::Tar { entry: self.entry.max(1), path, reason: reason.into() }
     }
 
     fn refused(&self, refusal: Refusal) -> ArchiveError {
@@ -164,7 +168,10 @@ impl Reader {
         let half = matches!(self.state, State::HalfEnd);
         match (zero, half) {
             (true, false) if self.extended => return Err(self.refuse("is an extension of nothing")),
-            (true, false) => self.state = State::HalfEnd,
+            (true, false) => {
+                self.called.clear();
+                self.state = State::HalfEnd;
+            }
             (true, true) => self.state = State::End(0),
             (false, true) => return Err(self.refuse("follows a block of zeros")),
             (false, false) => return self.header(block, contents, sink),
@@ -179,6 +186,14 @@ impl Reader {
         sink: &mut S,
     ) -> Result<(), ArchiveError> {
         self.entry += 1;
+        self.called.clear();
+        Header::check(block).map_err(|reason| self.refuse(reason))?;
+        if !matches!(block.get(156), Some(b'x' | b'g' | b'L')) {
+            match &self.name {
+                Some(name) => self.called.extend_from_slice(name),
+                None => self.called.extend(Header::called(block)),
+            }
+        }
         let header = Header::parse(block).map_err(|reason| self.refuse(reason))?;
         let padding = usize::try_from((BLOCK as u64 - header.size % BLOCK as u64) % BLOCK as u64).unwrap_or_default();
         let extension = match header.kind {
@@ -231,28 +246,29 @@ impl Reader {
 
     /// The path below the top directory; `None` for the top directory itself, and for `./` above it.
     fn path(&mut self, name: &str, directory: bool) -> Result<Option<TreePath>, ArchiveError> {
-        let shown = |reason: &str| ArchiveError::Tar { entry: self.entry, reason: reason.to_owned() };
+        let refuse = |reason: &str| self.refuse(reason);
         let name = match name.strip_suffix('/') {
             Some(name) if directory => name,
-            Some(_) => return Err(shown("is a file whose name ends with \"/\"")),
+            Some(_) => return Err(refuse("is a file whose name ends with \"/\"")),
             None => name,
         };
         if name == "." && directory && self.entry <= 2 && !self.top_seen {
             return Ok(None);
         }
         let name = name.strip_prefix("./").unwrap_or(name);
-        TreePath::check(name).map_err(|error| shown(&error.to_string()))?;
+        TreePath::check(name).map_err(|error| refuse(&error.to_string()))?;
         let (top, rest) = name.split_once('/').map_or((name, None), |(top, rest)| (top, Some(rest)));
         if top != self.top {
             let other = if folded(top) == folded(&self.top) { "another spelling of it" } else { "another" };
-            return Err(shown(&format!("is not below the directory {:?} but {other}", self.top)));
+            return Err(refuse(&format!("is not below the directory {:?} but {other}", self.top)));
         }
         match rest {
             Some(rest) => {
+                let path = rest.parse().map(Some).map_err(|error: crate::path::TreePathError| refuse(&error.to_string()));
                 self.top_seen = true;
-                rest.parse().map(Some).map_err(|error: crate::path::TreePathError| shown(&error.to_string()))
+                path
             }
-            None if self.top_seen => Err(shown("names the top directory late or again")),
+            None if self.top_seen => Err(refuse("names the top directory late or again")),
             None => {
                 self.top_seen = true;
                 Ok(None)
@@ -340,13 +356,27 @@ fn field(block: &[u8], start: usize, length: usize) -> &[u8] {
 }
 
 impl Header {
-    fn parse(block: &[u8]) -> Result<Self, String> {
+    /// Whether it is a header at all.
+    fn check(block: &[u8]) -> Result<(), &'static str> {
         let stored = octal(field(block, 148, 8)).ok_or("has no check sum, or is no header")?;
         let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
         let own: u64 = field(block, 148, 8).iter().map(|byte| u64::from(*byte)).sum();
         if stored != sum - own + 8 * u64::from(b' ') {
-            return Err("has a wrong check sum, or is no header".to_owned());
+            return Err("has a wrong check sum, or is no header");
         }
+        Ok(())
+    }
+
+    /// What it calls its entry, of a header that may be refused.
+    fn called(block: &[u8]) -> Vec<u8> {
+        let until_nul = |field: &[u8]| field.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+        let name = until_nul(field(block, 0, 100));
+        let prefix = if field(block, 257, 8) == b"ustar\x0000" { until_nul(field(block, 345, 155)) } else { Vec::new() };
+        if prefix.is_empty() { name } else { [prefix, b"/".to_vec(), name].concat() }
+    }
+
+    /// Reads one that is a header.
+    fn parse(block: &[u8]) -> Result<Self, String> {
         let posix = match field(block, 257, 8) {
             b"ustar\x0000" => true,
             b"ustar  \0" => false,
@@ -392,6 +422,23 @@ impl Header {
         let name = if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() };
         Ok(Self { name, mode, size, kind })
     }
+}
+
+/// The most characters of a path that are shown.
+const MAX_SHOWN: usize = 200;
+
+/// A path as it can be shown on a terminal, whatever somebody has put into it.
+fn shown(path: &[u8]) -> String {
+    // No character has more bytes, and nothing is looked at that is not shown.
+    let path = path.get(..path.len().min(MAX_SHOWN * 4 + 4)).unwrap_or_default();
+    let text = String::from_utf8_lossy(path);
+    let mut characters = text.chars().flat_map(char::escape_debug);
+    let mut shown: String = characters.by_ref().take(MAX_SHOWN).collect();
+    if characters.next().is_some() {
+        shown.pop();
+        shown.push('…');
+    }
+    shown
 }
 
 /// Octal digits, then at least one NUL or blank unless the field is full, and nothing else.

@@ -3,7 +3,7 @@
 use crate::hostile::{A, Hostile, Stream, headers, kinds, listing, lists, paths, sizes, streams, with};
 use crate::support;
 use crate::support::{
-    Member, directory, file, finish_header, gzip, long_name, machine_archive, pax, sums_of, tar, unpack, unpack_as,
+    Member, directory, file, finish_header, gzip, long_name, machine_archive, pax, special, sums_of, tar, unpack, unpack_as,
 };
 use toehold_specsign::{ArchiveError, Limits, Sha256Digest};
 
@@ -65,6 +65,28 @@ fn a_list_of_more_files_than_an_archive_may_have() {
 #[test]
 fn links_devices_and_other_kinds() {
     all_refused(&kinds());
+}
+
+/// Whoever has made the archive looks for a path, not for the third entry.
+#[test]
+fn what_is_refused_is_named_in_a_form_that_harms_no_terminal() {
+    let told = |members: &[Member]| {
+        let (tar, sums) = with(members);
+        unpack(&gzip(&tar), sums, Limits::default(), 512).unwrap_err().to_string()
+    };
+    let link = told(&[special("app/lib/x", b'2', "/etc/passwd")]);
+    assert_eq!(link, "entry 3 of the archive (app/lib/x): is a symbolic link; regular files and directories are taken");
+    assert_eq!(told(&[file("other/x", A)]), "entry 3 of the archive (other/x): is not below the directory \"app\" but another");
+    assert_eq!(told(&[file("app/bin/a", A)]), "entry 3 of the archive (app/bin/a): comes twice");
+    let long = format!("app/{}", "x".repeat(250));
+    assert!(told(&[long_name(&format!("{long}/../y")), file("app/x", A)]).contains(&format!("({}…)", &long[..199])));
+    let control = told(&[file("app/\u{1b}[2J\n", A)]);
+    assert!(control.contains("(app/\\u{1b}[2J\\n)") && !control.contains('\u{1b}'), "{control}");
+    // Of what is no header nothing is known.
+    let (mut tar, sums) = with(&[]);
+    tar[0] ^= 1;
+    let error = unpack(&gzip(&tar), sums, Limits::default(), 512).unwrap_err().to_string();
+    assert!(error.starts_with("entry 1 of the archive: "), "{error}");
 }
 
 #[test]

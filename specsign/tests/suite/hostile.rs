@@ -140,7 +140,7 @@ pub(crate) fn sizes() -> Vec<Hostile> {
         &[("Path", b"app/y")],
     ] {
         // What is said of each is another thing, but always of an entry.
-        cases.push(Hostile::new(format!("{records:?}"), &[pax(b'x', records), file("app/x", b"x")], "of the archive: "));
+        cases.push(Hostile::new(format!("{records:?}"), &[pax(b'x', records), file("app/x", b"x")], "of the archive"));
     }
     let mut broken = pax(b'x', &[("path", b"app/y")]);
     for content in
