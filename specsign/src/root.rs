@@ -285,12 +285,22 @@ impl TreeCheck {
     }
 
     fn look(&mut self, path: &[u8], entry: TreeEntry<'_>, attributes: Attributes) -> io::Result<Result<(), String>> {
+        // What is no directory is shown without a path where a machine's own directory would be.
+        if path.is_empty() {
+            return Ok(Err("there is no directory in its place, but a file, a link or a device".to_owned()));
+        }
         let shown = || String::from_utf8_lossy(path).escape_debug().to_string();
+        // First: the mode of a link says nothing.
+        if matches!(entry, TreeEntry::Other) {
+            return Ok(Err(format!(
+                "{} is a link, a device, a file of several names, or too deep: nothing that was placed",
+                shown()
+            )));
+        }
         let Attributes { mode, foreign } = attributes;
         let given = match entry {
-            TreeEntry::Directory => mode == 0o755,
+            TreeEntry::Directory | TreeEntry::Other => mode == 0o755,
             TreeEntry::File(_) => matches!(mode, 0o644 | 0o755),
-            TreeEntry::Other => true,
         };
         if mode & 0o7022 != 0 || self.placed && !given {
             return Ok(Err(format!("{} has the mode {mode:04o}, which was not placed", shown())));
@@ -299,13 +309,9 @@ impl TreeCheck {
             return Ok(Err(format!("{} belongs to another user", shown())));
         }
         let Ok(path) = String::from_utf8_lossy(path).parse::<TreePath>() else {
-            return Ok(Err(format!("{} is nothing that was placed", shown())));
+            return Ok(Err(format!("{} has a name that was never placed", shown())));
         };
-        let content = match entry {
-            TreeEntry::Directory => return Ok(Ok(())),
-            TreeEntry::Other => return Ok(Err(format!("{} is no file or directory of its own", shown()))),
-            TreeEntry::File(content) => content,
-        };
+        let TreeEntry::File(content) = entry else { return Ok(Ok(())) };
         if mode & 0o111 != 0 {
             self.executables.insert(&path);
         }
@@ -358,5 +364,29 @@ impl TreeVisitor for ListDigest {
             self.0 = Some(Sha256Digest(hash.finalize().into()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In what way a single entry is drift.
+    fn drift(path: &[u8], entry: TreeEntry<'_>, mode: u32) -> String {
+        let mut check = TreeCheck::placed(Sha256Digest::of(b""), None);
+        check.entry(path, entry, Attributes::ours(mode)).unwrap();
+        check.drift.unwrap()
+    }
+
+    #[test]
+    fn drift_is_told_in_words_that_fit() {
+        // Each link has the mode 0777 to Linux, which is not what is wrong with it.
+        let link = drift(b"bin/run", TreeEntry::Other, 0o777);
+        assert!(link.starts_with("bin/run is a link") && !link.contains("mode"), "{link}");
+        let place = drift(b"", TreeEntry::Other, 0o777);
+        assert!(place.starts_with("there is no directory in its place"), "{place}");
+        let content: &mut &[u8] = &mut &b""[..];
+        assert_eq!(drift(b"a", TreeEntry::File(content), 0o666), "a has the mode 0666, which was not placed");
+        assert_eq!(drift(b"a\nb", TreeEntry::Directory, 0o755), "a\\nb has a name that was never placed");
     }
 }
