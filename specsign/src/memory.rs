@@ -41,7 +41,9 @@ impl Memory {
         let fresh = match hands.traces().map_err(root("looking for an earlier state"))? {
             Traces::None => true,
             // Whoever took the memory away may have meant the floor; that one is known all the same, or somebody has named it.
-            Traces::Machines => anew || known.is_some(),
+            Traces::Machines if anew || known.is_some() => true,
+            Traces::Machines if floor.is_some() => return Err(StateError::FloorLost.into()),
+            Traces::Machines => return Err(StateError::Unremembered.into()),
             Traces::Own => false,
         };
         let mut read = |copy| hands.read_state(copy).map_err(root("reading the state"));

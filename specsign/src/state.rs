@@ -39,9 +39,17 @@ pub enum StateError {
     #[error(
         "both copies of the root's state are damaged or gone, and with them the highest serial that was accepted; bring one back from \
          a backup that is not older, or take away what is left of the directory .toehold and begin anew, with the lowest serial that \
-         counts (--begin-anew --min-serial N --public-key HEX)"
+         counts (--begin-anew --min-serial N --public-key KEY)"
     )]
     Lost,
+    /// There is nothing that was remembered, and something that every machine has: it may never have been a root.
+    #[error(
+        "something in this directory has a SHA256SUMS, as every machine in its place has, and nothing here says that this is a root: either \
+         another program has put it there, and then name another, empty directory as the root, or take over what is whole of it \
+         (--begin-anew); or the directory .toehold was taken away, and with it the highest serial that was accepted: then bring it back, or \
+         begin anew with the lowest serial that counts (--begin-anew --min-serial N --public-key KEY)"
+    )]
+    Unremembered,
     /// The floor that is kept outside of the root is of another specification.
     #[error(
         "the root is bound to {inside}, and the floor that is kept of it in the state directory is of {outside}: another root lies at \

@@ -776,10 +776,15 @@ fn s3_a_floor_outside_outlives_the_memory_of_a_root() {
     drop(disk);
     let set_back = Node { root: held.root, ..at_time(&node, 60) };
     assert!(matches!(set_back.pass(&current).unwrap().freshness, Freshness::Stale { .. }));
-    // Without either, machines that lie there say that there was one.
+    // Without either, machines that lie there say that there was one; or something else does that looks like one.
     let mut lost = wiped(true);
+    lost.root.0.lock().unwrap().floor = Some(b"torn".to_vec());
+    assert!(matches!(lost.pass(&old), Err(PassError::State(StateError::FloorLost))));
     lost.root.0.lock().unwrap().floor = None;
-    assert!(matches!(lost.pass(&old), Err(PassError::State(StateError::Lost))));
+    let error = lost.pass(&old).unwrap_err();
+    assert!(matches!(error, PassError::State(StateError::Unremembered)), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("SHA256SUMS") && words.contains("--begin-anew") && !words.contains("damaged"), "{words}");
     lost.admission.begin_anew = true;
     lost.admission.min_serial = 3;
     assert!(matches!(lost.pass(&old), Err(PassError::Admission(AdmissionError::Rollback { .. }))));

@@ -92,6 +92,75 @@ fn a_health_command_that_hangs_is_ended_with_all_that_it_started() {
     });
 }
 
+/// Whoever kills an apply in the middle of the question leaves a version in place of which nobody has said that it works.
+#[test]
+fn a_version_whose_health_command_has_not_answered_stays_unproven_until_one_does() {
+    let node = Node::new();
+    node.apply_versions(1, &[version("facts", 1), version("logs", 1)], &[]).ends(0);
+    let asked = node.directory.path().join("asked");
+    let command = format!("sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000'", asked.display());
+    node.publish(&document(&node.entries(&[version("facts", 2), version("logs", 1)]), &Says { serial: 2, ..Says::default() }));
+    let mut child = node.command(&["--health-command", &command]).spawn().unwrap();
+    eventually("the question", || asked.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What was asked is left behind by SIGKILL: nobody is there to end it.
+    let left: i32 = fs::read_to_string(&asked).unwrap().trim().parse().unwrap();
+    let _ = kill_process(Pid::from_raw(left).unwrap(), Signal::KILL);
+    for _ in 0..2 {
+        let told = node.apply(&["--json"]).ends(3).json();
+        assert_eq!(told["machines"]["facts"]["state"], "held", "{told}");
+        assert!(told["machines"]["facts"]["why"].as_str().unwrap().contains("nobody has said that it works"), "{told}");
+        assert_eq!(node.live("facts"), Some(version("facts", 2).tree), "it is in place all the same");
+    }
+    // Asked, it goes back; or somebody says that it works.
+    let kept = node.directory.path().join("kept");
+    assert!(std::process::Command::new("cp").arg("-a").args([node.root(), kept.clone()]).status().unwrap().success());
+    let told = node.apply(&["--json", "--health-command", "false"]).ends(3).json();
+    assert!(told["machines"]["facts"]["why"].as_str().unwrap().contains("failed its health command"), "{told}");
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+    fs::remove_dir_all(node.root()).unwrap();
+    fs::rename(kept, node.root()).unwrap();
+    node.apply(&["--health-command", "true"]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 2).tree));
+    node.apply(&[]).ends(0);
+}
+
+#[test]
+fn a_public_key_may_be_in_a_file_as_everywhere() {
+    let node = Node::new();
+    node.publish(&document(&node.entries(&[version("facts", 1)]), &Says::default()));
+    let (file, root) = (node.file(), node.root());
+    let key_file = node.directory.path().join("release.pub");
+    let run = |command: &str, named: &str| {
+        let arguments = ["spec", command, "--allow-http", "--root", root.to_str().unwrap(), "--public-key", named];
+        node.toehold.run(arguments.into_iter().chain([file.to_str().unwrap()]))
+    };
+    let refused = run("apply", key_file.to_str().unwrap()).ends(1);
+    assert!(refused.stderr.contains("is no public key"), "{}", refused.stderr);
+    let ssh = key(1).verifying_key().to_ssh().unwrap().to_string();
+    for written in [key(1).verifying_key().to_string(), format!("{ssh} release@example.net\n")] {
+        fs::write(&key_file, written).unwrap();
+        run("plan", key_file.to_str().unwrap()).ends(0);
+    }
+    run("plan", &ssh).ends(0);
+    run("apply", key_file.to_str().unwrap()).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+}
+
+/// Somebody's download directory is no root that has lost its memory.
+#[test]
+fn a_directory_with_a_list_of_sums_in_it_is_not_called_damaged() {
+    let node = Node::new();
+    fs::create_dir(node.root().join("debian")).unwrap();
+    fs::write(node.root().join("debian/SHA256SUMS"), "").unwrap();
+    let done = node.apply_versions(1, &[version("facts", 1)], &[]).ends(1);
+    let says = |what: &str| done.stderr.contains(what);
+    assert!(says("something in this directory has a SHA256SUMS") && says("--begin-anew") && !says("damaged"), "{}", done.stderr);
+    node.apply(&["--begin-anew"]).ends(0);
+    assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
+}
+
 #[test]
 fn a_document_that_is_not_taken_leaves_the_last_good_one_in_force() {
     let node = Node::new();
