@@ -60,6 +60,12 @@ pub struct FetchError(pub String);
 pub trait Health: Send + Sync {
     /// Asks; the error is for people.
     fn check(&self, name: &MachineName) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Whether there is anybody to ask. Where there was when a version was put into place, and its run was ended before the answer, the
+    /// version stays unproven until there is again.
+    fn asks(&self) -> bool {
+        true
+    }
 }
 
 /// Every machine that is in place works.
@@ -69,6 +75,10 @@ pub struct NoHealth;
 impl Health for NoHealth {
     async fn check(&self, _: &MachineName) -> Result<(), String> {
         Ok(())
+    }
+
+    fn asks(&self) -> bool {
+        false
     }
 }
 
@@ -521,6 +531,7 @@ where
             phase: Phase::Arriving,
             governor: wanted.governor.clone(),
             executables: Some(executables),
+            asked: self.health.asks(),
         };
         memory.state.placing.insert(name.clone(), placing);
         memory.note(&mut self.root, name, None)?;

@@ -113,6 +113,9 @@ pub struct Placing {
     /// Which of its files are executable, as [`crate::Executables::digest`] has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executables: Option<Sha256Digest>,
+    /// Whether it was to be asked whether it works: then it is not settled without an answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asked: bool,
 }
 
 /// How far a version on its way in has come.

@@ -13,6 +13,10 @@ use crate::plan::{Presence, Verdict};
 use crate::root::{ListDigest, MachineRoot, Place, TreeCheck};
 use crate::state::{Failed, Phase, Placing};
 
+/// What is said of a version that nobody has proven.
+const UNPROVEN: &str = "it was put into place by a run that was ended before its health command had answered, and nobody has said that it works: \
+     have that asked (--health-command), or say that it does (--health-command true)";
+
 impl<R, F, H, G, C> Reconciler<R, F, H, G, C>
 where
     R: MachineRoot,
@@ -152,6 +156,9 @@ where
         } else {
             live
         };
+        if arrived && placing.asked && !self.health.asks() {
+            return Err(Trouble::Machine(Verdict::Held(UNPROVEN.to_owned())));
+        }
         if arrived {
             let slot = self.slot(placing.governor.as_deref()).await.map_err(Trouble::Machine)?;
             let settled = self.settle(memory, name).await;

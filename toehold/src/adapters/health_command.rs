@@ -61,6 +61,10 @@ impl Drop for Ends {
 }
 
 impl Health for HealthCommand {
+    fn asks(&self) -> bool {
+        !self.words.is_empty()
+    }
+
     async fn check(&self, name: &MachineName) -> Result<(), String> {
         let words: Vec<String> = self.words.iter().map(|word| word.replace(PLACE, name.as_str())).collect();
         let Some((program, arguments)) = words.split_first() else { return Ok(()) };
