@@ -206,14 +206,17 @@ pub struct Plan {
     pub verdicts: BTreeMap<MachineName, Verdict>,
     /// How often matchers have said no, to be remembered.
     pub noes: BTreeMap<MachineName, Noes>,
+    /// Since when the document holds no longer, where it does not: what is in place is held, and nothing new comes of it.
+    pub stale_since: Option<Timestamp>,
 }
 
 /// Plans.
 pub fn plan(situation: &Situation<'_>, settings: &Settings) -> Plan {
-    let mut plan = Plan::default();
+    let stale_since = if let Freshness::Stale { since } = situation.freshness { Some(since) } else { None };
+    let mut plan = Plan { stale_since, ..Plan::default() };
     let mut candidates: Vec<(MachineName, PurgeReason)> = Vec::new();
     let mut forget = Vec::new();
-    let stale = matches!(situation.freshness, Freshness::Stale { .. });
+    let stale = stale_since.is_some();
     let placed = &situation.state.placed;
     for wanted in situation.wanted {
         let name = &wanted.name;

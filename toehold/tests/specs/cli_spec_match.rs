@@ -165,3 +165,16 @@ fn s4_a_plan_shows_what_the_guard_would_hold_and_what_cannot_be_told() {
     let told = desk.spec(&["plan", &here, "--identity", "web7"]).ends(0).stdout;
     assert!(told.contains("deploy a: new"), "{told}");
 }
+
+#[test]
+fn a_plan_with_a_document_that_does_not_hold_yet_says_so() {
+    let desk = Desk::new();
+    node(&desk, "web1");
+    let machines = desk.write("machines.json", list(&[entry("a", 1, "true")]));
+    let says = ["--name", "fleet", "--serial", "1", "--not-before", "2999-01-01T00:00:00Z", "--expires", "2999-01-02T00:00:00Z"];
+    let document = desk.keep("early.json", &[&["pack", &machines, PRIVATE][..], &says].concat());
+    let done = desk.spec(&["plan", &document, "--facts", &desk.at("nodes"), "--json"]).ends(3);
+    assert_eq!(done.json()["not_before"], "2999-01-01T00:00:00Z", "{done:?}");
+    assert!(done.stderr.contains("holds from 2999-01-01T00:00:00Z on"), "{done:?}");
+    assert!(done.stdout.contains("\"deploy\""), "what it would be is shown all the same: {done:?}");
+}

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use toehold_core::Clock as _;
+use toehold_core::{Clock as _, Timestamp};
 use toehold_specsign::plan::{Action, Plan, Presence, Situation, Wanted, plan as decide};
 use toehold_specsign::{
     Belongs, Freshness, Limits, MAX_DOCUMENT, MachineList, NoGovernors, NoHealth, PassError, Placed, Reconciler, RootState,
@@ -33,6 +33,10 @@ pub(super) fn plan(global: &Global, options: &PlanSpec, output: Output, signals:
         let mut totals = Totals { nodes: 1, ..Totals::default() };
         totals.count(&plan);
         tell(&root.to_string_lossy(), &plan, output);
+        if let Some(since) = plan.stale_since {
+            totals.end = Some(End::Expired(since));
+            output.aside(&format!("the document expired at {since}: what is in place is held, nothing new comes of it"));
+        }
         output.document(&totals.document());
         return Ok(if totals.doubt() { Exit::Partly } else { Exit::Done });
     }
@@ -42,7 +46,8 @@ pub(super) fn plan(global: &Global, options: &PlanSpec, output: Output, signals:
         None => vec![("here".to_owned(), Ok(AnyFacts::here(options.identity.as_deref())))],
         Some(path) => described(path)?,
     };
-    let mut totals = Totals { nodes: nodes.len(), ..Totals::default() };
+    let end = after.end();
+    let mut totals = Totals { nodes: nodes.len(), end, ..Totals::default() };
     for (name, facts) in nodes {
         match facts {
             Ok(facts) => {
@@ -56,6 +61,13 @@ pub(super) fn plan(global: &Global, options: &PlanSpec, output: Output, signals:
                 output.text(format_args!("{name}: {}", printable(&failure.message)));
             }
         }
+    }
+    match end {
+        None => {}
+        Some(End::Expired(since)) => output.aside(&format!(
+            "the document expired at {since}: no node takes it any more, and one that has it holds what is in place; nothing of this comes to be"
+        )),
+        Some(End::NotBefore(from)) => output.aside(&format!("the document holds from {from} on: no node takes it before")),
     }
     output.document(&totals.document());
     output.text(totals.text());
@@ -103,20 +115,41 @@ fn settled<T>(mut look: impl FnMut() -> Result<T, PassError>) -> Result<T, PassE
     look()
 }
 
-/// A list and what its document says of removals.
+/// A list and what its document says of removals, and of itself.
 struct Version {
     list: MachineList,
     removals_meant: bool,
+    /// From when until when it holds, where it says so.
+    holds: Option<(Timestamp, Timestamp)>,
+}
+
+/// Why a document does not hold now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Expired(Timestamp),
+    NotBefore(Timestamp),
 }
 
 impl Version {
     fn read(path: &Path) -> Result<Self, Failure> {
         let (_, document) = read_document(path)?;
-        let removals_meant = document.envelope().is_some_and(|envelope| envelope.current.statement().removals_meant);
+        let statement = document.envelope().map(|envelope| envelope.current.statement());
+        let removals_meant = statement.is_some_and(|statement| statement.removals_meant);
+        let holds = statement.map(|statement| (statement.not_before, statement.expires));
         let unsigned = document.dangerous_without_verification();
         let list = MachineList::parse(unsigned.payload(), ANY_SOURCE)
             .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-        Ok(Self { list, removals_meant })
+        Ok(Self { list, removals_meant, holds })
+    }
+
+    /// Why it does not hold now, where it does not.
+    fn end(&self) -> Option<End> {
+        let now = SystemClock.now();
+        match self.holds {
+            Some((_, expires)) if now >= expires => Some(End::Expired(expires)),
+            Some((from, _)) if now < from => Some(End::NotBefore(from)),
+            _ => None,
+        }
     }
 }
 
@@ -220,6 +253,8 @@ struct Totals {
     unknown: usize,
     error: usize,
     failed: usize,
+    /// Why nothing of it comes to be at all.
+    end: Option<End>,
 }
 
 impl Totals {
@@ -243,18 +278,24 @@ impl Totals {
 
     /// Whether something would not come to be as the list says.
     fn doubt(&self) -> bool {
-        self.held + self.unknown + self.error + self.failed > 0
+        self.held + self.unknown + self.error + self.failed > 0 || self.end.is_some()
     }
 
     fn document(&self) -> Value {
-        let Self { nodes, deploy, remove, held, unknown, error, failed } = self;
+        let Self { nodes, deploy, remove, held, unknown, error, failed, end } = self;
+        let (expired, not_before) = match end {
+            None => (None, None),
+            Some(End::Expired(at)) => (Some(at), None),
+            Some(End::NotBefore(at)) => (None, Some(at)),
+        };
         json!({
-            "nodes": nodes, "deploy": deploy, "remove": remove, "held": held, "unknown": unknown, "error": error, "unreadable": failed
+            "nodes": nodes, "deploy": deploy, "remove": remove, "held": held, "unknown": unknown, "error": error, "unreadable": failed,
+            "expired": expired, "not_before": not_before,
         })
     }
 
     fn text(&self) -> String {
-        let Self { nodes, deploy, remove, held, unknown, error, failed } = self;
+        let Self { nodes, deploy, remove, held, unknown, error, failed, .. } = self;
         format!(
             "{nodes} nodes: {deploy} to be put into place, {remove} to be removed, {held} held, {unknown} cannot be told, {error} in error{}",
             if *failed > 0 { format!(", {failed} nodes whose facts cannot be read") } else { String::new() }
