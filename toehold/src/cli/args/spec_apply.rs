@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use toehold_specsign::{SpecName, VerifyingKey};
+use toehold_specsign::SpecName;
 
 use super::parse_limit;
 use crate::cli::agent_args::AgentFiles;
@@ -12,9 +12,10 @@ use crate::cli::agent_args::AgentFiles;
 /// Which documents and sources a root takes.
 #[derive(Debug, Args)]
 pub struct RootTakes {
-    /// Whose signature counts at first contact; may be given several times [default: the key compiled in, if any]
-    #[arg(long = "public-key", value_name = "HEX", requires = "root")]
-    pub public_keys: Vec<VerifyingKey>,
+    /// Whose signature counts at first contact: 64 hex digits, a line `ssh-ed25519 …`, or a file with one; may be given several times
+    /// [default: the key compiled in, if any]
+    #[arg(long = "public-key", value_name = "KEY", requires = "root")]
+    pub public_keys: Vec<String>,
     /// How many distinct keys have to have signed at first contact
     #[arg(long, value_name = "N", default_value_t = 1, requires = "root")]
     pub threshold: usize,

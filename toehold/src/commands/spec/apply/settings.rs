@@ -21,6 +21,7 @@ use crate::cli::args::{ApplySpec, Global, RootTakes};
 use crate::cli::context::state_directory;
 use crate::cli::{Failure, chain};
 use crate::commands::agent;
+use crate::commands::spec::public_key;
 use crate::state::{NoPassphrase, State, StateError};
 
 use super::governors::{GatewayGovernors, NodeGovernors, Slots};
@@ -29,8 +30,9 @@ use super::governors::{GatewayGovernors, NodeGovernors, Slots};
 const COMPILED_IN: Option<&str> = option_env!("TOEHOLD_SPEC_PUBLIC_KEY");
 
 pub(in crate::commands::spec) fn admission(takes: &RootTakes, name: Option<&SpecName>) -> Result<Admission, Failure> {
+    let named = takes.public_keys.iter().map(|text| public_key(text)).collect::<Result<Vec<_>, _>>()?;
     Ok(Admission {
-        trusted: trusted_or_compiled_in(&takes.public_keys, takes.threshold)?,
+        trusted: trusted_or_compiled_in(&named, takes.threshold)?,
         name: name.cloned(),
         min_serial: takes.min_serial,
         plain: match (takes.accept_plain, takes.accept_unsigned) {
@@ -55,7 +57,7 @@ fn trusted(named: &[VerifyingKey], threshold: usize, compiled_in: Option<&str>) 
         Some(text) => {
             let key = text.parse().map_err(|error| {
                 Failure::new(format!("the public key that was compiled in cannot be used: {error}"))
-                    .hint("name one: --public-key HEX")
+                    .hint("name one: --public-key KEY")
             })?;
             vec![key]
         }
