@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ use crate::cli::{Failure, Output, chain};
 
 /// Archives come from files of the demo's own.
 const SOURCES: SourcePolicy = SourcePolicy { allow_http: false, allow_file: true };
+
+/// What can be run of each machine.
+const SCRIPT: &str = "bin/version";
 
 /// How it went.
 pub(super) struct Act {
@@ -66,7 +70,7 @@ pub(super) async fn play(scratch: &Path, output: Output) -> Result<Act, Failure>
 
     let since = Instant::now();
     let placed = stage.pass(&first).await?.outcome == Outcome::Updated && stage.versions() == [Some(1), Some(1), Some(1)];
-    step("a node took the first: it fetched, proved and placed three machines", since);
+    step("a node took the first: it fetched, proved and placed three machines, each with a script that can be run", since);
 
     let since = Instant::now();
     fs::write(stage.root.join("logs/machine.yaml"), "somebody's own\n")?;
@@ -130,8 +134,11 @@ impl Stage {
         let mut list = Vec::new();
         for (name, version) in versions {
             let yaml = format!("name: {name}\nversion: {version}\n");
-            let sums = format!("{}  machine.yaml\n", Sha256Digest::of(yaml.as_bytes()));
-            let archive = archive(name, &[("machine.yaml", &yaml), ("SHA256SUMS", &sums)])?;
+            let script = format!("#!/bin/sh\necho {version}\n");
+            let sum = |content: &str| Sha256Digest::of(content.as_bytes());
+            let sums = format!("{}  {SCRIPT}\n{}  machine.yaml\n", sum(&script), sum(&yaml));
+            let archive =
+                archive(name, &[("machine.yaml", &yaml, 0o644), (SCRIPT, &script, 0o755), ("SHA256SUMS", &sums, 0o644)])?;
             let file = self.archives.join(format!("{name}-{version}.tgz"));
             fs::write(&file, &archive)?;
             list.push(json!({
@@ -157,20 +164,25 @@ impl Stage {
         })
     }
 
-    /// Which versions lie there.
+    /// Which versions lie there, with what can be run and what cannot.
     fn versions(&self) -> [Option<u32>; 3] {
         ["facts", "logs", "web"].map(|name| {
-            let yaml = fs::read_to_string(self.root.join(name).join("machine.yaml")).ok()?;
+            let (script, file) = (self.root.join(name).join(SCRIPT), self.root.join(name).join("machine.yaml"));
+            let mode = |path: &Path| Some(fs::metadata(path).ok()?.permissions().mode() & 0o777);
+            if (mode(&script)?, mode(&file)?) != (0o755, 0o644) {
+                return None;
+            }
+            let yaml = fs::read_to_string(file).ok()?;
             yaml.lines().find_map(|line| line.strip_prefix("version: "))?.parse().ok()
         })
     }
 }
 
 /// A machine's archive, as tar and gzip make it.
-fn archive(name: &str, files: &[(&str, &str)]) -> Result<Vec<u8>, Failure> {
+fn archive(name: &str, files: &[(&str, &str, u32)]) -> Result<Vec<u8>, Failure> {
     let mut tar = member(&format!("{name}/"), None);
-    for (path, content) in files {
-        tar.extend(member(&format!("{name}/{path}"), Some(content.as_bytes())));
+    for (path, content, mode) in files {
+        tar.extend(member(&format!("{name}/{path}"), Some((content.as_bytes(), *mode))));
     }
     tar.resize(tar.len() + 1024, 0);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -178,10 +190,10 @@ fn archive(name: &str, files: &[(&str, &str)]) -> Result<Vec<u8>, Failure> {
     Ok(gzip.finish()?)
 }
 
-/// A member of a tar archive (POSIX.1-1988, "ustar"); a directory without content.
-fn member(name: &str, content: Option<&[u8]>) -> Vec<u8> {
-    let (kind, mode) = if content.is_some() { ("0", 0o644) } else { ("5", 0o755) };
-    let content = content.unwrap_or_default();
+/// A member of a tar archive (POSIX.1-1988, "ustar"): a file with its mode; a directory without content.
+fn member(name: &str, file: Option<(&[u8], u32)>) -> Vec<u8> {
+    let kind = if file.is_some() { "0" } else { "5" };
+    let (content, mode) = file.unwrap_or((&[], 0o755));
     let head = |sum: &str| {
         format!(
             "{name:\0<100}{mode:07o}\0{:07o}\0{:07o}\0{:011o}\0{:011o}\0{sum:8}{kind}{:\0<100}ustar\x0000{:\0<247}",
@@ -207,8 +219,9 @@ mod tests {
     #[test]
     fn a_member_is_whole_blocks() {
         assert_eq!(member("a/", None).len(), 512);
-        assert_eq!(member("a/b", Some(b"x")).len(), 1024);
-        let bytes = member("a/b", Some(&[1; 513]));
+        assert_eq!(member("a/b", Some((b"x", 0o644))).len(), 1024);
+        let bytes = member("a/b", Some((&[1; 513], 0o755)));
         assert_eq!((bytes.len(), &bytes[..4], &bytes[257..265]), (1536, &b"a/b\0"[..], &b"ustar\x0000"[..]));
+        assert_eq!(&bytes[100..108], b"0000755\0");
     }
 }
