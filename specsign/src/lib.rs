@@ -35,7 +35,9 @@ pub use events::{Notification, Notifier, Outcome};
 pub use governor::{Governors, NoGovernors, SlotRecord, StoreGovernors};
 pub use journal::MAX_JOURNAL;
 pub use keys::{KeyError, MAX_KEY_FILE, MAX_TRUSTED_KEYS, Signature, SignatureError, SigningKey, TrustedKeys, VerifyingKey};
-pub use machine::{Credentials, ListError, MAX_MACHINES, MAX_NAME, MachineList, MachineName, MachineNameError, ManagedMachine};
+pub use machine::{
+    Credentials, ListError, MAX_MACHINES, MAX_NAME, MachineList, MachineName, MachineNameError, ManagedMachine, UnknownMember,
+};
 pub use matcher::{Answer, CachedFacts, FactError, Facts, KnownFacts, Matcher, MatcherError};
 pub use path::{MAX_PATH, MAX_PATH_DEPTH, TreePath, TreePathError};
 pub use plan::{Belongs, DeployReason, PurgeReason, Settings, Verdict};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use toehold_core::SecretBytes;
 
 use crate::digest::Sha256Digest;
-use crate::document::{Text, json_reason, known, set};
+use crate::document::{Text, folded, json_reason, known, set};
 use crate::source::{Source, SourceError, SourcePolicy};
 
 /// The most machines in a list.
@@ -176,11 +176,23 @@ pub enum ListError {
     },
 }
 
+/// A member of an entry that means nothing to this release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnknownMember {
+    /// What it is called; the first 64 characters.
+    pub name: String,
+    /// The first machine that has it.
+    pub machine: MachineName,
+    /// The member that may be meant, where there is one of nearly the same name.
+    pub meant: Option<&'static str>,
+}
+
 /// A list of machines, each valid, no name twice.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MachineList {
     machines: Vec<ManagedMachine>,
-    unknown_members: Vec<String>,
+    unknown_members: Vec<UnknownMember>,
 }
 
 impl MachineList {
@@ -197,15 +209,18 @@ impl MachineList {
             line: error.line(),
             column: error.column(),
         })?;
-        let mut unknown_members = Vec::new();
+        let mut unknown_members: Vec<UnknownMember> = Vec::new();
         let mut machines = Vec::with_capacity(entries.len());
-        for (place, entry) in entries.into_iter().enumerate() {
-            for name in &entry.unknown {
-                if !unknown_members.contains(name) && unknown_members.len() < 16 {
-                    unknown_members.push(name.clone());
+        for (place, mut entry) in entries.into_iter().enumerate() {
+            let unknown = std::mem::take(&mut entry.unknown);
+            let machine = entry.check(place + 1, policy)?;
+            for name in unknown {
+                if unknown_members.len() < 16 && unknown_members.iter().all(|member| member.name != name) {
+                    let meant = meant(&name);
+                    unknown_members.push(UnknownMember { name, machine: machine.name.clone(), meant });
                 }
             }
-            machines.push(entry.check(place + 1, policy)?);
+            machines.push(machine);
         }
         let mut names = HashSet::with_capacity(machines.len());
         if let Some(twice) = machines.iter().find(|machine| !names.insert(machine.name.as_str())) {
@@ -220,9 +235,40 @@ impl MachineList {
     }
 
     /// Members that were passed over (the first 16): a misspelt `match` is one, and would mean "on every node".
-    pub fn unknown_members(&self) -> &[String] {
+    pub fn unknown_members(&self) -> &[UnknownMember] {
         &self.unknown_members
     }
+}
+
+/// The member whose name is nearly this: one letter in three may be another one, too much or missing.
+fn meant(name: &str) -> Option<&'static str> {
+    let name: Vec<char> = folded(name).chars().collect();
+    let near = |known: &'static str| {
+        let distance = distance(&name, &known.chars().collect::<Vec<_>>());
+        (distance * 3 <= name.len().max(known.len())).then_some((distance, known))
+    };
+    NAMES.iter().copied().filter_map(near).min().map(|(_, known)| known)
+}
+
+/// How many letters have to be changed, put in or taken out to come from one to the other.
+fn distance(one: &[char], other: &[char]) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (above, letter) in one.iter().enumerate() {
+        let mut diagonal = above;
+        let mut left = above + 1;
+        for (at, wanted) in other.iter().enumerate() {
+            let up = row.get(at + 1).copied().unwrap_or_default();
+            let here = (diagonal + usize::from(letter != wanted)).min(left + 1).min(up + 1);
+            if let Some(place) = row.get_mut(at) {
+                *place = left;
+            }
+            (diagonal, left) = (up, here);
+        }
+        if let Some(place) = row.last_mut() {
+            *place = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 #[derive(Default)]
@@ -354,5 +400,30 @@ impl<'de> Deserialize<'de> for Entry<'de> {
             }
         }
         deserializer.deserialize_map(EntryVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_member_is_told_from_one_of_another_meaning() {
+        for (name, known) in [
+            ("matcher", Some("match")),
+            ("mach", Some("match")),
+            ("govenor", Some("governor")),
+            ("checksums", Some("checksum")),
+            ("verifychecksum", Some("verify_checksum")),
+            ("interval", None),
+            ("mode", None),
+            ("", None),
+        ] {
+            assert_eq!(meant(name), known, "{name}");
+        }
+        let letters = |text: &str| text.chars().collect::<Vec<_>>();
+        for (one, other, apart) in [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
+            assert_eq!(distance(&letters(one), &letters(other)), apart, "{one} {other}");
+        }
     }
 }

@@ -449,7 +449,7 @@ where
             names: list.machines().iter().map(|machine| machine.name.clone()).collect(),
             serial: admitted.serial,
             freshness: admitted.freshness,
-            unknown_members: list.unknown_members().to_vec(),
+            unknown_members: list.unknown_members().iter().map(|member| member.name.clone()).collect(),
             mended_state: mended,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
@@ -119,13 +119,16 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), PrivateError> {
 
 /// Makes a new empty file with mode 0600 beside `path`, under a name that nothing has yet.
 pub(crate) fn create_beside(path: &Path) -> Result<(File, PathBuf), PrivateError> {
+    create_beside_as(path, 0o600)
+}
+
+fn create_beside_as(path: &Path, mode: u32) -> Result<(File, PathBuf), PrivateError> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| io_error("choosing a name beside", path)(io::Error::other(error)))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!("{STAGED}{:016x}", u64::from_le_bytes(random)));
     let staged = path.with_file_name(name);
-    let file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged).map_err(io_error("creating", &staged))?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged).map_err(io_error("creating", &staged))?;
     Ok((file, staged))
 }
 
@@ -166,10 +169,41 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
         Err(error) if !error.is_absent() => return Err(error),
         _ => {}
     }
-    let staged = write_beside(path, content)?;
-    fs::rename(&staged, path).map_err(|error| {
-        // The error that counts is the first one.
+    put(&write_beside(path, content)?, path)
+}
+
+/// Writes a file that is not for its owner alone, over what has that name: whole or not at all, and durable on return. A new one has this mode
+/// under the umask, and one that is there keeps its own. A link, or somebody else's file, is left alone and refused.
+pub(crate) fn replace_shown(path: &Path, content: &[u8], mode: u32) -> Result<(), PrivateError> {
+    let kept = match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(PrivateError::Kind { path: path.to_owned(), wanted: "regular file" });
+        }
+        Ok(metadata) => {
+            let (owner, us) = (metadata.uid(), rustix::process::geteuid().as_raw());
+            if owner != us {
+                return Err(PrivateError::Foreign { path: path.to_owned(), owner, us });
+            }
+            Some(metadata.mode() & 0o777)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(io_error("looking at", path)(error)),
+    };
+    let (mut file, staged) = create_beside_as(path, kept.unwrap_or(mode))?;
+    let as_before = |file: &File| kept.map_or(Ok(()), |mode| file.set_permissions(fs::Permissions::from_mode(mode)));
+    let written = as_before(&file).and_then(|()| file.write_all(content)).and_then(|()| file.sync_all());
+    if let Err(error) = written {
         let _ = fs::remove_file(&staged);
+        return Err(io_error("writing", path)(error));
+    }
+    put(&staged, path)
+}
+
+/// Gives a finished file its name, over what has that.
+fn put(staged: &Path, path: &Path) -> Result<(), PrivateError> {
+    fs::rename(staged, path).map_err(|error| {
+        // The error that counts is the first one.
+        let _ = fs::remove_file(staged);
         io_error("replacing", path)(error)
     })?;
     sync_directory(directory_of(path))
@@ -245,7 +279,7 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), PrivateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn what_is_replaced_is_whole_and_private_and_no_link_is_followed() {
@@ -270,6 +304,26 @@ mod tests {
         assert!(matches!(replace(&link, b"ours"), Err(PrivateError::Kind { .. })));
         assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
         assert!(matches!(read(directory.path(), 16), Err(PrivateError::Kind { .. })));
+    }
+
+    #[test]
+    fn what_is_shown_keeps_its_mode_and_no_link_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, secret) = (directory.path().join("fleet.json"), directory.path().join("secret.json"));
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        replace_shown(&path, b"one", 0o644).unwrap();
+        replace_shown(&secret, b"one", 0o600).unwrap();
+        // The umask of whoever tests may take some of it away.
+        assert_eq!((mode(&path) & 0o600, mode(&path) & !0o644, mode(&secret)), (0o600, 0, 0o600));
+        for kept in [0o640, 0o444, 0o600, 0o666] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(kept)).unwrap();
+            replace_shown(&path, b"two", 0o644).unwrap();
+            assert_eq!((mode(&path), fs::read(&path).unwrap()), (kept, b"two".to_vec()));
+        }
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(matches!(replace_shown(&link, b"three", 0o644), Err(PrivateError::Kind { .. })));
+        assert_eq!((fs::read(&path).unwrap(), fs::read_dir(directory.path()).unwrap().count()), (b"two".to_vec(), 3));
     }
 
     #[test]

@@ -331,7 +331,9 @@ fn one_entry_too_bad_refuses_the_list() {
     assert!(matches!(parse(format!("[{good},null]")), Err(ListError::Json { .. })));
     assert!(matches!(parse(format!("[{good},{good}]")), Err(ListError::Twice(_))));
     let odd = good.replace("\"name\"", "\"mach\":\"identity('x')\",\"name\"");
-    assert_eq!(parse(format!("[{odd}]")).unwrap().unknown_members(), ["mach"]);
+    let list = parse(format!("[{odd}]")).unwrap();
+    let [unknown] = list.unknown_members() else { panic!("{:?}", list.unknown_members()) };
+    assert_eq!((unknown.name.as_str(), unknown.machine.as_str(), unknown.meant), ("mach", "a", Some("match")));
     for (from, to) in [
         ("https://h/x", "http://h/x"),
         ("\"a\"", "\"..\""),

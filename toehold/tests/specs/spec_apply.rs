@@ -503,9 +503,35 @@ fn a_plan_for_a_root_says_what_the_next_pass_does_and_does_nothing() {
     assert_eq!(node.live("facts"), Some(version("facts", 1).tree));
     // It is judged as the pass would judge it.
     node.apply(&[]).ends(0);
+    assert_eq!((&lines[1]["expired"], &lines[1]["not_before"]), (&serde_json::Value::Null, &serde_json::Value::Null));
     node.publish(&document(&node.entries(&[version("facts", 1)]), &Says::default()));
     let done = plan(&[]).ends(1);
     assert!(done.stderr.contains("below 2") || done.stdout.contains("below 2"), "{}{}", done.stdout, done.stderr);
+}
+
+/// A plan of what can never come to be would mislead whoever reads it.
+#[test]
+fn a_plan_with_a_document_that_has_expired_says_so() {
+    let node = Node::new();
+    let (root, file) = (node.root(), node.file());
+    let entries = node.entries(&[version("facts", 1)]);
+    // A busy machine may need longer than that to take it.
+    let taken = (1..).zip([4, 16, 64]).any(|(serial, expires_in)| {
+        node.publish(&document(&entries, &Says { serial, expires_in, ..Says::default() }));
+        node.apply(&[]).code == 0
+    });
+    assert!(taken);
+    let for_root = || {
+        let arguments = ["--json", "spec", "plan", "--allow-http", file.to_str().unwrap(), "--root", root.to_str().unwrap()];
+        node.toehold.run(arguments)
+    };
+    let elsewhere = || node.toehold.run(["--json", "spec", "plan", file.to_str().unwrap()]);
+    eventually("its end", || for_root().code == 3);
+    for (done, words) in [(for_root(), "held"), (elsewhere(), "no node takes it any more")] {
+        let done = done.ends(3);
+        assert!(done.stderr.contains("the document expired at 20") && done.stderr.contains(words), "{done:?}");
+        assert!(done.json()["expired"].as_str().unwrap().starts_with("20"), "{done:?}");
+    }
 }
 
 #[test]

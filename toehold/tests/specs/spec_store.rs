@@ -233,10 +233,9 @@ fn a_document_that_nobody_vouches_for_is_not_put_there() {
     assert_eq!(again()["verified"], true);
     // A change of keys that the new one has not signed is taken by no node, though the old one has.
     let (private, next) = (desk.write("key", PRIVATE), stranger.as_str());
-    let hand_over = desk.keep(
-        "over.json",
-        &["pack", &desk.write("list.json", &payload), &private, "--after", &good, "--expires", "7d", "--next-key", next],
-    );
+    let hand_over =
+        ["pack", &desk.write("list.json", &payload), &private, "--after", &good, "--expires", "7d", "--next-key", next];
+    let hand_over = desk.write("over.json", desk.spec(&hand_over).ends(3).stdout);
     let refused = toehold.run(["spec", "put", "fleet", &hand_over, "--public-key", &public]).ends(1);
     assert!(refused.stderr.contains("no node could use it"), "{}", refused.stderr);
     toehold.run(["spec", "put", "fleet", &unsigned, "--unverified"]).ends(0);

@@ -5,17 +5,17 @@ use std::path::Path;
 use serde_json::json;
 use toehold_core::{Clock as _, Timestamp};
 use toehold_specsign::{
-    Document, Envelope, Format, MAX_DOCUMENT, MachineList, Matcher, Signature, SignedStatement, SpecName, Statement, TrustedKeys,
-    VerifyingKey, pack_signed, plain_signing_bytes, seal, sshsig,
+    Document, Envelope, Format, MAX_DOCUMENT, MachineList, Matcher, Signature, SignedStatement, SourceScheme, SpecName,
+    Statement, TrustedKeys, UnknownMember, VerifyingKey, pack_signed, plain_signing_bytes, seal, sshsig,
 };
 
 use super::signing::{Signer, signers};
-use super::{ANY_SOURCE, public_key, read, read_document, statement};
+use super::{ANY_SOURCE, public_key, read, read_document, statement, verify};
 use crate::adapters::ssh_agent::AgentError;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{EnvelopeOptions, Global, PackSpec};
-use crate::cli::{Exit, Failure, Output};
-use crate::private::replace;
+use crate::cli::{Exit, Failure, Output, printable};
+use crate::private::replace_shown;
 
 /// The largest list whose document is still one.
 const MAX_LIST: usize = MAX_DOCUMENT / 4 * 3 - 1024 * 1024;
@@ -42,6 +42,7 @@ pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) ->
     } else {
         plain_signature(options.format, &payload, signers.first(), envelope.is_some(), output).await?
     };
+    let mut is_complete = true;
     let text = match &envelope {
         None => match &plain {
             Some(signature) => pack_signed(options.format, &payload, signature),
@@ -52,14 +53,13 @@ pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) ->
             for signer in &signers {
                 current = sign(current, signer).await?;
             }
-            if let Some(before) = &frame.before {
-                owed(&current, before, output);
-            }
-            owed(&current, &frame.statement.next, output);
             if let Some(path) = &options.statement {
                 statement::write(path, &current)?;
             }
-            seal(&payload, &Envelope { current, key_changes: frame.key_changes.clone() }, plain.as_ref())?
+            let envelope = Envelope { current, key_changes: frame.key_changes.clone() };
+            // Who has it signed elsewhere has said so.
+            is_complete = !lacks(&envelope, frame.before.as_ref(), output) || signers.is_empty() && options.force;
+            seal(&payload, &envelope, plain.as_ref())?
         }
     };
     if envelope.is_none() && options.statement.is_some() {
@@ -69,7 +69,8 @@ pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) ->
     }
     let serial = envelope.as_ref().map(|frame| frame.statement.serial);
     let signers: Vec<VerifyingKey> = signers.iter().map(Signer::verifying_key).collect();
-    give(&text, options, output, serial, &signers)
+    give(&text, options, output, serial, &signers)?;
+    Ok(if is_complete { Exit::Done } else { Exit::Partly })
 }
 
 /// Whether a node could use the list: Choria's tool packs anything, and nodes then find out.
@@ -82,8 +83,22 @@ fn check(payload: &[u8], output: Output) -> Result<(), Failure> {
             return Err(useless(format!("match of {}: {}", machine.name, error.message())));
         }
     }
-    for member in list.unknown_members() {
-        output.aside(&format!("the member \"{member}\" means nothing to a node; is it misspelt?"));
+    for UnknownMember { name, machine, meant, .. } in list.unknown_members() {
+        let meant = meant.map_or_else(String::new, |meant| {
+            let everywhere = if meant == "match" { ", without which a machine belongs on every node" } else { "" };
+            format!("; is \"{meant}\" meant{everywhere}?")
+        });
+        output.aside(&format!("{machine}: the member \"{}\" means nothing to a node{meant}", printable(name)));
+    }
+    for (scheme, what, option) in
+        [(SourceScheme::Http, "fetched over plain http", "--allow-http"), (SourceScheme::File, "a file", "--allow-file")]
+    {
+        let named: Vec<&str> =
+            list.machines().iter().filter(|one| one.source.scheme() == scheme).map(|one| one.name.as_str()).collect();
+        if let Some(first) = named.first() {
+            let others = if named.len() > 1 { format!(" and of {} more", named.len() - 1) } else { String::new() };
+            output.aside(&format!("the source of {first}{others} is {what}: only nodes that are told {option} take this list"));
+        }
     }
     Ok(())
 }
@@ -200,13 +215,26 @@ fn next(
     TrustedKeys::new(keys, threshold).map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Says what is still missing for nodes to take it.
-fn owed(signed: &SignedStatement, trusted: &TrustedKeys, output: Output) {
-    let got = signed.signers(trusted).len();
-    if got < trusted.threshold() {
-        output
-            .aside(&format!("signed by {got} of the {} that have to: add the others with --add-signature", trusted.threshold()));
+/// Says what is still missing for nodes to take it; whether anything is.
+fn lacks(envelope: &Envelope, before: Option<&TrustedKeys>, output: Output) -> bool {
+    let signed = &envelope.current;
+    let next = &signed.statement().next;
+    let mut lacks = false;
+    for trusted in before.filter(|before| *before != next).into_iter().chain([next]) {
+        let got = signed.signers(trusted).len();
+        if got < trusted.threshold() {
+            let wanted = trusted.threshold();
+            output.aside(&format!("signed by {got} of the {wanted} that have to: add the others with --add-signature"));
+            lacks = true;
+        }
     }
+    if let Some(fault) = verify::unusable(envelope).filter(|_| !lacks) {
+        output.aside(&format!(
+            "no node could use it: {fault}; let these sign that version (--add-signature), and pack this one anew after it"
+        ));
+        lacks = true;
+    }
+    lacks
 }
 
 async fn sign(statement: SignedStatement, signer: &Signer) -> Result<SignedStatement, Failure> {
@@ -269,14 +297,16 @@ async fn add(path: &Path, options: &PackSpec, signers: &[Signer], output: Output
     if added.is_empty() {
         return Err(Failure::usage("nobody signs (KEY, --ssh-key, --agent, --signature)"));
     }
-    owed(&current, &current.statement().next.clone(), output);
     if let Some(path) = &options.statement {
         statement::write(path, &current)?;
     }
     let serial = current.statement().serial;
     let plain = document.plain_signature().copied();
-    let text = rebuild(document, &Envelope { current, key_changes }, plain)?;
-    give(&text, options, output, Some(serial), &added)
+    let envelope = Envelope { current, key_changes };
+    let is_complete = !lacks(&envelope, None, output);
+    let text = rebuild(document, &envelope, plain)?;
+    give(&text, options, output, Some(serial), &added)?;
+    Ok(if is_complete { Exit::Done } else { Exit::Partly })
 }
 
 fn rebuild(document: Document, envelope: &Envelope, plain: Option<Signature>) -> Result<String, Failure> {
@@ -284,14 +314,21 @@ fn rebuild(document: Document, envelope: &Envelope, plain: Option<Signature>) ->
     Ok(seal(unsigned.payload(), envelope, plain.as_ref())?)
 }
 
-fn give(text: &str, options: &PackSpec, output: Output, serial: Option<u64>, signers: &[VerifyingKey]) -> Result<Exit, Failure> {
+fn give(text: &str, options: &PackSpec, output: Output, serial: Option<u64>, signers: &[VerifyingKey]) -> Result<(), Failure> {
     let Some(path) = &options.output else {
         // It is a JSON document itself.
         output.raw(&format!("{text}\n"));
-        return Ok(Exit::Done);
+        return Ok(());
     };
-    replace(path, format!("{text}\n").as_bytes())?;
+    replace_shown(path, format!("{text}\n").as_bytes(), if has_secrets(text) { 0o600 } else { 0o644 })?;
     output.document(&json!({ "file": path, "serial": serial, "signers": signers }));
     output.text(format_args!("Wrote {}", path.display()));
-    Ok(Exit::Done)
+    Ok(())
+}
+
+/// Whether passwords stand in it, or nobody can tell. Otherwise a document is for everybody.
+fn has_secrets(text: &str) -> bool {
+    let payload = Document::parse(text.as_bytes()).map(Document::dangerous_without_verification);
+    let list = payload.ok().and_then(|payload| MachineList::parse(payload.payload(), ANY_SOURCE).ok());
+    list.is_none_or(|list| list.machines().iter().any(|machine| machine.credentials.is_some()))
 }
