@@ -323,11 +323,11 @@ impl RecoveryCopy {
     }
 
     /// Fills an empty store with it, sealed to `vault`. Safe to interrupt and to run again: the name of the current key comes
-    /// last, and what is there already stays.
+    /// last, and what is there already stays. How many records were not there.
     ///
     /// # Errors
     /// [`RecoveryError::Occupied`] for a store with another master key; nothing was written then.
-    pub async fn restore<S: Store + ?Sized>(&self, store: &S, vault: &Vault) -> Result<(), RecoveryError> {
+    pub async fn restore<S: Store + ?Sized>(&self, store: &S, vault: &Vault) -> Result<usize, RecoveryError> {
         let (current, _) = self.current().ok_or(RecoveryError::Damaged("it holds no key"))?;
         if let Some(found) = master_key::current_master_key(store).await?.map(|record| record.public_key.fingerprint())
             && found != current.fingerprint
@@ -335,24 +335,28 @@ impl RecoveryCopy {
             return Err(RecoveryError::Occupied(found));
         }
         let name = CurrentMasterKey::key()?;
+        let mut written = 0;
         for (key, value) in self.records.iter().filter(|(key, _)| key.as_str() != name.as_str()) {
-            put(store, &Key::parse(key)?, value).await?;
+            written += usize::from(put(store, &Key::parse(key)?, value).await?);
         }
         for (known, identity) in &self.keys {
             let record = master_key::seal_master_key(vault, identity, &known.comment, known.created_at, known.generation)?;
             match Stored::create(store, MasterKeyRecord::key(&known.fingerprint)?, record).await {
-                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Ok(_) => written += 1,
+                Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        put(store, &name, self.records.get(name.as_str()).ok_or(RecoveryError::Damaged("it names no current key"))?).await
+        let current = self.records.get(name.as_str()).ok_or(RecoveryError::Damaged("it names no current key"))?;
+        Ok(written + usize::from(put(store, &name, current).await?))
     }
 }
 
-/// Writes a record that is not there yet.
-async fn put<S: Store + ?Sized>(store: &S, key: &Key, value: &Value) -> Result<(), RecoveryError> {
+/// Writes a record, unless it is there already: `false`.
+async fn put<S: Store + ?Sized>(store: &S, key: &Key, value: &Value) -> Result<bool, RecoveryError> {
     match store.put(key, value.to_string().as_bytes(), Expect::Absent).await {
-        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(StoreError::Conflict { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -316,7 +316,7 @@ pub enum Key {
     /// Hand the master key to the ssh-agent at `SSH_AUTH_SOCK`, for `--use-agent`; the sealed one stays in the store
     Load {
         /// The agent forgets it after this time
-        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        #[arg(long, value_name = "TIME", value_parser = parse_lifetime)]
         lifetime: Option<Duration>,
         /// The agent asks before each use
         #[arg(long)]
@@ -346,7 +346,7 @@ pub struct Rotate {
     /// Take the open rotation back: every host ends with the old key alone
     #[arg(long, conflicts_with = "dry_run")]
     pub rollback: bool,
-    /// Do so although whoever leads it may still be at it
+    /// Do so although its leader wrote less than a minute ago, and may still be at it
     #[arg(long)]
     pub take_over: bool,
     /// The new key's algorithm: ed25519, ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048 to rsa-8192 [default: ed25519]
@@ -355,8 +355,8 @@ pub struct Rotate {
     /// What becomes of it where a host cannot be taken along: abort takes all back, defer goes on without it [default: abort]
     #[arg(long, value_name = "WHAT")]
     pub on_unreachable: Option<Unreachable>,
-    /// How long the old key still logs in beside the new one; sshd ends it, 0s removes it at once [default: 1h]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["resume", "rollback"])]
+    /// How long the old key still logs in beside the new one; sshd ends it, 0s removes it at once (up to 366d) [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = parse_grace, conflicts_with_all = ["resume", "rollback"])]
     pub grace: Option<Duration>,
     /// The hosts with this label or tag (NAME or NAME=VALUE) go first and alone
     #[arg(long, value_name = "LABEL", conflicts_with_all = ["resume", "rollback"])]
@@ -400,7 +400,7 @@ pub struct Renew {
     #[arg(long, value_name = "WHAT", default_value = "abort")]
     pub on_unreachable: Unreachable,
     /// How long the old key still logs in beside the new one [default: 1h]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_grace)]
     pub grace: Option<Duration>,
     /// The hosts with this label or tag (NAME or NAME=VALUE) go first and alone
     #[arg(long, value_name = "LABEL")]
@@ -532,6 +532,22 @@ fn parse_provisional(text: &str) -> Result<Duration, String> {
     if (5..=86_400).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 5s and 24h")) }
 }
 
+/// For how long the old key stays beside the new one: a year is as good as for ever.
+pub(super) fn parse_grace(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration.as_secs() <= 366 * 86_400 { Ok(duration) } else { Err(format!("{text} is over 366d")) }
+}
+
+/// For how long an agent keeps a key. With 0 it would be gone before anybody could use it.
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if (1..=366 * 86_400).contains(&duration.as_secs()) {
+        Ok(duration)
+    } else {
+        Err(format!("{text} is not between 1s and 366d"))
+    }
+}
+
 /// Time between two renewals.
 pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
@@ -588,5 +604,12 @@ mod tests {
         for bad in ["0", "0s", "61m", "1.5s", "5 s"] {
             assert!(parse_limit(bad).is_err(), "{bad}");
         }
+        assert_eq!(parse_grace("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_grace("366d"), parse_lifetime("366d"));
+        assert_eq!(parse_lifetime("1"), Ok(Duration::from_secs(1)));
+        for bad in ["367d", "99999999999d", "31622401"] {
+            assert!(parse_grace(bad).is_err() && parse_lifetime(bad).is_err(), "{bad}");
+        }
+        assert!(parse_lifetime("0s").is_err(), "it would be gone at once");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{GatewayOptions, Unreachable, parse_duration, parse_interval, parse_limit};
+use super::args::{GatewayOptions, Unreachable, parse_grace, parse_interval, parse_limit};
 use super::store_args::parse_retention;
 
 /// `toehold serve`.
@@ -35,7 +35,7 @@ pub struct ServeHost {
     #[arg(long, value_name = "WHAT", default_value = "abort", requires = "renew_every")]
     pub renew_on_unreachable: Unreachable,
     /// How long the old key still logs in beside the new one after such a renewal [default: 1h]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "renew_every")]
+    #[arg(long, value_name = "TIME", value_parser = parse_grace, requires = "renew_every")]
     pub renew_grace: Option<Duration>,
     /// How often sessions and grants are looked at whose keys have ended
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse_limit)]

@@ -171,9 +171,9 @@ async fn restore(global: &Global, options: &Init, copy: &Path, identity: &Path, 
     let state = State::create(&directory, asker)?;
     IdentityFile::create(&directory, &new_identity, SystemClock.now())?;
     let vault = state.vault().await?;
-    copy.restore(state.store(), vault).await?;
+    let written = copy.restore(state.store(), vault).await?;
     copy.tested(state.store(), SystemClock.now()).await?;
-    let found = restored(&directory, &copy, !exists, vault, None);
+    let found = restored(&directory, &copy, (!exists, written), vault, None);
     tell_restored(&directory.display(), &copy, &found, output);
     Ok(Exit::Done)
 }
@@ -182,7 +182,7 @@ async fn restore(global: &Global, options: &Init, copy: &Path, identity: &Path, 
 pub(super) fn restored(
     directory: &Path,
     copy: &RecoveryCopy,
-    identity_created: bool,
+    (identity_created, written): (bool, usize),
     vault: &Vault,
     store: Option<&NatsAddress>,
 ) -> Value {
@@ -194,6 +194,7 @@ pub(super) fn restored(
         "master_key": { "fingerprint": copy.current().map(|(key, _)| key.fingerprint) },
         "master_keys": copy.keys.len(),
         "hosts": copy.hosts().len(),
+        "written": written,
     });
     if let (Some(store), Some(found)) = (store, found.as_object_mut()) {
         found.insert("store".to_owned(), json!(store.to_string()));
@@ -205,6 +206,14 @@ pub(super) fn restored(
 pub(super) fn tell_restored(into: &impl std::fmt::Display, copy: &RecoveryCopy, found: &Value, output: Output) {
     output.document(found);
     let (keys, hosts) = (copy.keys.len(), copy.hosts().len());
+    if found["written"] == 0 {
+        output.text(format_args!(
+            "{into} has all of this copy of {} already ({keys} master key{}, {hosts} hosts); nothing was changed.",
+            copy.made_at,
+            if keys == 1 { "" } else { "s" }
+        ));
+        return;
+    }
     output.text(format_args!("Restored {into} from a copy of {}:", copy.made_at));
     output.text(format_args!("{keys} master key{}, {hosts} hosts.", if keys == 1 { "" } else { "s" }));
     output.text("Next: toehold host check; a host that came later is brought in again with toehold host add");

@@ -168,9 +168,9 @@ async fn restore(
     }
     IdentityFile::create(&directory, &new_identity, SystemClock.now())?;
     let state = alone_in(&directory, asker, store, at, options.name.as_deref()).await?;
-    copy.restore(state.store(), state.vault().await?).await?;
+    let written = copy.restore(state.store(), state.vault().await?).await?;
     copy.tested(state.store(), SystemClock.now()).await?;
-    let found = super::init::restored(&directory, &copy, !exists, state.vault().await?, Some(&at.address));
+    let found = super::init::restored(&directory, &copy, (!exists, written), state.vault().await?, Some(&at.address));
     super::init::tell_restored(&at.address, &copy, &found, output);
     output.text("Let the others in anew: toehold operator add");
     Ok(Exit::Done)

@@ -62,7 +62,8 @@ fn r10_a_lost_store_and_the_copy_are_the_fleet_back() {
         let checked = another.run(["--json", "host", "check"]).ends(0).json();
         assert_eq!(checked["hosts"].as_array().unwrap().len(), 2, "{checked}");
         // Once more changes nothing, and another store is left alone.
-        another.run(["init", "--restore", copy, "--identity", identity]).ends(0);
+        let again = another.run(["init", "--restore", copy, "--identity", identity]).ends(0);
+        assert!(again.stdout.contains("nothing was changed") && !again.stdout.contains("Restored"), "{}", again.stdout);
         let taken = Toehold::new();
         let before = taken.master_key();
         let refused = taken.run(["init", "--restore", copy, "--identity", identity]).ends(1);
