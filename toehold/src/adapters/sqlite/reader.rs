@@ -184,10 +184,13 @@ impl Reader {
     }
 
     fn watch(&mut self, prefix: &Key) -> rusqlite::Result<Arc<Pending>> {
-        // The others are told first, for from here on what has happened is taken as told.
+        // The new one may be told of what is written meanwhile, as the others have to be: only where nobody has watched is what has
+        // happened so far taken as told. The version comes first, or what is written between the two would never be looked for.
         self.look();
-        self.seen_version = self.data_version()?;
-        self.seen_revision = self.last_revision()?;
+        if self.watches.is_empty() {
+            self.seen_version = self.data_version()?;
+            self.seen_revision = self.last_revision()?;
+        }
         let pending = Arc::new(Pending { prefix: prefix.clone(), news: Mutex::default(), arrived: Notify::new() });
         self.watches.push(Arc::downgrade(&pending));
         Ok(pending)
