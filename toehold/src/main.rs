@@ -12,6 +12,10 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What threads have for their stacks: a renewal that `serve` leads on one of them goes as deep as on the first, which the system gives so
+/// much. Only what is used is had.
+const STACK: usize = 8 * 1024 * 1024;
+
 fn main() -> ExitCode {
     if let Some(exit) = toehold::adapters::local_pods::stage(std::env::args_os()) {
         return exit;
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
     let ansi = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.thread_stack_size(STACK);
     if !cli.works_on_many() {
         // Each thread has memory of its own.
         runtime.worker_threads(1);
