@@ -379,14 +379,7 @@ impl State {
         keys.is_member(marks.seen().member);
         let store: SharedStore = SignedStore::open(store, Arc::clone(&keys), marks).await?;
         keys.seal_to(store.chain().members().clone())?;
-        let behind = store.behind().await?;
-        if !behind.is_empty() {
-            let words: Vec<String> = behind.iter().map(ToString::to_string).collect();
-            store.forbid_writes(format!(
-                "the store is behind what this machine has seen of it ({}); it may have been restored from a backup. Find out why, and then: toehold store accept-rollback",
-                words.join("; ")
-            ));
-        }
+        let behind = store.look().await?;
         Ok(Self { directory: directory.to_owned(), store: store.into(), keys, behind })
     }
 

@@ -124,6 +124,8 @@ impl<S: Store> StoreAudit<S> {
             let key = AuditWriter::key(&writer).map_err(|error| unusable_writer(&writer, error))?;
             match Stored::create(&self.store, key, AuditWriter { first }).await {
                 Ok(_) | Err(StoreError::Conflict { .. }) => firsts.insert(writer, first),
+                // Where each may write only what is his own, somebody else says where that chain begins.
+                Err(StoreError::Refused { .. }) if writer != self.writer => firsts.insert(writer, first),
                 Err(error) => return Err(error),
             };
         }

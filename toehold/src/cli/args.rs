@@ -20,7 +20,7 @@ pub use super::gateway_args::{Create, Gateway, GatewayOptions, Serve, Token};
 pub use super::operator_args::{OperatorAdd, OperatorCommand, OperatorRemove, OperatorRoles};
 pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsKey, PodsRole, PodsServe};
 pub use super::serve_args::ServeHost;
-pub use super::store_args::{Audit, AuditList, AuditVerify, Gc, Migrate, Moment, SharedArgs, StoreCommand, StorePlace};
+pub use super::store_args::{Audit, AuditList, AuditVerify, Gc, Migrate, Moment, SharedArgs, StoreCommand, StorePlace, copies};
 pub use init::Init;
 pub use spec::{EnvelopeOptions, KeyRequest, KeyText, MatchSpec, PackSpec, PlanSpec, PutSpec, Signing, Spec, VerifySpec, When};
 pub(in crate::cli) use spec_apply::parse_governor;

@@ -165,6 +165,17 @@ impl Context {
     }
 }
 
+/// Sees that a store is still written to, before something is done again that is done from time to time (N3).
+///
+/// # Errors
+/// Where it is not, or does not answer.
+pub async fn still_writable(store: &AnyStore) -> Result<(), Failure> {
+    match store.read_only_by_now().await? {
+        None => Ok(()),
+        Some(reason) => Err(Failure::new(reason)),
+    }
+}
+
 /// Sees that a store is written to, before anything is done (N3).
 ///
 /// # Errors
@@ -175,6 +186,33 @@ pub fn writable(store: &AnyStore) -> Result<(), Failure> {
         Some(_) => Err(Failure::new("nothing is done with a store that is behind what was seen of it")
             .hint("find out why, and then: toehold store accept-rollback")),
     }
+}
+
+/// Lets work go on that takes signals of its own: until it ends, or a signal comes, or the store turns out to be behind what was seen of it.
+/// Then it is told to leave as by a signal, and that is why it failed (N3).
+///
+/// # Errors
+/// As the work; and where the store is not to be written to any more.
+pub async fn while_writable<T>(
+    store: &AnyStore,
+    mut signals: Signals,
+    work: impl AsyncFnOnce(Signals) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    still_writable(store).await?;
+    let (leave, told) = Signals::by_hand();
+    // Too large for the stacks of threads that do nothing else.
+    let mut working = Box::pin(work(told));
+    let reason = tokio::select! {
+        done = working.as_mut() => return done,
+        () = signals.wait() => None,
+        reason = store.until_read_only() => Some(reason),
+    };
+    if let Some(reason) = &reason {
+        tracing::error!("it ends: {}", super::printable(reason));
+    }
+    leave.send_replace(true);
+    let done = working.await?;
+    reason.map_or(Ok(done), |reason| Err(Failure::new(reason)))
 }
 
 /// That the identity cannot be unlocked, and what to do about it.

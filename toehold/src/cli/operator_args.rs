@@ -47,6 +47,9 @@ pub struct OperatorRoles {
     /// Only of this role
     #[arg(long, value_name = "ROLE")]
     pub role: Option<Role>,
+    /// Only for the member with that role whose `toehold init` prints this word: it publishes to its own part of the audit log alone
+    #[arg(long, value_name = "RECIPIENT", requires = "role")]
+    pub recipient: Option<NewMember>,
 }
 
 /// A name fits into one line of a table.

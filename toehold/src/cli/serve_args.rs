@@ -25,6 +25,9 @@ pub struct ServeHost {
     /// Run no gateway
     #[arg(long)]
     pub no_gateway: bool,
+    /// The state directory of the member of --store with the role gateway whom the gateway works as, beside an operator who does the rest
+    #[arg(long, value_name = "DIR", conflicts_with = "no_gateway")]
+    pub gateway_state_dir: Option<PathBuf>,
     /// Log in to no host: leave sessions, grants and owed hosts to others, and the identity locked
     #[arg(long, conflicts_with = "renew_every")]
     pub no_hosts: bool,

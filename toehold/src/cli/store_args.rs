@@ -52,6 +52,19 @@ pub struct Migrate {
     /// Where to: an empty store of the other kind, or one that this was interrupted in
     #[arg(long, value_name = "STORE")]
     pub to: StorePlace,
+    /// How many servers of --to keep a copy of everything, where the bucket is made now: 1, 3 or 5 [default: 1]
+    #[arg(long, value_name = "N", value_parser = replicas())]
+    pub replicas: Option<String>,
+}
+
+/// How many servers may keep a copy of a bucket.
+pub(super) fn replicas() -> clap::builder::PossibleValuesParser {
+    clap::builder::PossibleValuesParser::new(["1", "3", "5"])
+}
+
+/// How many servers are to keep a copy of a bucket that is made now.
+pub fn copies(asked: Option<&str>) -> usize {
+    asked.and_then(|number| number.parse().ok()).unwrap_or(1)
 }
 
 /// One of the two ends of a migration.
@@ -136,6 +149,9 @@ pub enum StoreCommand {
         /// The file
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// How many servers of --store keep a copy of everything, where the bucket is made now: 1, 3 or 5 [default: 1]
+        #[arg(long, value_name = "N", value_parser = replicas())]
+        replicas: Option<String>,
     },
     /// Remove what is long over; never what is owed or open
     Gc(Gc),

@@ -150,6 +150,15 @@ pub(super) async fn look(context: &Context) -> Result<(AuditLog, AuditReport), F
     Ok((log, report))
 }
 
+/// Verifies what the store holds against what was seen here, as a task that is done again and again.
+///
+/// # Errors
+/// Where something is wrong with it, or it cannot be read.
+pub(super) async fn verify_again(context: &Context) -> Result<Exit, Failure> {
+    let (_, report) = look(context).await?;
+    told(&report, context.output.mute(), 0, "the audit log").map_err(|failure| Failure::new(failure.message))
+}
+
 /// The last entries as they are.
 fn heads(report: &AuditReport) -> BTreeMap<String, AuditHead> {
     report.chains.iter().filter_map(|chain| Some((chain.writer.clone(), chain.head.clone()?))).collect()

@@ -7,11 +7,13 @@ use toehold_joinproto::Endpoint;
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin::Pin;
 
+use super::members;
 use crate::cli::args::{GatewayOptions, Serve};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, still_writable, while_writable};
 use crate::cli::{Exit, Failure};
 use crate::gateway::keys::{AgentPins, GatewayRecord};
 use crate::gateway::{self, Announcement, GatewayError, GatewayVault, LimitOptions, ServeOptions, Serving};
+use crate::shared::{AnyStore, Role};
 
 /// Runs a gateway until it is told to stop.
 ///
@@ -71,6 +73,8 @@ pub(super) async fn run(
     announce: impl FnOnce(Announced),
 ) -> Result<(), Failure> {
     raise_file_limit();
+    still_writable(context.store()).await?;
+    must_be_gateway(context.store())?;
     let vault = GatewayVault::load(&context.state).await?;
     let (serving, record) = match (&options.cert, &options.key) {
         (Some(certificate), Some(key)) => {
@@ -101,10 +105,33 @@ pub(super) async fn run(
     let serves_opni = serving.serves_opni();
     let (pins, endpoint) = (record.pins(), record.endpoint.clone());
     let announce = move |announcement| announce(Announced { announcement, endpoint, serves_opni });
-    let store = context.store().clone();
     let options = serve_options(options, metrics);
-    gateway::serve(options, store, vault, serving, pins, announce, context.signals.clone()).await?;
-    Ok(())
+    while_writable(context.store(), context.signals.clone(), async move |signals| {
+        gateway::serve(options, context.store().clone(), vault, serving, pins, announce, signals).await.map_err(Failure::from)
+    })
+    .await
+}
+
+/// Strangers come to a gateway: in a shared store it works under an identity that opens what gateways need, and nothing else (N2).
+///
+/// # Errors
+/// Where this machine is another member, or none.
+pub(super) fn must_be_gateway(store: &AnyStore) -> Result<(), Failure> {
+    let Some(shared) = store.shared() else { return Ok(()) };
+    let why = match members::own_role(store) {
+        Some(Role::Gateway) => return Ok(()),
+        Some(Role::Operator) => {
+            "strangers come to a gateway, and what an operator's identity opens is the whole fleet: a gateway of a shared store is a \
+             member of its own, with the role gateway"
+                .to_owned()
+        }
+        Some(role) => format!("this machine is a member of the store with the role {role}, and not with the role gateway"),
+        None => "this machine is no member of the store (any more)".to_owned(),
+    };
+    let address = shared.below().address();
+    Err(Failure::new(why).hint(format!(
+        "with a state directory of its own (--state-dir): toehold init --store {address}; an operator lets it in: toehold operator add RECIPIENT --role gateway"
+    )))
 }
 
 fn serve_options(options: GatewayOptions, metrics: Option<SocketAddr>) -> ServeOptions {

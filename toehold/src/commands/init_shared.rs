@@ -14,7 +14,7 @@ use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity};
 use crate::adapters::nats::{NatsAddress, NatsError, NatsStore};
 use crate::adapters::sqlite::{self, SqliteStore};
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::args::{Global, Init};
+use crate::cli::args::{Global, Init, copies};
 use crate::cli::context::{Asker, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain as words};
 use crate::private;
@@ -73,7 +73,7 @@ pub(super) async fn init(
     let protect = options.passphrase || global.passphrase_file.is_some();
     let identity = if protect && !exists { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
     private::create_directory(&directory)?;
-    let replicas = options.replicas.as_deref().and_then(|number| number.parse().ok()).unwrap_or(1);
+    let replicas = copies(options.replicas.as_deref());
     let store = open_or_create(at, replicas).await?;
     if read_chain(&store).await?.is_none() {
         no_fleet_of_its_own(&directory, &at.address).await?;
@@ -161,7 +161,7 @@ async fn restore(
     let new_identity =
         if options.passphrase && !exists { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
     private::create_directory(&directory)?;
-    let replicas = options.replicas.as_deref().and_then(|number| number.parse().ok()).unwrap_or(1);
+    let replicas = copies(options.replicas.as_deref());
     let store = open_or_create(at, replicas).await?;
     if read_chain(&store).await?.is_none() {
         no_fleet_of_its_own(&directory, &at.address).await?;

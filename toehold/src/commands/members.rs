@@ -409,8 +409,10 @@ fn roles(options: &OperatorRoles, bucket: &str, output: Output) {
         text.push_str("#   users: [ { nkey: U…, permissions: $TOEHOLD_OPERATOR } ]\n");
     }
     for role in wanted {
-        let permissions = permissions(role, bucket);
-        text.push_str(&format!("TOEHOLD_{} = {{\n  {permissions}\n}}\n", role.to_string().to_uppercase()));
+        let new = options.recipient.as_ref();
+        let permissions = permissions(role, bucket, new.map(|new| &new.recipient));
+        let whose = new.map(|new| format!("_{}", new.id())).unwrap_or_default();
+        text.push_str(&format!("TOEHOLD_{}{whose} = {{\n  {permissions}\n}}\n", role.to_string().to_uppercase()));
         document.insert(role.to_string(), json!(permissions));
     }
     output.document(&Value::Object(document));

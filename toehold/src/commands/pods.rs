@@ -20,6 +20,7 @@ use crate::adapters::kube_pods::{KubePods, discover};
 use crate::adapters::local_pods::{LocalPods, throw_away};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
+use crate::cli::context::{still_writable, while_writable};
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
 use crate::pods::authentication::Sources;
@@ -201,7 +202,7 @@ async fn serve_local(global: &Global, options: PodsServe, output: Output, signal
 }
 
 async fn serve_kube(global: &Global, options: PodsServe, output: Output, signals: Signals) -> Result<Exit, Failure> {
-    let place = Place::in_cluster(global, &options.at, Work::Keep).await?;
+    let place = Place::in_cluster(global, &options.at, Work::Serve).await?;
     let keys = super::pods_key::sources(&options, place.kept.store.clone(), output)?;
     for warning in &place.settings.warnings {
         output.aside(warning);
@@ -248,7 +249,12 @@ async fn serve<B: SharedBackend>(
     };
     let Place { directory, settings, pods, kept, .. } = place;
     let options = ServeOptions { audit_writer, ..serve_options(options) };
-    pods::serve(options, settings, pods, keys, kept.store, &directory, announce, signals).await?;
+    let store = kept.store.clone();
+    while_writable(&store, signals, async |signals| {
+        let served = pods::serve(options, settings, pods, keys, kept.store, &directory, announce, signals).await;
+        served.map_err(Failure::from)
+    })
+    .await?;
     output.document(&json!({ "event": "stopped" }));
     output.text("Stopped.");
     Ok(Exit::Done)
@@ -436,6 +442,8 @@ impl Collector {
     /// # Errors
     /// Where something could not be cleared away, or the cluster does not answer.
     pub(super) async fn look(&mut self) -> Result<Vec<(String, String, String)>, Failure> {
+        // A record that a backup does not have is no sign that its pod was forgotten.
+        still_writable(&self.place.kept.store).await?;
         let namespace = &self.place.settings.namespace;
         let found = self.reaper.pass(self.place.parts(), namespace, None).await;
         for unreadable in &found.unreadable {

@@ -22,6 +22,8 @@ pub(super) enum Work {
     Look,
     /// Writes and removes records of pods.
     Keep,
+    /// The same, while strangers come to it.
+    Serve,
     /// The same, while people are let in who can read what this user can read (P5).
     KeepLocal,
     /// Says who may log in.
@@ -81,16 +83,20 @@ fn may(work: Work, role: Option<Role>) -> Result<(), Failure> {
         (Work::KeepLocal, Role::Operator) => {
             "whoever logs in to local pods can read an operator's identity: a gateway of local pods has the role pods".to_owned()
         }
+        (Work::Serve, Role::Operator) => {
+            "strangers come to a gateway for pods, and what an operator's identity opens is the whole fleet: it has the role pods"
+                .to_owned()
+        }
         (Work::LetIn, Role::Operator)
         | (Work::Keep, Role::Operator | Role::Pods)
-        | (Work::KeepLocal, Role::Pods)
+        | (Work::Serve | Work::KeepLocal, Role::Pods)
         | (Work::Look, _) => {
             return Ok(());
         }
         (Work::LetIn, role) => {
             format!("this machine is a member of the store with the role {role}, and who may have a pod is the operators' to say")
         }
-        (Work::Keep | Work::KeepLocal, role) => {
+        (Work::Keep | Work::Serve | Work::KeepLocal, role) => {
             format!("this machine is a member of the store with the role {role}, which has nothing to do with pods")
         }
     };
@@ -106,5 +112,23 @@ async fn no_fleet(store: &AnyStore) -> Result<(), Failure> {
             "the store has a fleet in it ({kind}/…), and whoever logs in to local pods can do with it what this member can"
         ))
         .hint("share a store that is for trying it out alone, or run pods in a cluster: --backend kube")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n2_strangers_come_to_members_with_the_role_pods_alone() {
+        for work in [Work::Serve, Work::KeepLocal] {
+            assert!(may(work, Some(Role::Pods)).is_ok());
+            for other in [Some(Role::Operator), Some(Role::Gateway), None] {
+                assert!(may(work, other).is_err(), "{work:?} {other:?}");
+            }
+        }
+        // What is told to end, an operator may tell, too.
+        assert!(may(Work::Keep, Some(Role::Operator)).is_ok() && may(Work::Look, Some(Role::Gateway)).is_ok());
+        assert!(may(Work::LetIn, Some(Role::Operator)).is_ok() && may(Work::LetIn, Some(Role::Pods)).is_err());
     }
 }

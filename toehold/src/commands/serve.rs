@@ -147,12 +147,15 @@ fn picture(looker: &Arc<Context>) -> Picture {
     }))
 }
 
-/// Sees again and again whether the store answers.
+/// Sees again and again whether the store answers, and is still what was seen of it.
 async fn look_at_store(looker: Arc<Context>, board: Board) {
     loop {
-        let asking = async { looker.store().get(&Key::new(["lease", "store"])?).await.map(drop) };
+        let asking = async {
+            looker.store().get(&Key::new(["lease", "store"])?).await?;
+            looker.store().read_only_by_now().await
+        };
         let failing = match timeout(PATIENCE, asking).await {
-            Ok(Ok(())) => None,
+            Ok(Ok(behind)) => behind,
             Ok(Err(error)) => Some(chain(&error)),
             Err(_) => Some("it does not answer".to_owned()),
         };

@@ -11,7 +11,7 @@ use crate::adapters::file_lock::FileLock;
 use crate::adapters::nats::Difference;
 use crate::adapters::sqlite::{self, SqliteStore};
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::args::{Global, StoreCommand};
+use crate::cli::args::{Global, StoreCommand, copies};
 use crate::cli::context::{Context, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain, printable};
 use crate::store_check::Finding;
@@ -39,9 +39,15 @@ pub(super) async fn run(global: &Global, command: StoreCommand, output: Output, 
         StoreCommand::Discard { key } => {
             super::store_migrate::discard(&Context::open(global, output, signals).await?, &key).await
         }
-        StoreCommand::Import { file } => match global.shared.at() {
+        StoreCommand::Import { file, replicas } => match global.shared.at() {
+            None if replicas.is_some() => {
+                Err(Failure::usage("--replicas is for a bucket of a shared store").hint("name one: --store nats://host/bucket"))
+            }
             None => import(&state_directory(global)?, &file, output, signals).await,
-            Some(at) => super::store_migrate::import(global, &at, &file, output, signals).await,
+            Some(at) => {
+                let to = (&at, copies(replicas.as_deref()));
+                super::store_migrate::import(global, to, &file, output, signals).await
+            }
         },
         StoreCommand::Gc(options) => super::store_gc::collect(&Context::open(global, output, signals).await?, &options).await,
     }

@@ -40,6 +40,10 @@ pub(super) async fn reap<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hu
     loop {
         tokio::select! {
             _ = ticks.tick() => {
+                // A record that a restored backup does not have is no sign that its pod was forgotten (N3).
+                if !matches!(hub.store.read_only_by_now().await, Ok(None)) {
+                    continue;
+                }
                 let own = hub.owner.borrow().clone();
                 let found = reaper.pass(hub.parts(), &hub.settings.namespace, own.as_ref()).await;
                 hub.metrics.add(Counter::Reaped, (found.owners.len() + found.strays.len()) as u64);

@@ -5,16 +5,32 @@ use std::time::Duration;
 
 use toehold_core::{Entry, Expect, Key, Revision, Store, StoreError, Watch};
 
-use super::store::SignedStore;
+use super::store::{Backing, SignedStore};
 use crate::adapters::nats::{NatsStore, NatsWatch};
 use crate::adapters::sqlite::{SqliteStore, SqliteWatch};
 use crate::state::Keys;
 
 /// How often it is looked whether the file of a store lies where it should.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a server that leads now is let learn what it leads, before it is asked again.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// A store on NATS whose values this state directory's identity signs.
 pub type SharedStore = SignedStore<NatsStore, Arc<Keys>>;
+
+impl Backing for NatsStore {
+    fn connections(&self) -> u64 {
+        Self::connections(self)
+    }
+
+    async fn last_revision(&self) -> Result<Option<u64>, StoreError> {
+        Self::last_revision(self).await.map(Some)
+    }
+
+    async fn settle(&self) {
+        tokio::time::sleep(SETTLE).await;
+    }
+}
 
 /// The store that a command works with. Clones are handles of one.
 #[derive(Clone, Debug)]
@@ -46,6 +62,25 @@ impl AnyStore {
                 return error;
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Why nothing is written to it, as [`SignedStore::read_only_by_now`]; never anything for the embedded one.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn read_only_by_now(&self) -> Result<Option<String>, StoreError> {
+        match self {
+            Self::Embedded(_) => Ok(None),
+            Self::Shared(store) => store.read_only_by_now().await,
+        }
+    }
+
+    /// Ends once nothing is to be written to it any more, and says why, as [`SignedStore::until_read_only`]; never for the embedded one.
+    pub async fn until_read_only(&self) -> String {
+        match self {
+            Self::Embedded(_) => std::future::pending().await,
+            Self::Shared(store) => store.until_read_only().await,
         }
     }
 }

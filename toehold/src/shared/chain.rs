@@ -69,7 +69,7 @@ impl OperatorSet {
     }
 
     /// What makes a list one that can be used.
-    fn check(&self) -> Result<(), ChainError> {
+    pub(super) fn check(&self) -> Result<(), ChainError> {
         let bad = |reason| Err(ChainError::Malformed { number: self.number, reason });
         if self.members.len() > MAX_MEMBERS {
             return bad("it has too many members");
@@ -82,6 +82,13 @@ impl OperatorSet {
         ids.dedup();
         if ids.len() != self.members.len() {
             return bad("a member is in it twice");
+        }
+        let mut recipients: Vec<&str> = self.members.iter().map(|member| member.recipient.as_str()).collect();
+        recipients.sort_unstable();
+        recipients.dedup();
+        // A chain of the audit log is called by it.
+        if recipients.len() != self.members.len() {
+            return bad("two members have one recipient");
         }
         if self.with_role(Role::Operator).next().is_none() {
             return bad("there is no operator in it");
@@ -291,6 +298,9 @@ impl Chain {
         if !member.role.may_write(key) {
             return Err(Distrust::Role { name: member.name.clone(), role: member.role });
         }
+        if !member.may_write(key) {
+            return Err(Distrust::Writer { name: member.name.clone() });
+        }
         Ok(envelope)
     }
 
@@ -299,7 +309,7 @@ impl Chain {
     pub fn was_good(&self, entry: &Entry) -> Option<Envelope> {
         let envelope = Envelope::parse(&entry.value).ok()?;
         let (member, removed_at) = self.removed(&envelope.origin.signer)?;
-        let is_his = envelope.verifies(&member.key, self.store(), &entry.key) && member.role.may_write(&entry.key);
+        let is_his = envelope.verifies(&member.key, self.store(), &entry.key) && member.may_write(&entry.key);
         (is_his && entry.revision < removed_at).then_some(envelope)
     }
 }

@@ -88,6 +88,12 @@ pub enum Distrust {
         /// What he may do.
         role: Role,
     },
+    /// Whoever signed writes another chain of the audit log.
+    #[error("it is signed by {name}, and is of another writer's chain of the audit log")]
+    Writer {
+        /// Who.
+        name: String,
+    },
     /// The signature is not over this value in this place.
     #[error("the signature of {name} is not for this value in this place: it was changed, or moved here")]
     Signature {

@@ -77,6 +77,9 @@ pub struct Seen {
     /// The highest generation of the master key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+    /// The highest revision of what was written from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<u64>,
     /// The highest revisions of the records that must not go back.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub revisions: BTreeMap<String, u64>,
@@ -108,6 +111,14 @@ pub enum Behind {
         /// How many are there.
         found: usize,
     },
+    /// What was written from here was given a later revision than the store has come to.
+    #[error("the store has come to revision {found}, and {seen} was written from here")]
+    Revision {
+        /// The highest that was given for a write.
+        seen: u64,
+        /// To which the store has come.
+        found: u64,
+    },
     /// A record is older than it was.
     #[error("{key} is older than it was")]
     Record {
@@ -119,7 +130,7 @@ pub enum Behind {
 impl Seen {
     /// Of a store that is seen for the first time.
     pub fn first(store: StoreId, member: MemberId, writer: String, sets: Vec<String>) -> Self {
-        Self { v: FORMAT, store, member, writer, sets, audit: None, generation: None, revisions: BTreeMap::new() }
+        Self { v: FORMAT, store, member, writer, sets, audit: None, generation: None, written: None, revisions: BTreeMap::new() }
     }
 
     /// Takes in what another process has seen meanwhile.
@@ -128,6 +139,7 @@ impl Seen {
             self.sets.clone_from(&other.sets);
         }
         self.generation = self.generation.max(other.generation);
+        self.written = self.written.max(other.written);
         let number = |head: &Option<AuditHead>| head.as_ref().map(|head| head.number);
         if number(&other.audit) > number(&self.audit) {
             self.audit.clone_from(&other.audit);
@@ -136,6 +148,13 @@ impl Seen {
             let own = self.revisions.entry(key.clone()).or_default();
             *own = (*own).max(*revision);
         }
+    }
+
+    /// Notes that something was written from here, and given this revision.
+    pub fn note_written(&mut self, revision: u64) -> bool {
+        let is_new = self.written < Some(revision);
+        self.written = self.written.max(Some(revision));
+        is_new
     }
 
     /// Notes that a record was seen with this revision.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use toehold_core::Timestamp;
+use toehold_core::{Key, Timestamp};
 use toehold_specsign::VerifyingKey;
 
 use super::roles::Role;
@@ -150,6 +150,19 @@ impl Member {
     pub fn recipient(&self) -> Option<Recipient> {
         self.recipient.parse().ok()
     }
+
+    /// Whether this member may write a record under this key: of the audit log, where it is no operator, what is of its own chain alone
+    /// (N4).
+    pub fn may_write(&self, key: &Key) -> bool {
+        let is_own = self.role == Role::Operator || writer_of(key).is_none_or(|writer| writer == self.recipient);
+        is_own && self.role.may_write(key)
+    }
+}
+
+/// Whose chain of the audit log a record belongs to, where it belongs to one.
+pub(super) fn writer_of(key: &Key) -> Option<&str> {
+    let mut segments = key.segments();
+    matches!(segments.next(), Some("audit" | "auditwriter")).then(|| segments.next()).flatten()
 }
 
 /// What a newcomer's `init` prints, in one word: whom to seal to, and what verifies what it signs.

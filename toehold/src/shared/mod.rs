@@ -26,4 +26,4 @@ pub use envelope::{Distrust, Envelope, EnvelopeError, MAX_OVERHEAD, Origin};
 pub use marks::{Behind, Marks, MarksError, Seen};
 pub use member::{Member, MemberId, NewMember, NewMemberError, StoreId};
 pub use roles::{Permissions, Role, permissions};
-pub use store::{Judged, SignedError, SignedStore, Signer, check_continues, read_chain};
+pub use store::{Backing, Judged, SignedError, SignedStore, Signer, check_continues, read_chain};

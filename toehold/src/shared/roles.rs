@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use toehold_core::Key;
 
+use crate::adapters::identity::Recipient;
+
 /// What a member of a shared store is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -101,7 +103,9 @@ pub struct Permissions {
 
 /// What a NATS server has to let a member do that has this role, in the store in `bucket`. Everybody reads all of it: a server of 2.9
 /// takes the subject that is asked for out of the question's body, which no permission looks at. What must not be read is sealed.
-pub fn permissions(role: Role, bucket: &str) -> Permissions {
+///
+/// With a `writer`, for the member alone who is called that in the audit log: it writes no other chain (N4).
+pub fn permissions(role: Role, bucket: &str, writer: Option<&Recipient>) -> Permissions {
     let stream = format!("KV_{bucket}");
     let mut publish = vec![
         format!("$JS.API.STREAM.INFO.{stream}"),
@@ -118,7 +122,15 @@ pub fn permissions(role: Role, bucket: &str) -> Permissions {
         publish.push(format!("$KV.{bucket}.>"));
     }
     let is_of = |rule: &&Rule| rule.write.contains(&role) || rule.delete.contains(&role);
-    publish.extend(RULES.iter().filter(is_of).map(|rule| format!("$KV.{bucket}.{}", rule.pattern.join("."))));
+    let writer = writer.map(Recipient::to_string);
+    let subject = |rule: &Rule| {
+        let mut pattern: Vec<&str> = rule.pattern.to_vec();
+        if let (Some(writer), ["audit" | "auditwriter", place, ..]) = (&writer, pattern.as_mut_slice()) {
+            *place = writer.as_str();
+        }
+        format!("$KV.{bucket}.{}", pattern.join("."))
+    };
+    publish.extend(RULES.iter().filter(is_of).map(subject));
     Permissions { publish, subscribe: vec!["_INBOX.>".to_owned()] }
 }
 
@@ -178,9 +190,18 @@ mod tests {
 
     #[test]
     fn permissions_come_from_the_table() {
-        let gateway = permissions(Role::Gateway, "fleet");
+        let gateway = permissions(Role::Gateway, "fleet", None);
         assert!(gateway.publish.contains(&"$KV.fleet.token.*.*".to_owned()));
         assert!(!gateway.publish.iter().any(|subject| subject == "$KV.fleet.>" || subject.contains("masterkey")));
-        assert!(permissions(Role::Operator, "fleet").publish.contains(&"$KV.fleet.>".to_owned()));
+        assert!(permissions(Role::Operator, "fleet", None).publish.contains(&"$KV.fleet.>".to_owned()));
+        assert!(gateway.publish.contains(&"$KV.fleet.audit.*.*".to_owned()));
+    }
+
+    #[test]
+    fn n4_who_is_named_publishes_to_his_own_chain_of_the_audit_log_alone() {
+        let recipient: Recipient = age::x25519::Identity::generate().to_public().into();
+        let publish = permissions(Role::Pods, "fleet", Some(&recipient)).publish;
+        let audit: Vec<&String> = publish.iter().filter(|subject| subject.contains("audit")).collect();
+        assert_eq!(audit, [&format!("$KV.fleet.audit.{recipient}.*"), &format!("$KV.fleet.auditwriter.{recipient}")]);
     }
 }

@@ -1,6 +1,7 @@
 //! A store in which every value is signed, over one that keeps what it is given.
 
 mod history;
+mod looking;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,6 +16,9 @@ use super::envelope::{Distrust, Envelope, MAX_OVERHEAD, Origin};
 use super::marks::{Marks, MarksError};
 use super::member::{MemberId, StoreId};
 use super::sealed;
+
+pub use looking::Backing;
+use looking::Looked;
 
 /// How old the list of members may be that is judged by. Whoever was removed is believed no longer than that by a process that runs.
 const FRESH: Duration = Duration::from_secs(5);
@@ -126,6 +130,10 @@ struct Inner<S, K> {
     marks: Marks,
     /// Why nothing is written.
     read_only: Mutex<Option<String>>,
+    /// When it was looked at last whether the store is still what was seen of it.
+    looked: Mutex<Looked>,
+    /// Held by the one that looks.
+    looking: tokio::sync::Mutex<()>,
 }
 
 struct Members {
@@ -201,7 +209,7 @@ pub fn check_continues(chain: &Chain, marks: &Marks) -> Result<(), SignedError> 
     }
 }
 
-impl<S: Store, K: Signer> SignedStore<S, K> {
+impl<S: Backing, K: Signer> SignedStore<S, K> {
     /// Over a store that has members.
     ///
     /// # Errors
@@ -212,6 +220,8 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
         let revisions = marks.seen().revisions.into_iter();
         let revisions = revisions.filter_map(|(key, revision)| Some((Key::parse(&key).ok()?, revision))).collect();
         let inner = Inner {
+            looked: Mutex::new(Looked::now(&store)),
+            looking: tokio::sync::Mutex::default(),
             revisions: Mutex::new(revisions),
             store,
             signer,
@@ -326,7 +336,7 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
         let Some(own) = members.chain.members().member(&self.inner.signer.id()) else {
             return refused("this machine is no member of the store (any more)".to_owned());
         };
-        let may = if delete { own.role.may_delete(key) } else { own.role.may_write(key) };
+        let may = if delete { own.role.may_delete(key) } else { own.may_write(key) };
         if may {
             Ok(())
         } else {
@@ -388,8 +398,13 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
     /// As [`Store::put`].
     pub async fn continue_chain(&self, next: &OperatorSet, signer: &SigningKey) -> Result<bool, StoreError> {
         let key = OperatorSet::key(next.number)?;
+        self.be_current().await?;
         if let Some(reason) = self.read_only() {
             return Err(StoreError::Refused { key, reason });
+        }
+        // What nobody takes would stand in the way of all that come after.
+        if let Err(error) = next.check() {
+            return Err(StoreError::Refused { key, reason: error.to_string() });
         }
         let bytes = next.sealed(signer)?;
         let written = self.inner.store.put(&key, &bytes, Expect::Absent).await;
@@ -418,6 +433,7 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
     /// # Errors
     /// As [`Store::delete`].
     pub async fn discard(&self, key: &Key) -> Result<bool, StoreError> {
+        self.be_current().await?;
         self.may(key, true)?;
         if KEPT.contains(&key.as_str()) {
             let reason = "without it the store would take an older key for the current one: restore the store from a backup";
@@ -472,7 +488,7 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
     }
 }
 
-impl<S: Store, K: Signer> Store for SignedStore<S, K> {
+impl<S: Backing, K: Signer> Store for SignedStore<S, K> {
     type Watch = S::Watch;
 
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
@@ -492,12 +508,14 @@ impl<S: Store, K: Signer> Store for SignedStore<S, K> {
         if value.len() > limit {
             return Err(StoreError::TooLarge { key: key.clone(), got: value.len(), limit });
         }
+        self.be_current().await?;
         self.be_fresh().await?;
         self.may(key, false)?;
         if sealed::may_hold(key) { self.write_sealed(key, value, expect).await } else { self.write(key, value, expect).await }
     }
 
     async fn delete(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
+        self.be_current().await?;
         self.be_fresh().await?;
         self.may(key, true)?;
         self.inner.store.delete(key, revision).await

@@ -18,6 +18,8 @@ const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 type Store1 = SignedStore<MemoryStore, SigningKey>;
 
+impl Backing for MemoryStore {}
+
 fn signing(number: u8) -> SigningKey {
     SigningKey::from_seed(&[number; 32])
 }
@@ -372,6 +374,56 @@ fn n3_a_log_whose_beginning_was_removed_is_not_behind() {
         store.delete(&first, entry.revision).await.unwrap();
         let store = SignedStore::open(world.server.clone(), signing(1), Marks::in_memory(seen)).await.unwrap();
         assert!(store.behind().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn n4_who_is_no_operator_writes_his_own_chain_of_the_audit_log_alone() {
+    block_on(async {
+        let world = World::new().await;
+        let (one, gateway, pods) = (world.open(1).await, world.open(3).await, world.open(4).await);
+        let members = one.chain().members().clone();
+        let writer = |number: u8| {
+            let id = MemberId::of(&signing(number).verifying_key());
+            members.member(&id).unwrap().recipient.clone()
+        };
+        let (anna, own) = (writer(1), writer(4));
+        let log = |store: &Store1, writer: &str| StoreAudit::new(store.clone(), writer);
+        log(&one, &anna).record(AuditEvent::new(NOW, "one", "x")).await.unwrap();
+        // Anna's chain has lost its beginning's record: only she says again where that is, and the others go on all the same.
+        let begins = key(&format!("auditwriter/{anna}"));
+        let there = one.get(&begins).await.unwrap().unwrap();
+        one.delete(&begins, there.revision).await.unwrap();
+        log(&pods, &own).record(AuditEvent::new(NOW, "two", "x")).await.unwrap();
+        let entries = pods.list(&key(&format!("audit/{own}"))).await.unwrap();
+        let entry = Stored::<toehold_core::AuditEntry>::decode(&entries[0]).unwrap().body;
+        assert_eq!(entry.heads.keys().collect::<Vec<_>>(), [&anna], "the end of her chain is named");
+        assert!(pods.get(&begins).await.unwrap().is_none());
+        log(&one, &anna).record(AuditEvent::new(NOW, "three", "x")).await.unwrap();
+        assert!(one.get(&begins).await.unwrap().is_some());
+
+        // Neither asks, nor is taken who does not ask.
+        let next = format!("audit/{anna}/00000000000000000003");
+        for store in [&gateway, &pods] {
+            let refused = store.put(&key(&next), b"{}", Expect::Absent).await;
+            assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+        }
+        world.plant(&next, &sealed(4, &world.store, &next, b"{}")).await;
+        assert!(reason(&one, &next).await.contains("another writer's chain"));
+        world
+            .plant(begins.as_str(), &sealed(3, &world.store, begins.as_str(), b"{\"v\":1,\"readable_from\":1,\"first\":9}"))
+            .await;
+        assert!(reason(&one, begins.as_str()).await.contains("another writer's chain"));
+        // An operator signs anew what another one wrote.
+        let entry = world.open(2).await.get(&key(&format!("audit/{own}/00000000000000000001"))).await.unwrap().unwrap();
+        assert!(one.sign_anew(&entry.key, &entry.value, entry.revision).await.unwrap());
+        // Nobody gets another one's chain by calling himself as he is called.
+        let mut namesake = someone(9, Role::Pods);
+        namesake.recipient = anna.clone();
+        let mut next = members.members.clone();
+        next.push(namesake);
+        let refused = one.continue_chain(&one.chain().next(next, NOW), &signing(1)).await;
+        assert!(matches!(&refused, Err(StoreError::Refused { reason, .. }) if reason.contains("one recipient")), "{refused:?}");
     });
 }
 

@@ -1,16 +1,11 @@
 //! A store that is put back to an earlier state.
 
-use std::path::Path;
-use std::process::Command;
-
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::machine::Machine;
+use crate::serve_support::Serve;
 use crate::server::Nats;
-use crate::support::Inside;
+use crate::support::{Inside, eventually};
 use crate::{WRITE, founder, has_a_gateway, joins, members, says, sharing};
-
-fn copy(from: &Path, to: &Path) {
-    drop(std::fs::remove_dir_all(to));
-    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn n3_a_restored_backup_is_read_only_until_somebody_accepts_it() {
@@ -21,15 +16,11 @@ async fn n3_a_restored_backup_is_read_only_until_somebody_accepts_it() {
     host.add(&anna, &[]).ends(0);
     has_a_gateway(&anna);
     let ben = joins(&anna, sharing(&store), "ben", "operator");
-    let (data, backup) = (nats.path().join("jetstream"), nats.path().join("backup"));
-    nats.kill();
-    copy(&data, &backup);
+    nats.back_up();
     nats.up();
     anna.run(["key", "rotate", "--grace", "0s"]).ends(0);
     anna.run(["operator", "rm", "ben"]).ends(0);
-    nats.kill();
-    copy(&backup, &data);
-    nats.up();
+    nats.restored();
 
     // Read, yes; written, no, and nothing is done to a host.
     let listed = anna.run(["host", "ls"]).ends(0);
@@ -52,4 +43,51 @@ async fn n3_a_restored_backup_is_read_only_until_somebody_accepts_it() {
     // He who saw nothing of what is gone has nothing to accept.
     ben.run(["token", "ls"]).ends(0);
     ben.run(WRITE).ends(0);
+}
+
+/// Not one write comes into it from processes that have seen more of it, and they say why.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_what_runs_while_a_backup_is_put_in_the_stores_place_writes_nothing_into_it() {
+    let mut nats = Nats::start("");
+    let store = nats.address("toehold");
+    let anna = founder(&store);
+    let service = joins(&anna, sharing(&store), "gateway", "gateway");
+    let first = Gateway::start(&service, &[]);
+    let token = line(&anna, first.address, &[]);
+    first.stop().ends(0);
+    let had = nats.store().await.last_revision().await.unwrap();
+    nats.back_up();
+    nats.up();
+
+    let serve = Serve::start(&anna, &["--no-gateway"]);
+    for task in ["sessions", "grants", "owed", "store-gc"] {
+        serve.task_is(task, "running");
+    }
+    let gateway = Gateway::start_at(&service, &token.endpoint.to_string(), &[]);
+    serve.is_ready();
+    // All that the gateway has seen of the store beyond the backup is a use of a token, and an agent.
+    Machine::new().join(&token).ends(0);
+    nats.restored();
+    eventually("it says that the store is behind", || {
+        let told = serve.get("/readyz");
+        told.status == 503 && told.body.contains("the store: the store is behind what this machine has seen of it")
+    });
+    assert!(serve.get("/metrics").body.contains("toehold_serve_ready 0"));
+    assert_eq!(serve.get("/healthz").status, 200, "it lives");
+    // Whoever had the token already does not come twice: the gateway has ended, and does not begin on a store that is behind.
+    assert_eq!(gateway.ends().code, 1);
+    let again = service.run(["gateway", "serve", "--listen", "127.0.0.1:0"]).ends(1);
+    says(&again, "accept-rollback");
+    for task in ["sessions", "grants", "owed", "store-gc"] {
+        serve.task_is(task, "failing");
+    }
+    assert_eq!(nats.store().await.last_revision().await.unwrap(), had, "something was written into the backup");
+
+    // Accepted, it is written to by those who begin then.
+    assert_ne!(serve.stop().code, 2);
+    service.run(["store", "accept-rollback"]).ends(0);
+    anna.run(["store", "accept-rollback"]).ends(0);
+    let serve = Serve::start(&anna, &["--no-gateway"]);
+    serve.task_is("sessions", "running");
+    serve.is_ready();
 }

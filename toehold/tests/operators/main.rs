@@ -48,9 +48,11 @@ use toehold_core::Key;
 /// A write that needs nothing but the right to write.
 const WRITE: [&str; 4] = ["token", "create", "--endpoint", "gateway.example.net:7443"];
 
-/// Makes the gateway's key, without which there are no tokens.
-fn has_a_gateway(toehold: &Toehold) {
-    join_support::gateway::Gateway::start(toehold, &[]).stop().ends(0);
+/// Makes the gateway's key, without which there are no tokens: a gateway is let in for that, and let go again.
+fn has_a_gateway(operator: &Toehold) {
+    let service = joins(operator, sharing(&operator.variable("TOEHOLD_STORE")), "for the key", "gateway");
+    join_support::gateway::Gateway::start(&service, &[]).stop().ends(0);
+    operator.run(["operator", "rm", "for the key"]).ends(0);
 }
 
 fn key(text: &str) -> Key {

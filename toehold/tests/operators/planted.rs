@@ -41,6 +41,20 @@ async fn n1_what_a_raw_client_writes_is_refused_by_name_and_can_be_thrown_away()
     says(&anna.run(["key", "show"]).ends(1), "put an old one back");
 }
 
+/// A secret of hex digits as somebody may have written it down: itself, its bytes, and those in base64 of either alphabet.
+fn forms_of(secret: &str) -> Vec<Vec<u8>> {
+    use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding as _};
+    let digits: Vec<u32> = secret.chars().map(|digit| digit.to_digit(16).unwrap()).collect();
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap()).collect();
+    assert!(bytes.len() >= 16);
+    let mut forms = vec![secret.as_bytes().to_vec(), secret.to_uppercase().into_bytes(), bytes.clone()];
+    for text in [secret.as_bytes(), &bytes] {
+        forms.push(Base64Unpadded::encode_string(text).into_bytes());
+        forms.push(Base64UrlUnpadded::encode_string(text).into_bytes());
+    }
+    forms
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_a_dump_of_the_store_opens_nothing() {
     let nats = Nats::start("");
@@ -50,7 +64,10 @@ async fn n1_a_dump_of_the_store_opens_nothing() {
     host.add(&anna, &[]).ends(0);
     let ben = joins(&anna, sharing(&store), "ben", "operator");
     has_a_gateway(&anna);
-    ben.run(["token", "create", "--opni", "--endpoint", "gateway.example.net:7443"]).ends(0);
+    let created = ben.run(["--json", "token", "create", "--opni", "--endpoint", "gateway.example.net:7443"]).ends(0).json();
+    // `id.secret`: the same secret is Opni's token of either version, and that of our own line.
+    let token = created["token"].as_str().unwrap();
+    let (id, secret) = token.split_once('.').unwrap();
     let raw = nats.store().await;
     let dump = toehold::store_copy::everything(&raw).await.unwrap();
     assert!(dump.len() > 4);
@@ -63,7 +80,11 @@ async fn n1_a_dump_of_the_store_opens_nothing() {
         assert!(text.starts_with("toehold-signed/1 "), "{} is not signed", entry.key);
         assert!(!text.contains("PRIVATE KEY") && !secrets.iter().any(|secret| text.contains(secret)), "{}", entry.key);
         assert_ne!(entry.written_at, Timestamp::UNIX_EPOCH);
+        for form in forms_of(secret) {
+            assert!(!entry.value.windows(form.len()).any(|part| part == form), "the token's secret is in {}", entry.key);
+        }
     }
+    assert!(dump.iter().any(|entry| entry.key == key(&format!("token/{id}"))), "no token is in the dump");
     // An identity of one's own and all of the dump are not enough.
     let thief = sharing(&store);
     thief.run(["init"]).ends(3);

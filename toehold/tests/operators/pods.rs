@@ -15,6 +15,7 @@ use crate::gateway::{Pods, Session, file_of, is_alive};
 use crate::ground::Ground;
 use crate::membership::{ALICE, lets_alice_in};
 use crate::roles::{raw, server, with_seed};
+use crate::serve_support::Serve;
 use crate::server::Nats;
 use crate::support::keys::ssh_keygen;
 use crate::support::server::{directory, write_private};
@@ -157,7 +158,14 @@ async fn n2_a_gateway_with_the_role_pods_gives_pods_to_whom_an_operator_lets_in(
     let raw_operator = raw(&address, &operator).await;
     let names = |entry: &Entry| String::from_utf8_lossy(&entry.value).contains(listed["name"].as_str().unwrap());
     assert!(records(&raw_operator).iter().any(names), "the pod is not on record");
+    let serve = Serve::start(&anna, &["--no-gateway", "--no-hosts"]);
+    eventually("the page has the pod", || {
+        let shown = serve.section("pods");
+        shown.contains(listed["name"].as_str().unwrap()) && shown.contains(ALICE)
+    });
     drop(session);
+    eventually("the page has it no more", || serve.section("pods").contains("There are no pods."));
+    drop(serve);
     eventually("the end of the pod", || !is_alive(number));
     eventually("the end of its record", || records(&raw_operator).is_empty());
     eventually("what was run is on record", || anna.run(["--json", "audit", "ls"]).ends(0).stdout.contains("exec cat"));
@@ -340,4 +348,26 @@ async fn what_signs_is_unlocked_once_at_the_start() {
     let nobody = site.newcomer();
     asks_to_be_let_in(&nobody);
     does_not_serve(&nobody, "no member of the store");
+}
+
+/// A pod whose record is not in the backup is nobody's to clear away: those who are at work go, as at any end of a gateway, and it says why.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_a_gateway_for_pods_ends_when_a_backup_is_put_in_the_stores_place() {
+    let mut site = Site::new();
+    let alice = lets_alice_in(&site.anna);
+    let service = site.member("pods", "pods");
+    let pods = serves(service, &alice);
+    pods.run("true").ends(0);
+    site.nats.back_up();
+    site.nats.up();
+    eventually("it goes on", || pods.run("true").code == 0);
+    let raw = site.nats.store().await;
+    let had = raw.last_revision().await.unwrap();
+    let (_session, number) = echoing(&pods);
+    assert!(raw.last_revision().await.unwrap() > had);
+    site.nats.restored();
+    let (ended, service) = pods.ends();
+    assert_eq!(ended.code, 1);
+    eventually("the end of what was in its pod", || !is_alive(number));
+    does_not_serve(&service, "accept-rollback");
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use toehold::adapters::identity::{IdentityFile, NewIdentity};
 use toehold::adapters::nats::{NatsAddress, NatsOptions, NatsStore};
-use toehold_core::{Expect, Store};
+use toehold::shared::NewMember;
+use toehold_core::{Expect, Store, Timestamp};
 
 use crate::join_support::gateway::{Gateway, line};
 use crate::join_support::machine::{Machine, agents};
@@ -88,4 +90,47 @@ fn n2_a_gateway_that_is_let_go_opens_nothing_that_comes_after() {
     assert_eq!(gone["rotation_due"], false);
     let refused = service.run(["gateway", "serve", "--listen", "127.0.0.1:0"]);
     assert_ne!(refused.code, 0, "{}", refused.stdout);
+}
+
+/// Its identity is there before the server is that knows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn n4_a_server_that_was_told_who_a_member_is_lets_it_write_its_own_chain_of_the_audit_log_alone() {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let service = Toehold::bare();
+    std::fs::DirBuilder::new().mode(0o700).create(service.state()).unwrap();
+    let vault = IdentityFile::create(&service.state(), &NewIdentity::unprotected(), Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    let new = NewMember::of(&vault);
+    let [word, writer] = [new.to_string(), vault.recipient().to_string()];
+    let roles = ["operator", "roles", "--store", "nats://127.0.0.1/toehold"];
+    let printed = |more: &[&str]| Toehold::bare().run(roles.iter().chain(more).copied()).ends(0).stdout;
+    Toehold::bare().run(roles.iter().chain(&["--recipient", &word]).copied()).ends(2);
+    let (all, own) = (printed(&["--role", "operator"]), printed(&["--role", "pods", "--recipient", &word]));
+    let files = tempfile::tempdir().unwrap();
+    let [operator, pods] = ["operator", "pods"].map(|role| {
+        let pair = nkeys::KeyPair::new_user();
+        let file = files.path().join(role);
+        write_private(&file, pair.seed().unwrap());
+        (pair.public_key(), file)
+    });
+    let nats = Nats::start(&format!(
+        "authorization {{\n{all}\n{own}\nusers: [ {{ nkey: {}, permissions: $TOEHOLD_OPERATOR }}, {{ nkey: {}, permissions: $TOEHOLD_PODS_{} }} ]\n}}",
+        operator.0,
+        pods.0,
+        new.id()
+    ));
+    let address = nats.address("toehold");
+    let anna = with_seed(&address, &operator.1);
+    anna.run(["init", "--name", "anna"]).ends(0);
+    let seed = pods.1.to_str().unwrap().to_owned();
+    joins(&anna, service.with_env("TOEHOLD_STORE", address.to_string()).with_env("TOEHOLD_STORE_NKEY", seed), "pods", "pods");
+    let raw = raw(&address, &pods.1).await;
+    let others = raw.list(&key("auditwriter")).await.unwrap().remove(0).key;
+    let another = others.name().to_owned();
+    assert_ne!(another, writer);
+    for refused in [format!("audit/{another}/00000000000000000009"), format!("auditwriter/{another}x"), "audit/x/1".to_owned()] {
+        assert!(raw.put(&key(&refused), b"{}", Expect::Absent).await.is_err(), "{refused}");
+    }
+    for own in [format!("audit/{writer}/00000000000000000001"), format!("auditwriter/{writer}"), "pod/planted".to_owned()] {
+        raw.put(&key(&own), b"{}", Expect::Absent).await.unwrap();
+    }
 }

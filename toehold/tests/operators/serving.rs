@@ -1,12 +1,15 @@
 //! `serve` on a shared store: what each role is there for, and no more.
 
 use serde_json::json;
+use toehold_core::{Expect, Store as _};
 
 use crate::join_support::gateway::line;
 use crate::join_support::machine::{Machine, agents};
 use crate::roles::{server, with_seed};
 use crate::serve_support::{Serve, arguments};
-use crate::{joins, says};
+use crate::server::Nats;
+use crate::support::eventually;
+use crate::{founder, joins, key, says, sharing};
 
 /// Here there is no cluster, which is the task's to find out, time and again.
 #[test]
@@ -40,9 +43,9 @@ fn n2_an_operator_does_all_of_it_and_a_gateway_serves_machines_alone() {
     let all = Serve::start(&anna, &["--no-gateway"]);
     assert_eq!(
         all.event("it serves", |event| event["event"] == "serving")["tasks"],
-        json!(["sessions", "grants", "owed", "store-gc"])
+        json!(["sessions", "grants", "owed", "store-gc", "audit"])
     );
-    for task in ["sessions", "grants", "owed", "store-gc"] {
+    for task in ["sessions", "grants", "owed", "store-gc", "audit"] {
         // With the lease, which is signed.
         all.task_is(task, "running");
     }
@@ -58,6 +61,111 @@ fn n2_an_operator_does_all_of_it_and_a_gateway_serves_machines_alone() {
     assert_eq!(agents(&anna).len(), 1);
     one.is_ready();
     all.is_ready();
-    assert!(all.get("/").body.contains("agents"), "{}", all.get("/").body);
+    let agent = agents(&anna)[0]["id"].as_str().unwrap().to_owned();
+    eventually("the page has the agent", || all.section("agents").contains(&format!("<code>{agent}</code>")));
     assert_eq!((one.stop().code, all.stop().code), (0, 0));
+}
+
+/// Strangers come to a gateway: it opens what gateways need, and nothing else, also beside an operator in one process.
+#[test]
+fn n2_a_gateway_is_a_member_of_its_own_and_works_under_no_operators_identity() {
+    let nats = Nats::start("");
+    let store = nats.address("toehold");
+    let anna = founder(&store);
+    says(
+        &anna.run(["gateway", "serve", "--listen", "127.0.0.1:0"]).ends(1),
+        "what an operator's identity opens is the whole fleet",
+    );
+    says(&anna.run(arguments(&[])).ends(2), "--gateway-state-dir");
+    let own = anna.state();
+    says(&anna.run(arguments(&["--gateway-state-dir", own.to_str().unwrap()])).ends(1), "a member of its own");
+    let service = joins(&anna, sharing(&store), "gateway", "gateway");
+    let directory = service.state();
+    let at = ["--gateway-state-dir", directory.to_str().unwrap()];
+    let serve = Serve::start(&anna, &at);
+    for task in ["gateway", "sessions", "grants", "owed", "store-gc", "audit"] {
+        serve.task_is(task, "running");
+    }
+    let machine = Machine::new();
+    machine.join(&line(&anna, serve.gateway(), &[])).ends(0);
+    assert_eq!(serve.stop().code, 0);
+    // What it wrote is the gateway's word.
+    let removed = anna.run(["--json", "operator", "rm", "gateway"]).ends(0).json();
+    assert!(removed["signed_anew"].as_u64().unwrap() >= 2, "{removed}");
+    let embedded = crate::support::Toehold::new();
+    says(&embedded.run(arguments(&at)).ends(2), "--store");
+}
+
+const ALONE: [&str; 4] = ["sessions", "grants", "owed", "store-gc"];
+
+/// Two operations hosts, each with an operator of its own.
+#[test]
+fn n5_of_two_on_a_shared_store_one_leads_and_killed_it_is_followed_by_the_other() {
+    let nats = Nats::start("");
+    let store = nats.address("toehold");
+    let anna = founder(&store);
+    let ben = joins(&anna, sharing(&store), "ben", "operator");
+    let first = Serve::start(&anna, &["--no-gateway"]);
+    for task in ALONE {
+        first.task_is(task, "running");
+    }
+    let second = Serve::start(&ben, &["--no-gateway"]);
+    for task in ALONE {
+        second.task_is(task, "standby");
+        assert_eq!(first.state_of(task).as_deref(), Some("running"));
+    }
+    first.is_ready();
+    second.is_ready();
+    first.kill();
+    for task in ALONE {
+        second.task_is(task, "running");
+    }
+    second.is_ready();
+    let third = Serve::start(&anna, &["--no-gateway"]);
+    for task in ALONE {
+        third.task_is(task, "standby");
+        assert_eq!(second.state_of(task).as_deref(), Some("running"));
+    }
+}
+
+#[test]
+fn while_the_store_is_away_it_is_not_ready_and_when_it_comes_back_it_is() {
+    let mut nats = Nats::start("");
+    let anna = founder(&nats.address("toehold"));
+    let serve = Serve::start(&anna, &["--no-gateway"]);
+    serve.is_ready();
+    nats.kill();
+    eventually("it is not ready", || {
+        let told = serve.get("/readyz");
+        told.status == 503 && told.body.lines().any(|line| line.starts_with("the store: "))
+    });
+    assert!(serve.get("/metrics").body.contains("toehold_serve_ready 0"));
+    assert_eq!(serve.get("/healthz").status, 200);
+    nats.up();
+    serve.is_ready();
+}
+
+/// An entry that no member has signed, or that a member has signed who is another writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn n4_what_is_wrong_with_the_audit_log_is_told_by_the_health() {
+    let nats = Nats::start("");
+    let anna = founder(&nats.address("toehold"));
+    joins(&anna, sharing(&nats.address("toehold")), "ben", "operator");
+    let serve = Serve::start(&anna, &["--no-gateway", "--no-hosts"]);
+    serve.task_is("audit", "running");
+    assert_eq!(serve.stop().code, 0);
+    let raw = nats.store().await;
+    let log = raw.list(&key("audit")).await.unwrap();
+    let last = log.last().unwrap();
+    let next = key(&format!("audit/{}/{:020}", last.key.segments().nth(1).unwrap(), log.len() + 1));
+    let planted = raw.put(&next, &last.value, Expect::Absent).await.unwrap();
+    let serve = Serve::start(&anna, &["--no-gateway", "--no-hosts"]);
+    serve.task_is("audit", "failing");
+    let told = serve.get("/readyz");
+    assert!(told.status == 503 && told.body.contains("audit: the audit log is not as its writers wrote it"), "{told:?}");
+    assert!(serve.get("/metrics").body.contains("toehold_serve_task_failing{task=\"audit\"} 1"));
+    // What was not taken is thrown away, and it is well again by itself.
+    raw.delete(&next, planted).await.unwrap();
+    serve.task_is("audit", "running");
+    serve.is_ready();
 }

@@ -16,6 +16,10 @@ async fn a_session_that_nobody_leads_on_is_led_to_its_end_once_its_key_has_ended
     serve.task_is("sessions", "running");
     // Its key is good yet, and somebody may still want it.
     assert_eq!(toehold.sessions(false).len(), 1);
+    eventually("the page has it", || {
+        let shown = serve.section("sessions");
+        shown.contains(&format!("<code>{session}</code>")) && shown.contains(&host.account()) && shown.contains("active")
+    });
     store::change(&toehold, &format!("session/{session}"), |record| record["expires_at"] = "2026-01-01T00:00:00Z".into());
     eventually("it is led to its end", || toehold.sessions(false).is_empty());
     assert!(serve.get("/").body.contains("No session is open."));
@@ -39,6 +43,13 @@ async fn a_grant_that_has_ended_is_swept_and_an_owed_host_is_settled() {
     let quick = ["--connect-timeout", "2s", "--login-timeout", "3s"];
     let rotate = ["key", "rotate", "--on-unreachable", "defer", "--grace", "0s", "--timeout", "5s"];
     toehold.run(rotate.into_iter().chain(quick)).ends(3);
+    let looking = Serve::start(&toehold, &["--no-gateway", "--no-hosts"]);
+    eventually("the page has the owed host", || {
+        let shown = looking.section("owed");
+        shown.contains(&other.account()) && !shown.contains(&account)
+    });
+    assert!(looking.section("grants").contains(&account));
+    looking.stop();
     other.heal();
     let serve = Serve::start(&toehold, &["--no-gateway", "--sweep-every", "1s", "--settle-every", "1m"]);
     eventually("the grant is swept", || !store::keys(&toehold).contains(&grant));

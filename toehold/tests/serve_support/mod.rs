@@ -100,6 +100,14 @@ impl Serve {
         ask(self.http, "GET", path, &[("host", "localhost")])
     }
 
+    /// A section of the status page.
+    pub fn section(&self, id: &str) -> String {
+        let page = self.get("/").body;
+        let (_, rest) =
+            page.split_once(&format!("<section aria-labelledby=\"{id}\">")).unwrap_or_else(|| panic!("no {id} in {page}"));
+        rest.split("</section>").next().unwrap().to_owned()
+    }
+
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         ask(self.http, method, path, headers)
     }

@@ -50,7 +50,7 @@ async fn an_nkey_opens_and_nothing_else_does() {
 }
 
 /// A certificate for `localhost` and 127.0.0.1, and the block of the configuration that presents it.
-fn certificate(directory: &std::path::Path) -> (std::path::PathBuf, String) {
+pub fn certificate(directory: &std::path::Path) -> (std::path::PathBuf, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let parameters = rcgen::CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     let certificate = parameters.self_signed(&key).unwrap();

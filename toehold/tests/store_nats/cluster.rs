@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toehold::adapters::nats::{NatsOptions, NatsStore};
 use toehold_core::testing::store_conformance;
-use toehold_core::{Expect, Store, StoreError};
+use toehold_core::{Expect, Store, StoreError, Watch as _};
 
 use crate::key;
 use crate::server::{Cluster, address_of};
@@ -122,5 +122,29 @@ async fn progress(store: &impl Store) -> u64 {
             let counts: BTreeMap<String, u64> = serde_json::from_slice(&entry.value).unwrap();
             return counts.values().sum();
         }
+    }
+}
+
+/// One after the other dies, and so the one at which the watch's connection ends, and the one that sends it what changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_where_it_was_whichever_server_dies() {
+    let mut cluster = Cluster::start();
+    let store = cluster.store().await;
+    let mut watch = store.watch(&key("a")).await.unwrap();
+    for number in 0..3 {
+        let others: Vec<usize> = (0..3).filter(|other| *other != number).collect();
+        cluster.await_current("toehold", number).await;
+        cluster.servers[number].kill();
+        // By somebody else, at servers that live, and before the watch may be there again.
+        let options = NatsOptions { patience: crate::support::server::PATIENCE, ..NatsOptions::default() };
+        let through = others.iter().map(|number| &cluster.servers[*number]);
+        let other = NatsStore::open(&address_of(through, "toehold"), &options).await.unwrap();
+        let place = key(&format!("a/{number}"));
+        other.put(&place, b"", Expect::Absent).await.unwrap();
+        let patience = crate::support::server::PATIENCE * 4;
+        let seen = async { while watch.changed().await.unwrap() != place {} };
+        tokio::time::timeout(patience, seen).await.unwrap_or_else(|_| panic!("with server {number} dead the watch is silent"));
+        cluster.servers[number].up();
+        cluster.await_current("toehold", others[0]).await;
     }
 }

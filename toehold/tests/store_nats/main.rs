@@ -15,6 +15,7 @@ mod support;
 
 mod access;
 mod cluster;
+mod command_line;
 mod contract;
 mod copying;
 mod outages;

@@ -111,3 +111,27 @@ async fn nobody_there_is_said_in_words() {
     let words = in_words(&error);
     assert!(words.contains(&format!("no server of nats://127.0.0.1:{}/toehold can be used", nats.port)), "{words}");
 }
+
+/// What was on its way meanwhile would be taken by the earlier state, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_a_write_that_waited_for_the_server_is_not_sent_to_an_earlier_state_of_the_store() {
+    let mut nats = Nats::start("");
+    nats.store().await.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
+    nats.back_up();
+    nats.up();
+    let patience = Duration::from_secs(8);
+    let store = NatsStore::open(&nats.address("toehold"), &NatsOptions { patience, ..NatsOptions::default() }).await.unwrap();
+    let one = store.get(&key("a/1")).await.unwrap().unwrap().revision;
+    let two = store.put(&key("a/2"), b"two", Expect::Absent).await.unwrap();
+    nats.kill();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.put(&key("a/1"), b"more", Expect::Revision(one)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    nats.restored();
+    let words = in_words(&waiting.await.unwrap().unwrap_err());
+    assert!(words.contains(&format!("come to revision {}, and {} was written", one.0, two.0)), "{words}");
+    assert_eq!(store.last_revision().await.unwrap(), one.0, "it was sent");
+    assert!(store.connections() > 1);
+}

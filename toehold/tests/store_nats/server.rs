@@ -59,6 +59,19 @@ impl Nats {
         self.server = None;
     }
 
+    /// Keeps a copy of what it has on disk; it does not run meanwhile.
+    pub fn back_up(&mut self) {
+        self.kill();
+        copy(&self.path().join("jetstream"), &self.path().join("backup"));
+    }
+
+    /// Puts that copy in the place of what it has on disk, and starts it.
+    pub fn restored(&mut self) {
+        self.kill();
+        copy(&self.path().join("backup"), &self.path().join("jetstream"));
+        self.up();
+    }
+
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -75,6 +88,11 @@ impl Nats {
     pub async fn client(&self) -> async_nats::Client {
         async_nats::connect(format!("{LOOPBACK}:{}", self.port)).await.unwrap()
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    drop(std::fs::remove_dir_all(to));
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
 /// Which release it is that `PATH` leads to.
@@ -153,6 +171,11 @@ impl Cluster {
                 Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error:?}"),
             }
         }
+    }
+
+    /// How many servers keep a copy of this bucket, as the one with this number says.
+    pub async fn replicas(&self, bucket: &str, asked: usize) -> Option<usize> {
+        Some(self.stream(bucket, asked).await?.cached_info().config.num_replicas)
     }
 
     /// Which server leads the stream of this bucket, as the one with this number says; `None` while it knows of none.

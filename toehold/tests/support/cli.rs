@@ -70,6 +70,11 @@ impl Toehold {
         self
     }
 
+    /// A variable that the environment of every command has.
+    pub fn variable(&self, name: &str) -> String {
+        self.environment.iter().rfind(|(there, _)| *there == name).map(|(_, value)| value.clone()).unwrap()
+    }
+
     pub fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
@@ -163,7 +164,8 @@ pub(super) async fn existing(client: Client, address: &NatsAddress, options: &Na
         return Err(NatsError::Bucket { address: address.clone(), reason });
     }
     let prefix = format!("$KV.{}.", address.bucket());
-    let inner = Inner { address: address.clone(), client, stream, context, prefix, patience: options.patience };
+    let (address, patience, acknowledged) = (address.clone(), options.patience, AtomicU64::new(0));
+    let inner = Inner { address, client, stream, context, prefix, patience, acknowledged };
     Ok(NatsStore { inner: Arc::new(inner) })
 }
 

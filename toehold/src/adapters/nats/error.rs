@@ -60,6 +60,16 @@ pub enum NatsError {
     /// There is no connection just now; it is being made again. Nothing was sent.
     #[error("no server is connected")]
     Disconnected,
+    /// Behind the connection that was made anew is an earlier state of the store (N3). Nothing was sent to it.
+    #[error(
+        "the store has come to revision {found}, and {seen} was written to it before: it may have been restored from a backup"
+    )]
+    WentBack {
+        /// What it had come to.
+        seen: u64,
+        /// What it has come to now.
+        found: u64,
+    },
     /// No answer came. Whether a write took place, or will when the connection is there again, is unknown.
     #[error("no answer came within {} s", limit.as_secs_f32())]
     TimedOut {

@@ -25,6 +25,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -71,6 +72,27 @@ struct Inner {
     /// `$KV.<bucket>.`
     prefix: String,
     patience: Duration,
+    /// The highest revision of a write of this process that was acknowledged.
+    acknowledged: AtomicU64,
+}
+
+impl Inner {
+    /// How often there was a connection.
+    fn connections(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
+
+    /// The last revision that the bucket has given out.
+    async fn last_revision(&self) -> Result<u64, NatsError> {
+        let info = self.ask(|| self.stream.get_info()).await?.map_err(|error| NatsError::engine(&error))?;
+        Ok(info.state.last_sequence)
+    }
+
+    /// Sees that the bucket still has what it has acknowledged to this process.
+    async fn went_on(&self) -> Result<(), NatsError> {
+        let (seen, found) = (self.acknowledged.load(Ordering::Relaxed), self.last_revision().await?);
+        if found < seen { Err(NatsError::WentBack { seen, found }) } else { Ok(()) }
+    }
 }
 
 impl fmt::Debug for NatsStore {
@@ -118,6 +140,19 @@ impl NatsStore {
         &self.inner.address
     }
 
+    /// How often there was a connection to a server: more whenever one was made anew, behind which may be an earlier state of the store.
+    pub fn connections(&self) -> u64 {
+        self.inner.connections()
+    }
+
+    /// The last revision that the store has given out.
+    ///
+    /// # Errors
+    /// Where no server answers.
+    pub async fn last_revision(&self) -> Result<u64, StoreError> {
+        self.inner.last_revision().await.map_err(|error| error.while_doing("asking how far the store has come"))
+    }
+
     fn subject(&self, doing: &str, key: &Key) -> Result<String, StoreError> {
         let name = subject::encode(key);
         if name.len() > subject::MAX_NAME {
@@ -159,11 +194,22 @@ impl NatsStore {
         }
         let value = value.unwrap_or_default();
         let mut unanswered = false;
+        let mut connections = inner.connections();
         loop {
             // What is handed over while there is no connection is sent when there is one again, however late, and nobody would know.
             if inner.client.connection_state() != State::Connected {
                 pause_before(deadline).await.ok_or(Refused::Failed(NatsError::Disconnected))?;
                 continue;
+            }
+            // What was meant for the state before would be taken by an earlier one, too (N3).
+            let now = inner.connections();
+            if now != connections {
+                if let Err(failed) = inner.went_on().await {
+                    // A server that has only just begun to lead may not know all yet.
+                    pause_before(deadline).await.ok_or(Refused::Failed(failed))?;
+                    continue;
+                }
+                connections = now;
             }
             let written = async {
                 let sent = inner.context.publish_with_headers(subject.to_owned(), headers.clone(), value.clone()).await?;
@@ -171,7 +217,10 @@ impl NatsStore {
             };
             let end = deadline.min(Instant::now() + TRY);
             let failed = match timeout_at(end, written).await {
-                Ok(Ok(acknowledged)) if !acknowledged.duplicate => return Ok(Revision(acknowledged.sequence)),
+                Ok(Ok(acknowledged)) if !acknowledged.duplicate => {
+                    inner.acknowledged.fetch_max(acknowledged.sequence, Ordering::Relaxed);
+                    return Ok(Revision(acknowledged.sequence));
+                }
                 // Another one has replaced that message, or this one has, when it was sent before.
                 answer if is_conflict(&answer) => {
                     if !unanswered {

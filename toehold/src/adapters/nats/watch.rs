@@ -1,21 +1,33 @@
 //! The changes below a prefix.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::{Ordered, OrderedConfig, OrderedErrorKind};
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use futures_util::StreamExt as _;
 use toehold_core::{Key, StoreError, Watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Inner, NatsError, subject};
+
+/// For how long nothing may come until the leader is asked whether there is nothing. Whoever sends what changes may be a server that is
+/// cut off from the others, or one that has forgotten us.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Watches a prefix. After a lost connection it goes on where it was: changes made meanwhile are reported then.
 pub struct NatsWatch {
     messages: Ordered,
-    /// `$KV.<bucket>.`
-    prefix: String,
+    inner: Arc<Inner>,
+    /// What is watched, as subjects.
+    filter: String,
     watched: Key,
+    /// Up to where it was reported.
+    last: u64,
+    /// When something came, or the leader had nothing more.
+    heard_at: Instant,
 }
 
 impl fmt::Debug for NatsWatch {
@@ -24,33 +36,82 @@ impl fmt::Debug for NatsWatch {
     }
 }
 
+/// What comes after this place.
+async fn messages(inner: &Inner, filter: &str, after: u64) -> Result<Ordered, NatsError> {
+    let consumer = inner.ask(|| {
+        inner.stream.create_consumer(OrderedConfig {
+            deliver_subject: inner.client.new_inbox(),
+            filter_subject: filter.to_owned(),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
+            headers_only: true,
+            ..OrderedConfig::default()
+        })
+    });
+    let consumer = consumer.await?.map_err(|error| NatsError::engine(&error))?;
+    let messages = timeout(inner.patience, consumer.messages()).await.map_err(|_| inner.timed_out())?;
+    messages.map_err(|error| NatsError::engine(&error))
+}
+
 impl NatsWatch {
-    pub(super) async fn open(inner: &Inner, prefix: &str, watched: &Key) -> Result<Self, NatsError> {
+    pub(super) async fn open(inner: &Arc<Inner>, prefix: &str, watched: &Key) -> Result<Self, NatsError> {
         // From a place, and not from "now": a connection that is lost before the first change knows where to go on.
-        let info = inner.ask(|| inner.stream.get_info()).await?.map_err(|error| NatsError::engine(&error))?;
-        let consumer = inner.ask(|| {
-            inner.stream.create_consumer(OrderedConfig {
-                deliver_subject: inner.client.new_inbox(),
-                filter_subject: format!("{prefix}.>"),
-                deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: info.state.last_sequence + 1 },
-                headers_only: true,
-                ..OrderedConfig::default()
-            })
-        });
-        let consumer = consumer.await?.map_err(|error| NatsError::engine(&error))?;
-        let messages = timeout(inner.patience, consumer.messages()).await.map_err(|_| inner.timed_out())?;
-        let messages = messages.map_err(|error| NatsError::engine(&error))?;
-        Ok(Self { messages, prefix: inner.prefix.clone(), watched: watched.clone() })
+        let last = inner.last_revision().await?;
+        let filter = format!("{prefix}.>");
+        let messages = messages(inner, &filter, last).await?;
+        Ok(Self { messages, inner: Arc::clone(inner), filter, watched: watched.clone(), last, heard_at: Instant::now() })
+    }
+
+    /// The key of a message that was not reported yet.
+    fn news(&mut self, subject: &str, sequence: u64) -> Option<Key> {
+        if sequence <= self.last {
+            return None;
+        }
+        self.last = sequence;
+        subject.strip_prefix(self.inner.prefix.as_str()).and_then(subject::decode)
+    }
+
+    /// Asks the leader for what was to come, and has it sent anew where something was.
+    async fn ask_leader(&mut self) -> Result<Option<Key>, NatsError> {
+        let (inner, next) = (Arc::clone(&self.inner), self.last + 1);
+        let message = match inner.ask(|| inner.stream.get_first_raw_message_by_subject(self.filter.as_str(), next)).await? {
+            Ok(message) => message,
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                self.heard_at = Instant::now();
+                return Ok(None);
+            }
+            Err(error) => return Err(NatsError::engine(&error)),
+        };
+        tracing::warn!("a change of {} was not reported by the servers; they are asked anew", self.watched);
+        self.messages = messages(&inner, &self.filter, message.sequence).await?;
+        self.heard_at = Instant::now();
+        Ok(self.news(&message.subject, message.sequence))
     }
 }
 
 impl Watch for NatsWatch {
     async fn changed(&mut self) -> Result<Key, StoreError> {
         loop {
-            let broken = |error: NatsError| error.while_doing(format!("watching {}", self.watched));
-            match self.messages.next().await {
+            let watched = self.watched.clone();
+            let broken = |error: NatsError| error.while_doing(format!("watching {watched}"));
+            let Ok(heard) = timeout_at(self.heard_at + SILENCE, self.messages.next()).await else {
+                match self.ask_leader().await {
+                    Ok(Some(key)) => return Ok(key),
+                    Ok(None) => {}
+                    // A store that is away says so to whoever works with it; a watch waits until it is back.
+                    Err(error) => {
+                        tracing::debug!("asking for changes of {watched} failed: {error}");
+                        self.heard_at = Instant::now();
+                    }
+                }
+                continue;
+            };
+            match heard {
                 Some(Ok(message)) => {
-                    if let Some(key) = message.subject.strip_prefix(self.prefix.as_str()).and_then(subject::decode) {
+                    self.heard_at = Instant::now();
+                    let sequence = message.info().map_err(|error| broken(NatsError::Engine { reason: error.to_string() }))?;
+                    let sequence = sequence.stream_sequence;
+                    let subject = message.subject.clone();
+                    if let Some(key) = self.news(&subject, sequence) {
                         return Ok(key);
                     }
                 }

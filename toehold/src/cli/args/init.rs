@@ -22,7 +22,7 @@ pub struct Init {
     #[arg(long, value_name = "FILE", requires = "restore")]
     pub identity: Option<PathBuf>,
     /// How many servers of --store keep a copy of everything, where the bucket is made now: 1, 3 or 5 [default: 1]
-    #[arg(long, value_name = "N", value_parser = clap::builder::PossibleValuesParser::new(["1", "3", "5"]))]
+    #[arg(long, value_name = "N", value_parser = super::super::store_args::replicas())]
     pub replicas: Option<String>,
     /// What others call this machine or person in --store [default: the user's and the host's name]
     #[arg(long, value_name = "NAME", value_parser = super::super::operator_args::parse_name)]

@@ -11,10 +11,10 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::super::pods::Collector;
-use super::super::{gateway, grant, key_status, members, renew, rotate, session, store_gc};
+use super::super::{audit, gateway, grant, key_status, members, renew, rotate, session, store_gc};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{GatewayOptions, Gc, Global, PodsAt, PodsBackend, Renew, ServeHost};
-use crate::cli::context::Context;
+use crate::cli::context::{Context, still_writable};
 use crate::cli::{Exit, Failure, Output, Signals};
 use crate::serve::board::Condition;
 use crate::serve::http::Site;
@@ -29,6 +29,9 @@ const JITTER: Duration = Duration::from_secs(3_600);
 const GATEWAY: &str = "gateway";
 const RENEWAL: &str = "renewal";
 const STORE_GC: &str = "store-gc";
+const AUDIT: &str = "audit";
+/// How often the audit log is verified.
+const VERIFY: Duration = Duration::from_secs(3_600);
 
 /// What is to be done, and with what.
 pub(super) struct Jobs {
@@ -64,7 +67,18 @@ impl Jobs {
         if let Some(hosts) = &hosts {
             unlock(hosts).await?;
         }
-        let gateway = if options.no_gateway { None } else { Some(open().await?) };
+        let gateway = match &options.gateway_state_dir {
+            _ if options.no_gateway => None,
+            None => Some(open().await?),
+            // Another member, with an identity of its own (N2).
+            Some(directory) => {
+                let global = Global { state_dir: Some(directory.clone()), ..global.clone() };
+                Some(Context::open_to_change(&global, output.mute(), signals.clone()).await.map(Arc::new)?)
+            }
+        };
+        if let Some(gateway) = &gateway {
+            gateway::must_be_gateway(gateway.store())?;
+        }
         let mut names = Vec::new();
         names.extend(gateway.iter().map(|_| GATEWAY));
         if hosts.is_some() {
@@ -72,7 +86,9 @@ impl Jobs {
             names.extend(options.renew_every.map(|_| RENEWAL));
         }
         names.extend(options.collect_pods.then_some("pods"));
-        names.extend(is_operator.then_some(STORE_GC));
+        if is_operator {
+            names.extend([STORE_GC, AUDIT]);
+        }
         let mut drawn = [0; 8];
         getrandom::fill(&mut drawn).map_err(|error| Failure::new(error.to_string()))?;
         let instance = format!("{:016x}", u64::from_be_bytes(drawn));
@@ -128,6 +144,10 @@ impl Jobs {
             let gc = move || Gc { dry_run: false, sessions_older_than, audit_older_than: None };
             starter.alone(STORE_GC, looker, gc_every, async move |context| store_gc::collect(&context, &gc()).await)?;
         }
+        if self.names.contains(&AUDIT) {
+            // What this machine has seen of the log is its own to compare with.
+            starter.again(AUDIT, looker, None, VERIFY, async |context| audit::verify_again(&context).await)?;
+        }
         if options.collect_pods {
             let (kubeconfig, context) = (options.kubeconfig, options.context);
             let at = PodsAt { backend: PodsBackend::Kube, kubeconfig, context, config: options.pods_config };
@@ -143,7 +163,18 @@ impl Jobs {
 /// Whether this machine may do whatever there is to do. A gateway of a shared store may serve machines, one for pods may collect pods, and
 /// nothing else: what it asked for beyond that would fail for ever.
 fn may_do_all(context: &Context, options: &ServeHost) -> Result<bool, Failure> {
+    if context.store().shared().is_none() && options.gateway_state_dir.is_some() {
+        return Err(Failure::usage("--gateway-state-dir is for a shared store: the embedded one has no members")
+            .hint("name one: --store nats://host/bucket"));
+    }
     match members::own_role(context.store()) {
+        Some(Role::Operator) if !options.no_gateway && options.gateway_state_dir.is_none() => {
+            let why =
+                "this machine is an operator of the store, and strangers come to a gateway: it works as a member of its own";
+            Err(Failure::usage(why).hint(
+                "name the state directory of a member with the role gateway: --gateway-state-dir DIR; or leave the gateway to another process: --no-gateway",
+            ))
+        }
         None | Some(Role::Operator) => Ok(true),
         Some(Role::Gateway) if options.no_hosts && !options.no_gateway && !options.collect_pods => Ok(false),
         Some(Role::Pods) if options.no_hosts && options.no_gateway && options.collect_pods => Ok(false),
@@ -175,10 +206,30 @@ impl Starter<'_> {
     where
         F: AsyncFn(Context) -> Result<Exit, Failure> + Clone + Send + 'static,
     {
-        let store = Arc::clone(context);
+        self.again(name, context, Some(context), every, turn)
+    }
+
+    /// A job that is done again and again; with `alone` as [`Starter::spawn`] has it.
+    fn again<F>(
+        &mut self,
+        name: &'static str,
+        context: &Arc<Context>,
+        alone: Option<&Arc<Context>>,
+        every: Duration,
+        turn: F,
+    ) -> Result<(), Failure>
+    where
+        F: AsyncFn(Context) -> Result<Exit, Failure> + Clone + Send + 'static,
+    {
         let context = Arc::clone(context);
-        let turn = move |signals| Handle::current().block_on(turn(with(&context, signals)));
-        self.spawn(name, Some(&store), Pace::every(every), turn)
+        let turn = move |signals| {
+            let work = async {
+                still_writable(context.store()).await?;
+                turn(with(&context, signals)).await
+            };
+            Handle::current().block_on(work)
+        };
+        self.spawn(name, alone.map(Arc::as_ref), Pace::every(every), turn)
     }
 
     /// A task; with `alone`, whose store the lease is in, only one process does its job at a time.
@@ -217,6 +268,7 @@ impl Starter<'_> {
                     _ => board.set(RENEWAL, Condition::Running, now),
                 }
             };
+            // A store that turns out to be behind refuses what it writes.
             Handle::current().block_on(renew::renew_watched(&context, request.clone(), watch))
         };
         self.spawn(RENEWAL, None, Pace::long(), turn)

@@ -1,12 +1,12 @@
 //! What a store was seen to be, and whether it still is (N3).
 
-use toehold_core::{AuditEntry, AuditWriter, CurrentMasterKey, Entry, Key, Revision, Store, StoreError, Stored, Timestamp};
+use toehold_core::{AuditEntry, AuditWriter, CurrentMasterKey, Entry, Key, Revision, Store as _, StoreError, Stored, Timestamp};
 
-use super::{KEPT, SignedError, SignedStore, Signer, lock};
+use super::{Backing, KEPT, SignedError, SignedStore, Signer, check_continues, lock, read_chain};
 use crate::shared::envelope::Distrust;
 use crate::shared::marks::{Behind, Seen};
 
-impl<S: Store, K: Signer> SignedStore<S, K> {
+impl<S: Backing, K: Signer> SignedStore<S, K> {
     /// Remembers what must not go back.
     pub(super) fn note(&self, key: &Key, value: &[u8], revision: Revision) {
         if !KEPT.contains(&key.as_str()) {
@@ -29,6 +29,7 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
             let seen = revisions.entry(key.clone()).or_default();
             *seen = (*seen).max(revision.0);
         }
+        self.inner.marks.note(|seen| seen.note_written(revision.0));
         if KEPT.contains(&key.as_str()) {
             self.note(key, value, revision);
             // The next process may be the first to look after the store was put back.
@@ -51,11 +52,24 @@ impl<S: Store, K: Signer> SignedStore<S, K> {
     /// In what the store is behind what this machine has seen of it (N3).
     ///
     /// # Errors
-    /// As [`Store::get`].
-    pub async fn behind(&self) -> Result<Vec<Behind>, StoreError> {
+    /// As [`Store::get`](toehold_core::Store::get); [`SignedError::Forked`] and the like where its lists of members are others.
+    pub async fn behind(&self) -> Result<Vec<Behind>, SignedError> {
+        // Before anything is read: what others add meanwhile is seen by the next look.
         let seen = self.inner.marks.seen();
         let mut behind = Vec::new();
-        let there = self.chain().hashes().len();
+        // Not those that were read before: the store may have been put back since.
+        let there = match read_chain(&self.inner.store).await? {
+            Some(chain) => {
+                check_continues(&chain, &self.inner.marks)?;
+                chain.hashes().len()
+            }
+            None => 0,
+        };
+        if let (Some(written), Some(last)) = (seen.written, self.inner.store.last_revision().await?)
+            && last < written
+        {
+            behind.push(Behind::Revision { seen: written, found: last });
+        }
         if there < seen.sets.len() {
             behind.push(Behind::Members { seen: seen.sets.len(), found: there });
         }

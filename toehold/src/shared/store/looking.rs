@@ -1,0 +1,139 @@
+//! Whether the store is still what was seen of it, looked at again and again by a process that goes on (N3).
+
+use std::time::{Duration, Instant};
+
+use toehold_core::{Store, StoreError};
+
+use super::{SignedError, SignedStore, Signer, lock};
+use crate::shared::marks::Behind;
+
+/// How long a look counts, on one connection.
+const LOOK: Duration = Duration::from_secs(30);
+/// How often it is seen whether a look is due.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a store that seems to be behind is looked at until it is taken to be.
+const LOOKS: u32 = 6;
+
+/// What a shared store is kept in, beyond what any store is.
+pub trait Backing: Store {
+    /// How often it was connected to: more, whenever a connection was made anew, behind which may be an earlier state.
+    fn connections(&self) -> u64 {
+        0
+    }
+
+    /// The last revision that it has given out; `None` where it does not tell.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    fn last_revision(&self) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
+    /// Waits a moment, in which a server that has only just begun to lead learns what it leads.
+    fn settle(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+}
+
+/// A look that was taken.
+pub(super) struct Looked {
+    connections: u64,
+    at: Instant,
+}
+
+impl Looked {
+    pub(super) fn now(store: &impl Backing) -> Self {
+        Self { connections: store.connections(), at: Instant::now() }
+    }
+}
+
+/// That a store is behind, and what to do about it.
+fn words(behind: &[Behind]) -> String {
+    let words: Vec<String> = behind.iter().map(ToString::to_string).collect();
+    format!(
+        "the store is behind what this machine has seen of it ({}); it may have been restored from a backup. Find out why, and then: toehold store accept-rollback",
+        words.join("; ")
+    )
+}
+
+impl<S: Backing, K: Signer> SignedStore<S, K> {
+    fn is_due(&self) -> bool {
+        let looked = lock(&self.inner.looked);
+        looked.connections != self.inner.store.connections() || looked.at.elapsed() >= LOOK
+    }
+
+    /// Looks whether the store is behind what this machine has seen of it, and in what; writes nothing from then on where it is.
+    ///
+    /// # Errors
+    /// As [`SignedStore::behind`].
+    pub async fn look(&self) -> Result<Vec<Behind>, SignedError> {
+        let begun = Looked::now(&self.inner.store);
+        let mut behind = self.behind().await?;
+        for _ in 1..LOOKS {
+            if behind.is_empty() {
+                break;
+            }
+            self.inner.store.settle().await;
+            behind = self.behind().await?;
+        }
+        if !behind.is_empty() {
+            self.forbid_writes(words(&behind));
+        }
+        *lock(&self.inner.looked) = begun;
+        Ok(behind)
+    }
+
+    /// Looks, where the last look was long ago, or over another connection: nothing is written to a store that was put back meanwhile.
+    pub(super) async fn be_current(&self) -> Result<(), StoreError> {
+        if !self.is_due() || self.read_only().is_some() {
+            return Ok(());
+        }
+        // Apart, since it would make every write's future several times as large.
+        Box::pin(self.look_where_due()).await
+    }
+
+    async fn look_where_due(&self) -> Result<(), StoreError> {
+        let _one = self.inner.looking.lock().await;
+        if !self.is_due() {
+            return Ok(());
+        }
+        match self.look().await {
+            Ok(_) => {
+                self.save_marks();
+                Ok(())
+            }
+            Err(SignedError::Store(error)) => Err(error),
+            // A list that somebody has planted stops everything for as long as it is there.
+            Err(error @ SignedError::Chain(_)) => {
+                Err(StoreError::Unavailable { doing: "reading who the members are".to_owned(), source: Box::new(error) })
+            }
+            Err(error) => {
+                self.forbid_writes(crate::cli::chain(&error));
+                Ok(())
+            }
+        }
+    }
+
+    /// Why nothing is written, after a look where one is due.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn read_only_by_now(&self) -> Result<Option<String>, StoreError> {
+        self.be_current().await?;
+        Ok(self.read_only())
+    }
+
+    /// Looks from time to time, and whenever there is another connection; ends once nothing is to be written any more, and says why.
+    /// Needs a tokio runtime.
+    pub async fn until_read_only(&self) -> String {
+        loop {
+            match self.read_only_by_now().await {
+                Ok(Some(reason)) => return reason,
+                Ok(None) => {}
+                // Whoever works with it finds out, too, and says so.
+                Err(error) => tracing::debug!("whether the store is behind is not known: {}", crate::cli::chain(&error)),
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
