@@ -201,11 +201,12 @@ async fn whatever_a_scripted_client_sends_is_answered_or_refused_and_the_gateway
 async fn agents_of_both_versions_join_and_come_back() {
     let toehold = Toehold::new();
     let gateway = Gateway::start(&toehold, &[]);
-    let connection = Dial::to(gateway.address).connect().await.unwrap();
     for (id, version) in [
         ("cluster-1", Version::V1 { capability: "metrics".to_owned() }),
         ("cluster-2", Version::V2 { friendly_name: Some("north".to_owned()) }),
     ] {
+        // One for each: half a minute, which is all that strangers have, is little on a busy machine.
+        let connection = Dial::to(gateway.address).connect().await.unwrap();
         let line = line(&toehold, gateway.address, &["--opni"]);
         until_offered(&connection, &[line.token.id().to_string()]).await;
         let keyring = join_opni(&connection, &line, id, version).await.unwrap();
