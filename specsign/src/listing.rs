@@ -1,17 +1,13 @@
 //! A machine's files against its `SHA256SUMS`: both as they come, in any order, and in little memory. Paths are known by a digest.
 
-use indexmap::IndexMap;
+mod known;
+
 use sha2::{Digest as _, Sha256};
 
 use crate::archive::ArchiveError;
 use crate::digest::Sha256Digest;
 use crate::sums::{FILE_NAME, Line, Lines, SumsError};
-
-/// The most bytes of paths that are kept to name a file that is on one side alone: enough for some thousands. What comes later is told
-/// without its name.
-const MAX_NAMES: usize = 256 * 1024;
-/// Where a name would be that is not kept.
-const NOT_KEPT: u32 = u32::MAX;
+use known::{Known, Paths};
 
 const NOT_LISTED: &str = "is not listed in SHA256SUMS";
 const NO_FILE: &str = "is listed in SHA256SUMS and is no file here";
@@ -55,22 +51,11 @@ enum Sum {
     Agreed,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    there: There,
-    sum: Sum,
-    /// Where its name begins in the names.
-    name: u32,
-}
-
 /// Files and their list, as they come.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    known: IndexMap<PathDigest, Known>,
-    /// Names, a line feed behind each.
-    names: String,
+    paths: Paths,
     lines: Option<Lines>,
-    listed: usize,
     /// What is wrong with the list itself.
     fault: Option<SumsError>,
     /// The first file that differs from the list.
@@ -80,31 +65,43 @@ pub(crate) struct Listing {
 impl Listing {
     /// What is at a path.
     pub(crate) fn there(&self, path: &str) -> There {
-        self.known.get(&PathDigest::of(path)).map_or(There::Nothing, |known| known.there)
+        self.paths.get(path).map_or(There::Nothing, |known| known.there)
     }
 
     /// Something is at a path from now on.
     pub(crate) fn place(&mut self, path: &str, there: There) {
-        self.know(path).there = there;
+        self.paths.change(path, |known| known.there = there);
     }
 
-    /// How many files the list has named so far.
-    pub(crate) fn listed(&self) -> usize {
-        self.listed
+    /// The same for a path where nothing has been placed, unless there is something at one that differs from it in case only.
+    #[must_use]
+    pub(crate) fn place_new(&mut self, path: &str, there: There) -> bool {
+        let alone = self.paths.fold(path);
+        if alone {
+            self.place(path, there);
+        }
+        alone
+    }
+
+    /// How many paths have come or were listed so far.
+    pub(crate) fn paths(&self) -> usize {
+        self.paths.len()
     }
 
     /// A file has come with its content. Not for the list itself.
     pub(crate) fn found(&mut self, path: &str, digest: Sha256Digest) {
-        let known = self.know(path);
-        known.there = There::File;
-        known.sum = match known.sum {
-            Sum::Listed(listed) if listed != digest => {
-                self.differs(path, "is not what SHA256SUMS says");
-                return;
-            }
-            Sum::Listed(_) => Sum::Agreed,
-            _ => Sum::Found(digest),
-        };
+        let fits = self.paths.change(path, |known| {
+            known.there = There::File;
+            known.sum = match known.sum {
+                Sum::Listed(listed) if listed != digest => return false,
+                Sum::Listed(_) => Sum::Agreed,
+                _ => Sum::Found(digest),
+            };
+            true
+        });
+        if !fits {
+            self.differs(path, "is not what SHA256SUMS says");
+        }
     }
 
     /// The list begins; there is one.
@@ -135,13 +132,18 @@ impl Listing {
             self.fault = Some(SumsError::Twice { line: number });
             return;
         }
-        self.listed += 1;
-        let known = self.know(path);
-        match known.sum {
-            Sum::Unknown => known.sum = Sum::Listed(digest),
-            Sum::Found(found) if found == digest => known.sum = Sum::Agreed,
-            Sum::Found(_) => self.differs(path, "is not what SHA256SUMS says"),
-            Sum::Listed(_) | Sum::Agreed => self.differs(path, "is listed twice"),
+        let fault = self.paths.change(path, |known| {
+            let (sum, fault) = match known.sum {
+                Sum::Unknown => (Sum::Listed(digest), None),
+                Sum::Found(found) if found == digest => (Sum::Agreed, None),
+                sum @ Sum::Found(_) => (sum, Some("is not what SHA256SUMS says")),
+                sum @ (Sum::Listed(_) | Sum::Agreed) => (sum, Some("is listed twice")),
+            };
+            known.sum = sum;
+            fault
+        });
+        if let Some(reason) = fault {
+            self.differs(path, reason);
         }
     }
 
@@ -162,7 +164,7 @@ impl Listing {
         if let Some((path, reason)) = self.difference {
             return Err(ArchiveError::Content { path, reason });
         }
-        let alone = |is: fn(&Sum) -> bool| self.known.values().find(|known| is(&known.sum));
+        let alone = |is: fn(&Sum) -> bool| self.paths.iter().find(|known| is(&known.sum));
         let listed = alone(|sum| matches!(sum, Sum::Listed(_))).map(|known| (known, NO_FILE));
         let found = || alone(|sum| matches!(sum, Sum::Found(_))).map(|known| (known, NOT_LISTED));
         match listed.or_else(found) {
@@ -171,22 +173,8 @@ impl Listing {
         }
     }
 
-    fn know(&mut self, path: &str) -> &mut Known {
-        let names = &mut self.names;
-        self.known.entry(PathDigest::of(path)).or_insert_with(|| {
-            let mut name = NOT_KEPT;
-            if names.len() + path.len() < MAX_NAMES {
-                name = u32::try_from(names.len()).unwrap_or(NOT_KEPT);
-                names.push_str(path);
-                names.push('\n');
-            }
-            Known { there: There::Nothing, sum: Sum::Unknown, name }
-        })
-    }
-
     fn name(&self, known: &Known) -> String {
-        let kept = usize::try_from(known.name).ok().and_then(|from| self.names.get(from..)?.lines().next());
-        kept.map_or_else(|| "a file among very many".to_owned(), str::to_owned)
+        self.paths.name(known).map_or_else(|| "a file among very many".to_owned(), str::to_owned)
     }
 
     fn differs(&mut self, path: &str, reason: &'static str) {
@@ -272,7 +260,7 @@ mod tests {
         for number in 0..10_000 {
             listing.found(&path(number), digest(""));
         }
-        assert!(listing.names.len() <= MAX_NAMES);
+        assert!(listing.paths.names_length() <= known::MAX_NAMES);
         listing.begin_list();
         let list: String =
             (0..10_000).filter(|number| *number != 5).map(|number| format!("{}  {}\n", digest(""), path(number))).collect();

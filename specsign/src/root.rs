@@ -1,6 +1,7 @@
 //! A machine's root directory, as the reconciler needs it; and whether what lies there is what was placed.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
@@ -85,23 +86,53 @@ pub trait TreeVisitor {
 }
 
 /// Which files of a machine are executable.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Executables(BTreeSet<PathDigest>);
+#[derive(Clone, Debug, Default)]
+pub struct Executables {
+    /// Each in order, and full but for the last, which is in no order: they take what they hold, however many there are.
+    runs: Vec<Vec<PathDigest>>,
+}
+
+/// Paths that lie together.
+const RUN: usize = 1024;
 
 impl Executables {
     /// One more.
     pub fn insert(&mut self, path: &TreePath) {
-        self.0.insert(PathDigest::of(path.as_str()));
+        match self.runs.last_mut().filter(|run| run.len() < RUN) {
+            Some(run) => run.push(PathDigest::of(path.as_str())),
+            None => {
+                let mut run = Vec::with_capacity(RUN);
+                run.push(PathDigest::of(path.as_str()));
+                self.runs.push(run);
+            }
+        }
+        if let Some(run) = self.runs.last_mut().filter(|run| run.len() == RUN) {
+            run.sort_unstable();
+        }
     }
 
     /// SHA-256 over the first half of each path's SHA-256, in the order of these.
     pub fn digest(&self) -> Sha256Digest {
-        let mut hash = Sha256::new();
-        for PathDigest(half) in &self.0 {
-            hash.update(half);
+        let (full, last) = self.runs.split_at(self.runs.iter().take_while(|run| run.len() == RUN).count());
+        let mut last = last.concat();
+        last.sort_unstable();
+        let mut rests: Vec<_> = full.iter().chain([&last]).map(|run| run.iter().copied()).collect();
+        // Of each run the first that it still has.
+        let mut firsts: BinaryHeap<_> = rests.iter_mut().enumerate().filter_map(first).collect();
+        let (mut hash, mut before) = (Sha256::new(), None);
+        while let Some(Reverse((path, number))) = firsts.pop() {
+            if before.replace(path) != Some(path) {
+                hash.update(path.0);
+            }
+            firsts.extend(rests.get_mut(number).and_then(|rest| first((number, rest))));
         }
         Sha256Digest(hash.finalize().into())
     }
+}
+
+/// The next path of a run, the least one coming first of several runs.
+fn first<R: Iterator<Item = PathDigest>>((number, run): (usize, &mut R)) -> Option<Reverse<(PathDigest, usize)>> {
+    run.next().map(|path| Reverse((path, number)))
 }
 
 /// A root directory with machines, and a private directory of ours in it or beside it.
@@ -388,5 +419,26 @@ mod tests {
         let content: &mut &[u8] = &mut &b""[..];
         assert_eq!(drift(b"a", TreeEntry::File(content), 0o666), "a has the mode 0666, which was not placed");
         assert_eq!(drift(b"a\nb", TreeEntry::Directory, 0o755), "a\\nb has a name that was never placed");
+    }
+
+    #[test]
+    fn the_digest_of_what_is_executable_depends_on_neither_order_nor_number() {
+        for count in [0, 1, RUN - 1, RUN, RUN + 1, 5 * RUN + 7] {
+            let paths: Vec<TreePath> = (0..count).map(|number| format!("bin/{number}").parse().unwrap()).collect();
+            let sorted: BTreeSet<PathDigest> = paths.iter().map(|path| PathDigest::of(path.as_str())).collect();
+            let mut hash = Sha256::new();
+            for path in &sorted {
+                hash.update(path.0);
+            }
+            let expected = Sha256Digest(hash.finalize().into());
+            let of = |paths: &mut dyn Iterator<Item = &TreePath>| {
+                let mut executables = Executables::default();
+                paths.for_each(|path| executables.insert(path));
+                executables.digest()
+            };
+            assert_eq!(of(&mut paths.iter()), expected, "{count}");
+            assert_eq!(of(&mut paths.iter().rev()), expected, "{count} backwards");
+            assert_eq!(of(&mut paths.iter().chain(&paths)), expected, "{count} twice");
+        }
     }
 }

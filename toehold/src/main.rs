@@ -3,9 +3,7 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use toehold::cli::args::Cli;
-use toehold::cli::{Failure, Output, Signals, usage};
+use toehold::cli::{Failure, Output, Signals, read, usage};
 use tracing_subscriber::EnvFilter;
 
 /// Gives back to the system what connections leave behind that have closed, by threads of its own; glibc's keeps all of it.
@@ -20,9 +18,10 @@ fn main() -> ExitCode {
     if let Some(exit) = toehold::adapters::local_pods::stage(std::env::args_os()) {
         return exit;
     }
-    let cli = match Cli::try_parse() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = match read(arguments.clone()) {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(usage::report(&error, std::env::args_os())),
+        Err(error) => return ExitCode::from(usage::report(&error, arguments)),
     };
     let output = Output::new(cli.global.json);
     let default = match cli.global.verbose {

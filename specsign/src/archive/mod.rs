@@ -172,7 +172,6 @@ impl Unpacker {
                 limits,
                 listing: Listing::default(),
                 entries: 0,
-                folded: std::collections::HashSet::new(),
                 path_bytes: 0,
                 parent: String::new(),
                 open: None,
@@ -227,8 +226,6 @@ struct Contents {
     listing: Listing,
     /// Files and directories.
     entries: usize,
-    /// Paths without regard to case, as hashes; a collision refuses an archive, no more.
-    folded: std::collections::HashSet<u64>,
     path_bytes: usize,
     /// A directory that is known to be there: files come together with their neighbours.
     parent: String,
@@ -246,7 +243,6 @@ enum Content {
 
 impl Contents {
     fn insert(&mut self, path: &TreePath, there: There) -> Result<(), Refusal> {
-        use std::hash::{Hash as _, Hasher as _};
         if self.entries >= self.limits.entries {
             return Err(Refusal::TooMuch { what: "entries", limit: self.limits.entries as u64 });
         }
@@ -255,12 +251,9 @@ impl Contents {
         if self.path_bytes > self.limits.path_bytes {
             return Err(Refusal::TooMuch { what: "bytes of paths", limit: self.limits.path_bytes as u64 });
         }
-        let mut hasher = std::hash::DefaultHasher::new();
-        crate::document::folded(path.as_str()).hash(&mut hasher);
-        if !self.folded.insert(hasher.finish()) {
+        if !self.listing.place_new(path.as_str(), there) {
             return Err(Refusal::Entry("comes twice, perhaps in other case".to_owned()));
         }
-        self.listing.place(path.as_str(), there);
         Ok(())
     }
 
@@ -329,8 +322,8 @@ impl Contents {
                 Content::File(hash) => hash.update(bytes),
                 Content::Sums => {
                     self.listing.list(bytes);
-                    // No archive that is taken has more files than that.
-                    if self.listing.listed() > self.limits.entries {
+                    // No archive that is taken lists anything besides its entries, and it has no more of them than that.
+                    if self.listing.paths() > self.limits.entries {
                         return Err(Refusal::TooMuch { what: "listed files", limit: self.limits.entries as u64 });
                     }
                 }

@@ -60,6 +60,14 @@ fn a_list_of_more_files_than_an_archive_may_have() {
         let error = unpack(&archive, Sha256Digest::of(&sums), limits, piece).unwrap_err().to_string();
         assert_eq!(error, "the archive is over the limit of 10 listed files");
     }
+    // Neither those that are there nor those that are listed are too many, but none of them is of both.
+    let sums = sums_of(&files[..6]);
+    let mut members = vec![directory("app/")];
+    members.extend((0..6).map(|number| file(&format!("app/g{number}"), b"x")));
+    members.push(file("app/SHA256SUMS", &sums));
+    let archive = gzip(&tar(&members));
+    let error = unpack(&archive, Sha256Digest::of(&sums), limits, 64).unwrap_err().to_string();
+    assert_eq!(error, "the archive is over the limit of 10 listed files");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod gateway_args;
 mod operator_args;
 mod output;
 mod pods_args;
+mod reading;
 pub mod secret_argument;
 mod serve_args;
 mod signals;
@@ -14,4 +15,5 @@ mod store_args;
 pub mod usage;
 
 pub use output::{Exit, Failure, Output, chain, printable, table};
+pub use reading::read;
 pub use signals::Signals;

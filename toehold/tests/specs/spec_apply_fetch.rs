@@ -1,9 +1,11 @@
 //! `spec apply` against servers that break off, stall, lie, flood and lead astray: the right archive, or nothing.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::spec_support;
@@ -302,15 +304,63 @@ fn a_proxy_is_taken_from_the_environment() {
     proxy.serve(source, Page::Good(version.archive.clone()));
     node.publish(&document(&[version.entry(source)], &next()));
     let mut command = node.command(&[]);
-    command.env("http_proxy", proxy.url(""));
+    command.env("http_proxy", proxy.url("").replace("http://", "http://user:secret@"));
     Done::of(command.output().unwrap()).ends(0);
-    assert_eq!(proxy.seen()[0].target, source);
+    let seen = &proxy.seen()[0];
+    assert_eq!(seen.target, source);
+    assert_eq!(seen.headers.get("proxy-authorization").map(String::as_str), Some(PROXY_AUTHORIZATION));
     assert_eq!(node.live("facts"), Some(version.tree));
 }
 
+const PROXY_AUTHORIZATION: &str = "Basic dXNlcjpzZWNyZXQ=";
+
+/// A proxy that leads one client to a port of this host, and what that client asks it for.
+fn tunnel(port: u16) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://user:secret@{}", listener.local_addr().unwrap());
+    let (tells, asked) = channel();
+    std::thread::spawn(move || {
+        let (mut client, mut head) = (listener.accept().unwrap().0, Vec::new());
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+        let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+        std::thread::spawn(move || drop(std::io::copy(&mut from_server, &mut to_client)));
+        tells.send(String::from_utf8(head).unwrap()).unwrap();
+        drop(std::io::copy(&mut client, &mut server));
+    });
+    (url, asked)
+}
+
 #[test]
-fn https_is_taken_from_a_server_that_a_trusted_authority_names() {
+fn a_proxy_leads_to_a_server_over_tls_without_reading_along() {
     let (node, version) = (Node::new(), version("facts", 1));
+    let (secure, authority) = secure(&node);
+    secure.serve("/a.tgz", Page::Good(version.archive.clone()));
+    let source = format!("https://localhost:{}/a.tgz", secure.port());
+    node.publish(&document(&[with_password(&version, &source)], &next()));
+    let (proxy, asked) = tunnel(secure.port());
+    let mut command = node.command(&[]);
+    command.env("https_proxy", proxy).env("SSL_CERT_FILE", &authority).env_remove("SSL_CERT_DIR");
+    Done::of(command.output().unwrap()).ends(0);
+    let asked = asked.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(asked.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", secure.port())), "{asked}");
+    assert!(
+        asked.to_ascii_lowercase().contains(&format!("proxy-authorization: {}\r\n", PROXY_AUTHORIZATION.to_ascii_lowercase()))
+    );
+    assert!(!asked.to_ascii_lowercase().contains("\r\nauthorization:"), "{asked}");
+    // The server in turn hears nothing of how to come through the proxy.
+    let seen = &secure.seen()[0];
+    assert!(seen.headers.contains_key("authorization") && !seen.headers.contains_key("proxy-authorization"));
+    assert_eq!(node.live("facts"), Some(version.tree));
+}
+
+/// A server over TLS, and a file with the authority that names it.
+fn secure(node: &Node) -> (Web, std::path::PathBuf) {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -326,11 +376,18 @@ fn https_is_taken_from_a_server_that_a_trusted_authority_names() {
         stream.flush().ok()?;
         Some(stream)
     });
+    let authority = node.directory.path().join("authority.pem");
+    std::fs::write(&authority, certified.cert.pem()).unwrap();
+    (secure, authority)
+}
+
+#[test]
+fn https_is_taken_from_a_server_that_a_trusted_authority_names() {
+    let (node, version) = (Node::new(), version("facts", 1));
+    let (secure, authority) = secure(&node);
     secure.serve("/a.tgz", Page::Good(version.archive.clone()));
     let source = format!("https://localhost:{}/a.tgz", secure.port());
     node.publish(&document(&[with_password(&version, &source)], &next()));
-    let authority = node.directory.path().join("authority.pem");
-    std::fs::write(&authority, certified.cert.pem()).unwrap();
     let trusting = |trusted: bool| {
         let mut command = node.command(&["--json"]);
         if trusted {

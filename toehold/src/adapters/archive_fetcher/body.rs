@@ -5,7 +5,8 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderValue;
+use http::HeaderValue;
+use http_body_util::BodyExt as _;
 use toehold_specsign::{Body, FetchError};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -93,8 +94,11 @@ impl HttpBody {
                 none.insert(answer)
             }
         };
-        match timeout(self.limits.idle.min(left), answer.response.chunk()).await {
-            Ok(chunk) => Ok(chunk.map_err(Trouble::of)?.map(Vec::from)),
+        match timeout(self.limits.idle.min(left), answer.response.frame()).await {
+            // What is no data, such as a trailer, says nothing of the archive.
+            Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().map(Vec::from).unwrap_or_default())),
+            Ok(Some(Err(error))) => Err(Trouble::of(&error)),
+            Ok(None) => Ok(None),
             Err(_) => {
                 let reason = format!("nothing came for {} s", self.limits.idle.as_secs());
                 Err(Trouble { reason, passes: true })

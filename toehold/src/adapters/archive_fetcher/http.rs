@@ -1,26 +1,36 @@
 //! One request for an archive, redirects followed.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use base64ct::{Base64, Encoding as _};
-use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED,
-    LOCATION, RANGE,
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE,
+    LAST_MODIFIED, LOCATION, PROXY_AUTHORIZATION, RANGE, USER_AGENT,
 };
-use reqwest::{Client, Response, StatusCode, Url, redirect, retry};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use toehold_specsign::{ManagedMachine, Source, SourcePolicy, SourceScheme};
 use tokio::time::{Instant, timeout};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::FetchLimits;
 use super::body::Position;
-use crate::adapters::system_roots;
+use super::connect::{AGENT, Connector};
 use crate::cli::chain;
 
 /// How often a server may lead elsewhere.
 const MAX_REDIRECTS: usize = 5;
+
+/// Bytes that room is made for when something is to be read, and that an answer's head may have. There can be room for nearly twice as
+/// many, and several such pieces are on their way through us at once.
+pub(super) const MAX_PIECE: usize = 64 * 1024;
 
 /// Where an archive comes from, and what is said there.
 pub(super) struct Origin {
@@ -67,16 +77,16 @@ impl Trouble {
         Self { reason: reason.into(), passes: true }
     }
 
-    /// Of the client. Its URL can be that of a proxy, with a password.
-    pub(super) fn of(error: reqwest::Error) -> Self {
-        Self::passes(chain(&error.without_url()))
+    /// Of the client, which names no URL: that could be one of a proxy, with a password.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        Self::passes(chain(error))
     }
 }
 
 /// What a server begins to send.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) response: Response,
+    pub(super) response: Response<Incoming>,
     /// Where in the archive it begins.
     pub(super) from: u64,
     /// How long the whole archive is, where it says so.
@@ -90,7 +100,7 @@ pub(super) struct Answer {
 pub(super) struct Web {
     policy: SourcePolicy,
     limits: FetchLimits,
-    client: OnceLock<Result<Client, String>>,
+    client: OnceLock<(Client<Connector, Empty<Bytes>>, Connector)>,
 }
 
 impl Web {
@@ -99,8 +109,13 @@ impl Web {
         Self { policy: SourcePolicy { allow_file: false, ..policy }, limits, client: OnceLock::new() }
     }
 
-    fn client(&self) -> Result<&Client, Trouble> {
-        self.client.get_or_init(|| build(self.limits.connect)).as_ref().map_err(|reason| Trouble::stays(reason.clone()))
+    fn client(&self) -> &(Client<Connector, Empty<Bytes>>, Connector) {
+        self.client.get_or_init(|| {
+            let connector = Connector::new(self.limits.connect);
+            let mut client = Client::builder(TokioExecutor::new());
+            client.pool_timer(TokioTimer::new()).http1_max_buf_size(MAX_PIECE);
+            (client.build(connector.clone()), connector)
+        })
     }
 
     /// Asks for an archive from a position on.
@@ -125,9 +140,17 @@ impl Web {
         authorization: Option<&HeaderValue>,
         position: &Position,
         deadline: Instant,
-    ) -> Result<Response, Trouble> {
+    ) -> Result<Response<Incoming>, Trouble> {
+        let no_url = |error: &(dyn Error + 'static)| Trouble::stays(format!("{target} cannot be asked for: {}", chain(error)));
+        let url = Url::parse(target.as_str()).map_err(|error| no_url(&error))?;
+        let uri: Uri = url.as_str().parse().map_err(|error: http::uri::InvalidUri| no_url(&error))?;
+        let (client, connector) = self.client();
+        let proxy_authorization = connector.proxy_authorization(&uri);
         // What is hashed is what is stored there: nothing is to be packed for the way.
-        let mut request = self.client()?.get(target.as_str()).header(ACCEPT_ENCODING, "identity");
+        let mut request = Request::get(uri).header(ACCEPT, "*/*").header(ACCEPT_ENCODING, "identity").header(USER_AGENT, AGENT);
+        if let Some(value) = proxy_authorization {
+            request = request.header(PROXY_AUTHORIZATION, value);
+        }
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value.clone());
         }
@@ -138,14 +161,15 @@ impl Web {
             }
         }
         let patience = (self.limits.connect + self.limits.idle).min(deadline.saturating_duration_since(Instant::now()));
-        match timeout(patience, request.send()).await {
-            Ok(sent) => sent.map_err(Trouble::of),
+        let request = request.body(Empty::new()).map_err(|error| no_url(&error))?;
+        match timeout(patience, client.request(request)).await {
+            Ok(sent) => sent.map_err(|error| Trouble::of(&error)),
             Err(_) => Err(Trouble::passes(format!("{} did not answer in time", target.host()))),
         }
     }
 
     /// The place that a redirect names.
-    fn led_to(&self, from: &Source, response: &Response) -> Result<Source, Trouble> {
+    fn led_to(&self, from: &Source, response: &Response<Incoming>) -> Result<Source, Trouble> {
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         let location = location.ok_or_else(|| Trouble::stays(format!("{} leads elsewhere without saying where", from.host())))?;
         let refused = |why: String| Trouble::stays(format!("{} leads to a place that is not taken: {why}", from.host()));
@@ -160,7 +184,7 @@ impl Web {
 }
 
 /// Only the content, whole or from where it was left on, is an answer.
-fn judge(response: Response, position: &Position) -> Result<Answer, Trouble> {
+fn judge(response: Response<Incoming>, position: &Position) -> Result<Answer, Trouble> {
     let status = response.status();
     let headers = response.headers();
     let validator = validator(headers);
@@ -190,7 +214,7 @@ fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
     strong.or_else(|| headers.get(LAST_MODIFIED)).cloned()
 }
 
-fn number(headers: &HeaderMap, name: &reqwest::header::HeaderName) -> Option<u64> {
+fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
@@ -199,16 +223,4 @@ fn range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, length) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (from, _) = range.split_once('-')?;
     Some((from.parse().ok()?, length.parse().ok()))
-}
-
-fn build(connect: Duration) -> Result<Client, String> {
-    Client::builder()
-        .tls_backend_preconfigured(system_roots::client_config().map_err(|error| chain(&error))?)
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .connect_timeout(connect)
-        .user_agent(concat!("toehold/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| chain(&error))
 }

@@ -4,6 +4,7 @@
 //! Here it is seen to that the password goes to the source alone (S5), and that no server keeps us longer than we allow.
 
 mod body;
+mod connect;
 mod http;
 
 use std::fs::OpenOptions;
@@ -106,4 +107,47 @@ fn open(path: &str) -> io::Result<FileBody> {
         return Err(io::Error::other("it is no regular file"));
     }
     Ok(FileBody(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
+    use toehold_specsign::{Body as _, MachineList};
+
+    use super::*;
+
+    /// A server that sends faster than is read fills what is there to be read into: that does not grow with it.
+    #[tokio::test]
+    async fn a_fast_server_is_read_in_small_pieces() {
+        const LENGTH: usize = 8 << 20;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = format!("http://{}/a.tgz", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while !lines.next().unwrap().unwrap().is_empty() {}
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n").unwrap();
+            stream.write_all(&vec![0; LENGTH]).unwrap();
+        });
+        let policy = SourcePolicy { allow_http: true, allow_file: false };
+        let sum = "0".repeat(64);
+        let list = serde_json::json!([
+            { "name": "app", "source": source, "verify": "SHA256SUMS", "verify_checksum": sum, "checksum": sum }
+        ]);
+        let list = MachineList::parse(&serde_json::to_vec(&list).unwrap(), policy).unwrap();
+        let fetcher = ArchiveFetcher::new(policy, FetchLimits::default(), None);
+        let mut body = fetcher.fetch(&list.machines()[0]).await.unwrap();
+        let (mut length, mut longest) = (0, 0);
+        while let Some(piece) = body.next().await.unwrap() {
+            // Time for the next one to be there as a whole.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            length += piece.len();
+            longest = longest.max(piece.len());
+        }
+        server.join().unwrap();
+        assert_eq!(length, LENGTH);
+        assert!(longest <= 2 * http::MAX_PIECE, "{longest} bytes at once");
+    }
 }
