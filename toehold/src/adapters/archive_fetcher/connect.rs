@@ -50,12 +50,16 @@ impl fmt::Debug for Ways {
 impl Connector {
     /// A connection has to be there in time, with all that belongs to it: a name, a proxy, TLS.
     pub(super) fn new(patience: Duration) -> Self {
+        Self::by_way_of(Matcher::from_env(), patience)
+    }
+
+    fn by_way_of(proxies: Matcher, patience: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE));
-        Self(Arc::new(Ways { tcp, tls: OnceLock::new(), proxies: Matcher::from_env(), patience }))
+        Self(Arc::new(Ways { tcp, tls: OnceLock::new(), proxies, patience }))
     }
 
     /// What is said to a proxy that a request itself goes to. One that only leads to a server over TLS is told when it is asked to.
@@ -91,6 +95,12 @@ impl Service<Uri> for Connector {
 impl Ways {
     async fn connect(self: Arc<Self>, target: Uri) -> Result<Stream, BoxError> {
         let Some(proxy) = self.proxies.intercept(&target) else { return self.dial(&target).await };
+        let scheme = proxy.uri().scheme_str().unwrap_or_default();
+        if !matches!(scheme, "http" | "https") {
+            let reason =
+                format!("the environment names a proxy by {scheme}://, which is none for HTTP: http:// and https:// are");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason).into());
+        }
         if !is_tls(&target) {
             return self.dial(proxy.uri()).await.map(|stream| Stream { is_proxy: true, ..stream });
         }
@@ -170,5 +180,22 @@ impl Write for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_that_does_not_speak_http_is_named_and_not_spoken_to() {
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("socks5://user:secret@{}", nobody.local_addr().unwrap());
+        let connector = Connector::by_way_of(Matcher::builder().all(proxy).build(), Duration::from_secs(60));
+        for target in ["http://archives.test/a.tgz", "https://archives.test/a.tgz"] {
+            let error = connector.clone().oneshot(Uri::from_static(target)).await.err().unwrap().to_string();
+            assert!(error.contains("a proxy by socks5://") && !error.contains("secret"), "{error}");
+        }
+        assert!(timeout(Duration::from_millis(50), nobody.accept()).await.is_err());
     }
 }
