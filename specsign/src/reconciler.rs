@@ -136,9 +136,9 @@ impl Trouble {
     }
 
     /// A machine's trouble apart from that of the whole pass.
-    fn apart(result: Result<(), Self>) -> Result<Result<(), Verdict>, PassError> {
+    fn apart<T>(result: Result<T, Self>) -> Result<Result<T, Verdict>, PassError> {
         match result {
-            Ok(()) => Ok(Ok(())),
+            Ok(value) => Ok(Ok(value)),
             Err(Self::Machine(verdict)) => Ok(Err(verdict)),
             Err(Self::Pass(error)) => Err(error),
         }
@@ -232,6 +232,12 @@ where
         for (name, reason) in purged {
             if let Err(verdict) = self.is_ours(&memory, &name, reason) {
                 plan.actions.retain(|action| !matches!(action, Action::Purge(purged, _) if *purged == name));
+                plan.verdicts.insert(name, verdict);
+            }
+        }
+        for name in memory.state.placing.clone().into_keys() {
+            if let Some(verdict) = self.unproven(&memory, &name)? {
+                plan.actions.retain(|action| *action.name() != name);
                 plan.verdicts.insert(name, verdict);
             }
         }

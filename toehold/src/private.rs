@@ -173,7 +173,7 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
 }
 
 /// Writes a file that is not for its owner alone, over what has that name: whole or not at all, and durable on return. A new one has this mode
-/// under the umask, and one that is there keeps its own. A link, or somebody else's file, is left alone and refused.
+/// under the umask, and one that is there keeps its own, but for what others may do where that mode gives them nothing. A link, or somebody else's file, is left alone and refused.
 pub(crate) fn replace_shown(path: &Path, content: &[u8], mode: u32) -> Result<(), PrivateError> {
     let kept = match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
@@ -184,7 +184,8 @@ pub(crate) fn replace_shown(path: &Path, content: &[u8], mode: u32) -> Result<()
             if owner != us {
                 return Err(PrivateError::Foreign { path: path.to_owned(), owner, us });
             }
-            Some(metadata.mode() & 0o777)
+            let everybody = if mode & 0o077 == 0 { 0o700 } else { 0o777 };
+            Some(metadata.mode() & everybody)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(io_error("looking at", path)(error)),
@@ -320,6 +321,10 @@ mod tests {
             replace_shown(&path, b"two", 0o644).unwrap();
             assert_eq!((mode(&path), fs::read(&path).unwrap()), (kept, b"two".to_vec()));
         }
+        // What was for everybody is to hold a secret now.
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o664)).unwrap();
+        replace_shown(&secret, b"two", 0o600).unwrap();
+        assert_eq!(mode(&secret), 0o600);
         let link = directory.path().join("link");
         symlink(&path, &link).unwrap();
         assert!(matches!(replace_shown(&link, b"three", 0o644), Err(PrivateError::Kind { .. })));

@@ -254,6 +254,14 @@ impl Contents {
         if !self.listing.place_new(path.as_str(), there) {
             return Err(Refusal::Entry("comes twice, perhaps in other case".to_owned()));
         }
+        self.few_paths("entries")
+    }
+
+    /// No archive that is taken lists anything besides its entries, and it has no more of them than that.
+    fn few_paths(&self, what: &'static str) -> Result<(), Refusal> {
+        if self.listing.paths() > self.limits.entries {
+            return Err(Refusal::TooMuch { what, limit: self.limits.entries as u64 });
+        }
         Ok(())
     }
 
@@ -322,10 +330,7 @@ impl Contents {
                 Content::File(hash) => hash.update(bytes),
                 Content::Sums => {
                     self.listing.list(bytes);
-                    // No archive that is taken lists anything besides its entries, and it has no more of them than that.
-                    if self.listing.paths() > self.limits.entries {
-                        return Err(Refusal::TooMuch { what: "listed files", limit: self.limits.entries as u64 });
-                    }
+                    self.few_paths("listed files")?;
                 }
             }
             self.unpacked.bytes += bytes.len() as u64;

@@ -144,6 +144,22 @@ where
         Ok(unsettled)
     }
 
+    /// What is said of a machine whose version in place nobody has proven, by one who has nobody to ask.
+    pub(super) fn unproven(&mut self, memory: &Memory, name: &MachineName) -> Result<Option<Verdict>, PassError> {
+        let Some(placing) = memory.state.placing.get(name).filter(|placing| placing.phase == Phase::Arriving && placing.asked)
+        else {
+            return Ok(None);
+        };
+        if self.health.asks() {
+            return Ok(None);
+        }
+        let sums = Some(placing.version.sums);
+        match Trouble::apart(self.list(Place::Live, name))? {
+            Ok(there) => Ok((there == sums).then(unproven)),
+            Err(verdict) => Ok(Some(verdict)),
+        }
+    }
+
     async fn recover_one(&mut self, memory: &mut Memory, name: &MachineName, placing: &Placing) -> Result<(), Trouble> {
         if placing.phase != Phase::Arriving {
             return self.settle(memory, name).await;
@@ -157,7 +173,7 @@ where
             live
         };
         if arrived && placing.asked && !self.health.asks() {
-            return Err(Trouble::Machine(Verdict::Held(UNPROVEN.to_owned())));
+            return Err(Trouble::Machine(unproven()));
         }
         if arrived {
             let slot = self.slot(placing.governor.as_deref()).await.map_err(Trouble::Machine)?;
@@ -167,6 +183,10 @@ where
         }
         self.give_up(memory, name)
     }
+}
+
+fn unproven() -> Verdict {
+    Verdict::Held(UNPROVEN.to_owned())
 }
 
 /// Where what was there before is kept while a version on its way in is asked whether it works.

@@ -68,6 +68,12 @@ fn a_list_of_more_files_than_an_archive_may_have() {
     let archive = gzip(&tar(&members));
     let error = unpack(&archive, Sha256Digest::of(&sums), limits, 64).unwrap_err().to_string();
     assert_eq!(error, "the archive is over the limit of 10 listed files");
+    // With the list first as well: its six, itself, and the fourth of the others.
+    members.rotate_right(1);
+    members.swap(0, 1);
+    members.push(file("app/never/reached", b""));
+    let error = unpack(&gzip(&tar(&members)), Sha256Digest::of(&sums), limits, 64).unwrap_err().to_string();
+    assert!(error.starts_with("the archive is over the limit of 10 entries"), "{error}");
 }
 
 #[test]

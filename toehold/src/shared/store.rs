@@ -458,6 +458,9 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
         let origin = Origin { signer: self.inner.signer.id(), set, replaces };
         let failed = |source: Source| StoreError::Unavailable { doing: format!("signing {key}"), source };
         let envelope = self.inner.signer.sign(&store, key, origin, value).await.map_err(failed)?;
+        // Last: whatever was asked before may have waited for a connection, behind which is an earlier state.
+        self.be_current().await?;
+        self.may(key, false)?;
         let revision = self.inner.store.put(key, &envelope.to_bytes(), expect).await?;
         self.note_own(key, value, revision);
         Ok(revision)
@@ -508,15 +511,14 @@ impl<S: Backing, K: Signer> Store for SignedStore<S, K> {
         if value.len() > limit {
             return Err(StoreError::TooLarge { key: key.clone(), got: value.len(), limit });
         }
-        self.be_current().await?;
         self.be_fresh().await?;
         self.may(key, false)?;
         if sealed::may_hold(key) { self.write_sealed(key, value, expect).await } else { self.write(key, value, expect).await }
     }
 
     async fn delete(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
-        self.be_current().await?;
         self.be_fresh().await?;
+        self.be_current().await?;
         self.may(key, true)?;
         self.inner.store.delete(key, revision).await
     }

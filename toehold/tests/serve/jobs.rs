@@ -22,7 +22,7 @@ async fn a_session_that_nobody_leads_on_is_led_to_its_end_once_its_key_has_ended
     });
     store::change(&toehold, &format!("session/{session}"), |record| record["expires_at"] = "2026-01-01T00:00:00Z".into());
     eventually("it is led to its end", || toehold.sessions(false).is_empty());
-    assert!(serve.get("/").body.contains("No session is open."));
+    eventually("the page has it no more", || serve.get("/").body.contains("No session is open."));
     host.nothing_is_lost(&toehold);
 }
 

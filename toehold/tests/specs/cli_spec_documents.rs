@@ -277,6 +277,17 @@ fn s3_versions_follow_each_other_and_carry_the_changes_of_keys() {
     assert_eq!(old.stderr.matches("signed by 0 of the 1").count(), 1, "{}", old.stderr);
     let back = desk.spec(&["pack", &machines, PRIVATE, "--after", &full, "--serial", "2", "--expires", "7d"]).ends(2);
     assert!(back.stderr.contains("not above 2"), "{}", back.stderr);
+    // Where two of the version before have to sign, the new one's and one of them are not enough.
+    let (third_private, third) = pair(&desk);
+    let two = ["--next-key", PUBLIC, "--next-key", &second, "--next-threshold", "2"];
+    let two = desk.write("two.json", desk.spec(&[&enveloped(&machines, "1")[..], &two].concat()).ends(3).stdout);
+    let two = desk.keep("both.json", &["pack", "--add-signature", &two, &second_private]);
+    let after = ["pack", &machines, &third_private, "--after", &two, "--expires", "7d", "--next-key", &third];
+    let given = desk.write("given.json", desk.spec(&after).ends(3).stdout);
+    let added = desk.spec(&["pack", "--add-signature", &given, PRIVATE]).ends(3);
+    assert!(added.stderr.contains("signed by 1 of the 2"), "{}", added.stderr);
+    let added = desk.write("added.json", added.stdout);
+    desk.spec(&["pack", "--add-signature", &added, &second_private]).ends(0);
     // After the highest serial that there is comes none.
     let last = desk.keep("last.json", &enveloped(&machines, &u64::MAX.to_string()));
     let beyond = desk.spec(&["pack", &machines, PRIVATE, "--after", &last, "--expires", "7d"]).ends(1);

@@ -113,6 +113,10 @@ fn a_version_whose_health_command_has_not_answered_stays_unproven_until_one_does
         assert!(told["machines"]["facts"]["why"].as_str().unwrap().contains("nobody has said that it works"), "{told}");
         assert_eq!(node.live("facts"), Some(version("facts", 2).tree), "it is in place all the same");
     }
+    let (root, file) = (node.root(), node.file());
+    let arguments = ["spec", "plan", "--allow-http", "--root", root.to_str().unwrap(), file.to_str().unwrap()];
+    let planned = node.toehold.run(arguments).ends(3);
+    assert!(planned.stdout.contains("nobody has said that it works"), "{}", planned.stdout);
     // Asked, it goes back; or somebody says that it works.
     let kept = node.directory.path().join("kept");
     assert!(std::process::Command::new("cp").arg("-a").args([node.root(), kept.clone()]).status().unwrap().success());

@@ -57,6 +57,8 @@ impl Connector {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Shared among the addresses of a name: one that answers nothing leaves time for the next.
+        tcp.set_connect_timeout(Some(patience));
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE));
         Self(Arc::new(Ways { tcp, tls: OnceLock::new(), proxies, patience }))

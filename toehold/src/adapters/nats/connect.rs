@@ -164,7 +164,9 @@ pub(super) async fn existing(client: Client, address: &NatsAddress, options: &Na
         return Err(NatsError::Bucket { address: address.clone(), reason });
     }
     let prefix = format!("$KV.{}.", address.bucket());
-    let (address, patience, acknowledged) = (address.clone(), options.patience, AtomicU64::new(0));
+    let (address, patience) = (address.clone(), options.patience);
+    // What it has come to when it is opened it must not fall behind, also where nothing was written yet.
+    let acknowledged = AtomicU64::new(stream.cached_info().state.last_sequence);
     let inner = Inner { address, client, stream, context, prefix, patience, acknowledged };
     Ok(NatsStore { inner: Arc::new(inner) })
 }

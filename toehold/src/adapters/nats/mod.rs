@@ -72,7 +72,7 @@ struct Inner {
     /// `$KV.<bucket>.`
     prefix: String,
     patience: Duration,
-    /// The highest revision of a write of this process that was acknowledged.
+    /// The revision to which it had come when it was opened, or the highest of a write of this process that was acknowledged.
     acknowledged: AtomicU64,
 }
 
@@ -250,6 +250,8 @@ impl NatsStore {
         match self.last(subject).await.map_err(Refused::Failed)? {
             Some(last) if last.mark.as_deref() == Some(mark) => Ok(Some(Revision(last.sequence))),
             last if last.as_ref().map_or(0, |last| last.sequence) == replaced => Ok(None),
+            // Deleted before: a first message of the key was certainly not taken.
+            Some(Last { value: None, .. }) if replaced == 0 => Err(Refused::Conflict),
             // Somebody has written since, perhaps over this one.
             _ => Err(Refused::Failed(self.inner.timed_out())),
         }

@@ -58,7 +58,7 @@ pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) ->
             }
             let envelope = Envelope { current, key_changes: frame.key_changes.clone() };
             // Who has it signed elsewhere has said so.
-            is_complete = !lacks(&envelope, frame.before.as_ref(), output) || signers.is_empty() && options.force;
+            is_complete = signers.is_empty() && options.force || !lacks(&envelope, frame.before.as_ref(), output);
             seal(&payload, &envelope, plain.as_ref())?
         }
     };
@@ -69,7 +69,7 @@ pub(super) async fn pack(global: &Global, options: &PackSpec, output: Output) ->
     }
     let serial = envelope.as_ref().map(|frame| frame.statement.serial);
     let signers: Vec<VerifyingKey> = signers.iter().map(Signer::verifying_key).collect();
-    give(&text, options, output, serial, &signers)?;
+    give(&text, options, output, (serial, is_complete), &signers)?;
     Ok(if is_complete { Exit::Done } else { Exit::Partly })
 }
 
@@ -303,9 +303,11 @@ async fn add(path: &Path, options: &PackSpec, signers: &[Signer], output: Output
     let serial = current.statement().serial;
     let plain = document.plain_signature().copied();
     let envelope = Envelope { current, key_changes };
-    let is_complete = !lacks(&envelope, None, output);
+    // Whom the version before has named, where it was another one's.
+    let before = envelope.key_changes.last().map(|change| change.statement().next.clone());
+    let is_complete = !lacks(&envelope, before.as_ref(), output);
     let text = rebuild(document, &envelope, plain)?;
-    give(&text, options, output, Some(serial), &added)?;
+    give(&text, options, output, (Some(serial), is_complete), &added)?;
     Ok(if is_complete { Exit::Done } else { Exit::Partly })
 }
 
@@ -314,14 +316,18 @@ fn rebuild(document: Document, envelope: &Envelope, plain: Option<Signature>) ->
     Ok(seal(unsigned.payload(), envelope, plain.as_ref())?)
 }
 
-fn give(text: &str, options: &PackSpec, output: Output, serial: Option<u64>, signers: &[VerifyingKey]) -> Result<(), Failure> {
+/// With which serial it was packed, and whether nodes take it as it is.
+type Packed = (Option<u64>, bool);
+
+fn give(text: &str, options: &PackSpec, output: Output, packed: Packed, signers: &[VerifyingKey]) -> Result<(), Failure> {
     let Some(path) = &options.output else {
         // It is a JSON document itself.
         output.raw(&format!("{text}\n"));
         return Ok(());
     };
     replace_shown(path, format!("{text}\n").as_bytes(), if has_secrets(text) { 0o600 } else { 0o644 })?;
-    output.document(&json!({ "file": path, "serial": serial, "signers": signers }));
+    let (serial, is_complete) = packed;
+    output.document(&json!({ "file": path, "serial": serial, "signers": signers, "complete": is_complete }));
     output.text(format_args!("Wrote {}", path.display()));
     Ok(())
 }

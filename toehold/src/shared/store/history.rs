@@ -91,8 +91,16 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
         }
         if let Some(head) = &seen.audit {
             let key = Key::new(["audit", &seen.writer, &format!("{:020}", head.number)])?;
-            let entry = Stored::<AuditEntry>::read(self, &key).await;
-            let is_there = matches!(&entry, Ok(Some(entry)) if entry.body.head() == *head);
+            let entry = match Stored::<AuditEntry>::read(self, &key).await {
+                Err(error @ StoreError::Unavailable { .. }) => return Err(error.into()),
+                read => read,
+            };
+            let is_there = match &entry {
+                Ok(Some(entry)) => entry.body.head() == *head,
+                Ok(None) => false,
+                // Somebody has put something there that nobody takes, and whoever reads it is told so: no backup has that.
+                Err(_) => true,
+            };
             let is_pruned = matches!(entry, Ok(None)) && self.is_pruned(&seen.writer, head.number).await?;
             if !is_there && !is_pruned {
                 behind.push(Behind::Audit { number: head.number });

@@ -11,8 +11,11 @@ use crate::shared::marks::Behind;
 const LOOK: Duration = Duration::from_secs(30);
 /// How often it is seen whether a look is due.
 const TICK: Duration = Duration::from_secs(1);
-/// How often a store that seems to be behind is looked at until it is taken to be.
-const LOOKS: u32 = 6;
+/// How often a store that seems to be behind is looked at until it is taken to be: for as long as an operation may take. Servers that have
+/// only just chosen a leader, and a leader that was cut off, may know less than all.
+const LOOKS: u32 = 40;
+/// How often a connection that is made anew in the middle of a look has it taken again.
+const AGAIN: u32 = 5;
 
 /// What a shared store is kept in, beyond what any store is.
 pub trait Backing: Store {
@@ -85,11 +88,14 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
 
     /// Looks, where the last look was long ago, or over another connection: nothing is written to a store that was put back meanwhile.
     pub(super) async fn be_current(&self) -> Result<(), StoreError> {
-        if !self.is_due() || self.read_only().is_some() {
-            return Ok(());
+        for _ in 0..AGAIN {
+            if !self.is_due() || self.read_only().is_some() {
+                break;
+            }
+            // Apart, since it would make every write's future several times as large.
+            Box::pin(self.look_where_due()).await?;
         }
-        // Apart, since it would make every write's future several times as large.
-        Box::pin(self.look_where_due()).await
+        Ok(())
     }
 
     async fn look_where_due(&self) -> Result<(), StoreError> {
