@@ -184,7 +184,8 @@ pub(crate) fn replace_shown(path: &Path, content: &[u8], mode: u32) -> Result<()
             if owner != us {
                 return Err(PrivateError::Foreign { path: path.to_owned(), owner, us });
             }
-            let everybody = if mode & 0o077 == 0 { 0o700 } else { 0o777 };
+            let for_others = mode & 0o077;
+            let everybody = if for_others == 0 { 0o700 } else { 0o777 };
             Some(metadata.mode() & everybody)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use russh::server::Handle;
 use russh::{ChannelId, Sig};
-use toehold_core::{AuditEvent, Clock as _};
+use serde_json::Value;
+use toehold_core::{AuditEvent, Clock as _, Timestamp};
 use toehold_podrun::backend::{Output, ProcessInput, ProcessOutput};
 use toehold_podrun::channel::{ChannelAction, ChannelEvent, Wanted};
 use toehold_podrun::driver::PodReference;
@@ -28,6 +29,10 @@ use crate::adapters::system_clock::SystemClock;
 
 /// How long is waited to learn what has become of a pod under whose process the ground gave way.
 const EXPLANATION: Duration = Duration::from_secs(2);
+/// For how long it is waited for where the pod has come to its limit.
+const LIMIT_EXPLANATION: Duration = Duration::from_secs(15);
+/// How much a node's clock may be behind ours.
+const CLOCKS_APART: Duration = Duration::from_secs(5);
 /// How long a client gets to take the last words.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -201,21 +206,29 @@ async fn explained<B: SharedBackend, A: Send + Sync + 'static>(
     if !matches!(outcome, Outcome::Failed(_) | Outcome::Unknown | Outcome::Exited(137 | 143)) {
         return outcome;
     }
-    let is_there = match place.hub.backend.get(&pod.namespace, &pod.name).await {
-        Ok(Some(now)) if now.uid == pod.uid => {
-            !matches!(now.availability(&pod.container), Availability::Failed(_) | Availability::Ended(_))
-        }
-        Ok(_) => false,
+    let patience = match place.hub.backend.get(&pod.namespace, &pod.name).await {
+        Ok(Some(now)) if now.uid == pod.uid => match now.availability(&pod.container) {
+            Availability::Failed(_) | Availability::Ended(_) => EXPLANATION,
+            // Its node has killed what runs in it, and has yet to say why.
+            _ if is_at_its_limit(&now.object, SystemClock.now()) => LIMIT_EXPLANATION,
+            _ => return outcome,
+        },
+        Ok(_) => EXPLANATION,
         // What cannot be asked is not blamed.
-        Err(_) => true,
+        Err(_) => return outcome,
     };
-    if is_there {
-        return outcome;
-    }
-    match timeout(EXPLANATION, failed(state)).await {
+    match timeout(patience, failed(state)).await {
         Ok(words) => Outcome::Failed(words),
         Err(_) => outcome,
     }
+}
+
+/// Whether a pod has run for as long as it may, by a clock that may not be its node's.
+fn is_at_its_limit(pod: &Value, now: Timestamp) -> bool {
+    let started = pod.pointer("/status/startTime").and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
+    let limit = pod.pointer("/spec/activeDeadlineSeconds").and_then(Value::as_u64).map(Duration::from_secs);
+    let (Some(started), Some(limit)) = (started, limit) else { return false };
+    now.saturating_add(CLOCKS_APART) >= started.saturating_add(limit)
 }
 
 /// Ends when the client has gone.
@@ -383,6 +396,23 @@ pub(super) async fn follow<B: SharedBackend, A: Send + Sync + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its node kills what runs in it a moment before it says that the limit is over.
+    #[test]
+    fn a_pod_that_has_run_for_as_long_as_it_may_is_at_its_limit() {
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+        let pod = |started: &str, limit: Option<u64>| serde_json::json!({"spec": {"activeDeadlineSeconds": limit}, "status": {"startTime": started}});
+        for (pod, is_over) in [
+            (pod("2026-01-01T00:00:30Z", Some(30)), true),
+            (pod("2026-01-01T00:00:33Z", Some(30)), true),
+            (pod("2026-01-01T00:00:50Z", Some(30)), false),
+            (pod("2026-01-01T00:00:00Z", None), false),
+            (pod("yesterday", Some(1)), false),
+            (Value::Null, false),
+        ] {
+            assert_eq!(is_at_its_limit(&pod, now), is_over, "{pod}");
+        }
+    }
 
     #[test]
     fn what_is_on_record_of_a_long_line_says_that_it_is_cut_and_of_what() {
