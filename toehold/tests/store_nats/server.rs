@@ -215,7 +215,7 @@ impl Cluster {
 
     /// Lets the leader of this bucket's stream step down until the wanted one leads it; another one is asked.
     pub async fn lead_by(&self, bucket: &str, wanted: usize, asked: usize) {
-        let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE * 2;
+        let deadline = tokio::time::Instant::now() + crate::support::server::PATIENCE * 6;
         loop {
             let leader = self.leader(bucket, asked).await;
             if leader == Some(wanted) {
