@@ -200,4 +200,18 @@ mod tests {
         }
         assert!(timeout(Duration::from_millis(50), nobody.accept()).await.is_err());
     }
+
+    /// One that takes a connection and says nothing: neither to TLS, nor to the word with which a proxy is asked for a way.
+    #[tokio::test]
+    async fn whoever_takes_a_connection_and_says_nothing_is_not_waited_for_without_end() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        let straight = Matcher::builder().build();
+        let by_proxy = Matcher::builder().https(format!("http://{address}")).build();
+        for (proxies, target) in [(straight, format!("https://{address}/")), (by_proxy, "https://archives.test/".to_owned())] {
+            let connector = Connector::by_way_of(proxies, Duration::from_secs(1));
+            let error = connector.oneshot(target.parse::<Uri>().unwrap()).await.err().unwrap().to_string();
+            assert_eq!(error, "there is no connection within 1 s", "{target}");
+        }
+    }
 }

@@ -224,3 +224,40 @@ fn range(text: &str) -> Option<(u64, Option<u64>)> {
     let (from, _) = range.split_once('-')?;
     Some((from.parse().ok()?, length.parse().ok()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_servers_write_them() {
+        assert_eq!(range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(range("bytes 0-0/*"), Some((0, None)));
+        for none in ["", "bytes", "bytes */10", "bytes 5/10", "bytes -1-2/3", "lines 0-1/2", "bytes 99999999999999999999-1/2"] {
+            assert_eq!(range(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn only_what_names_one_content_is_a_validator() {
+        let of = |headers: &[(HeaderName, &str)]| {
+            let headers: HeaderMap = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+            validator(&headers).map(|value| value.to_str().unwrap().to_owned())
+        };
+        let date = "Thu, 01 Jan 2026 00:00:00 GMT";
+        assert_eq!(of(&[(ETAG, "\"a\""), (LAST_MODIFIED, date)]).as_deref(), Some("\"a\""));
+        assert_eq!(of(&[(ETAG, "W/\"a\""), (LAST_MODIFIED, date)]).as_deref(), Some(date), "a weak one names several");
+        assert_eq!(of(&[(ETAG, "W/\"a\"")]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_range_ends_the_program_and_each_that_is_written_is_read(text in ".{0,60}", from: u64, to: u64, length: Option<u64>) {
+            let _ = range(&text);
+            let written = format!("bytes {from}-{to}/{}", length.map_or_else(|| "*".to_owned(), |length| length.to_string()));
+            prop_assert_eq!(range(&written), Some((from, length)));
+        }
+    }
+}
