@@ -2,6 +2,7 @@
 //! leaves done or not done.
 
 mod placing;
+mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::Future;
@@ -17,7 +18,7 @@ use crate::document::{Document, Format};
 use crate::events::Outcome;
 use crate::governor::Governors;
 use crate::keys::VerifyingKey;
-use crate::machine::{ListError, MachineList, MachineName, ManagedMachine};
+use crate::machine::{MachineList, MachineName, ManagedMachine};
 use crate::matcher::Facts;
 use crate::memory::Memory;
 use crate::path::TreePath;
@@ -28,7 +29,11 @@ use crate::plan::{
 use crate::root::{Executables, MachineRoot, Place, TreeCheck};
 use crate::selector::Selector;
 use crate::source::SourcePolicy;
-use crate::state::{Phase, Placed, Placing, RootState, StateError};
+use crate::state::{Phase, Placed, Placing, RootState};
+
+pub use trouble::PassError;
+pub(crate) use trouble::root;
+use trouble::{Trouble, machine};
 
 /// How often the highest time is written down when nothing else is. A time that ends a document is written down at once.
 const TIME_STEP: Duration = Duration::from_secs(3600);
@@ -80,73 +85,6 @@ impl Health for NoHealth {
     fn asks(&self) -> bool {
         false
     }
-}
-
-/// Why a pass could not be made. What is in place stays.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PassError {
-    /// The document is not taken.
-    #[error(transparent)]
-    Admission(#[from] AdmissionError),
-    /// Its list is none.
-    #[error(transparent)]
-    List(#[from] ListError),
-    /// The root's memory cannot be believed.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The root failed.
-    #[error("{doing} failed in the root")]
-    Root {
-        /// What was being done, such as `writing the state`.
-        doing: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl From<crate::document::DocumentError> for PassError {
-    fn from(error: crate::document::DocumentError) -> Self {
-        Self::Admission(error.into())
-    }
-}
-
-pub(crate) fn root(doing: &'static str) -> impl FnOnce(io::Error) -> PassError {
-    move |source| PassError::Root { doing, source }
-}
-
-/// What ended the work on one machine; the others go on.
-enum Trouble {
-    /// Something of that machine alone: it is busy, it cannot be read.
-    Machine(Verdict),
-    /// The root's memory: nothing goes on without it.
-    Pass(PassError),
-}
-
-impl From<PassError> for Trouble {
-    fn from(error: PassError) -> Self {
-        Self::Pass(error)
-    }
-}
-
-impl Trouble {
-    fn error(text: String) -> Self {
-        Self::Machine(Verdict::Error(text))
-    }
-
-    /// A machine's trouble apart from that of the whole pass.
-    fn apart<T>(result: Result<T, Self>) -> Result<Result<T, Verdict>, PassError> {
-        match result {
-            Ok(value) => Ok(Ok(value)),
-            Err(Self::Machine(verdict)) => Ok(Err(verdict)),
-            Err(Self::Pass(error)) => Err(error),
-        }
-    }
-}
-
-fn machine(doing: &'static str) -> impl FnOnce(io::Error) -> Trouble {
-    move |error| Trouble::error(format!("{doing} failed: {error}"))
 }
 
 /// How a pass ended.

@@ -20,6 +20,7 @@ mod matcher_known_answers;
 mod matcher_properties;
 mod matcher_unknown;
 mod reconcile;
+mod removals;
 mod root_state;
 mod simulated;
 mod sums;

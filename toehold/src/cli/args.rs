@@ -6,7 +6,6 @@ mod spec;
 mod spec_apply;
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -16,6 +15,7 @@ use toehold_keygen::{FromPatterns, FromPatternsError, KeyAlgorithm};
 use toehold_masterkey::grant::GrantId;
 
 use super::agent_args::{Agent, Agents};
+use super::durations::{parse_duration, parse_grace, parse_interval, parse_lifetime, parse_limit, parse_provisional, parse_ttl};
 pub use super::gateway_args::{Create, Gateway, GatewayOptions, Serve, Token};
 pub use super::operator_args::{OperatorAdd, OperatorCommand, OperatorRemove, OperatorRoles};
 pub use super::pods_args::{Pods, PodsAt, PodsBackend, PodsKey, PodsRole, PodsServe};
@@ -520,67 +520,6 @@ fn parse_from(text: &str) -> Result<FromPatterns, String> {
     Ok(patterns)
 }
 
-/// How long a temporary key lives.
-fn parse_ttl(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if (60..=86_400).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 1m and 24h")) }
-}
-
-/// How long a line of the new key is good before it is proven; the way there and back has to fit in.
-fn parse_provisional(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if (5..=86_400).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 5s and 24h")) }
-}
-
-/// For how long the old key stays beside the new one: a year is as good as for ever.
-pub(super) fn parse_grace(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if duration.as_secs() <= 366 * 86_400 { Ok(duration) } else { Err(format!("{text} is over 366d")) }
-}
-
-/// For how long an agent keeps a key. With 0 it would be gone before anybody could use it.
-fn parse_lifetime(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if (1..=366 * 86_400).contains(&duration.as_secs()) {
-        Ok(duration)
-    } else {
-        Err(format!("{text} is not between 1s and 366d"))
-    }
-}
-
-/// Time between two renewals.
-pub(super) fn parse_interval(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if (60..=366 * 86_400).contains(&duration.as_secs()) {
-        Ok(duration)
-    } else {
-        Err(format!("{text} is not between 1m and 366d"))
-    }
-}
-
-/// How long something is waited for.
-pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if (1..=3_600).contains(&duration.as_secs()) { Ok(duration) } else { Err(format!("{text} is not between 1s and 1h")) }
-}
-
-/// `90s`, `30m`, `2h`, `1d`, or seconds.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("\"{text}\" is not a time such as 90s, 30m or 2h");
-    let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
-        Some(at) => text.split_at(at),
-        None => (text, "s"),
-    };
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(bad()),
-    };
-    u64::from_str(number).ok().and_then(|n| n.checked_mul(factor)).map(Duration::from_secs).ok_or_else(bad)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -589,27 +528,5 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_have_units_and_bounds() {
-        assert_eq!(parse_ttl("30m"), Ok(Duration::from_secs(1800)));
-        assert_eq!(parse_ttl("90"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_ttl("1d"), Ok(Duration::from_secs(86_400)));
-        for bad in ["", "m", "30x", "59s", "25h", "99999999999999999999h", "-5m"] {
-            assert!(parse_ttl(bad).is_err(), "{bad}");
-        }
-        assert_eq!(parse_limit("1s"), Ok(Duration::from_secs(1)));
-        assert_eq!(parse_limit("1h"), Ok(Duration::from_secs(3_600)));
-        for bad in ["0", "0s", "61m", "1.5s", "5 s"] {
-            assert!(parse_limit(bad).is_err(), "{bad}");
-        }
-        assert_eq!(parse_grace("0s"), Ok(Duration::ZERO));
-        assert_eq!(parse_grace("366d"), parse_lifetime("366d"));
-        assert_eq!(parse_lifetime("1"), Ok(Duration::from_secs(1)));
-        for bad in ["367d", "99999999999d", "31622401"] {
-            assert!(parse_grace(bad).is_err() && parse_lifetime(bad).is_err(), "{bad}");
-        }
-        assert!(parse_lifetime("0s").is_err(), "it would be gone at once");
     }
 }

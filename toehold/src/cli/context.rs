@@ -188,33 +188,6 @@ pub fn writable(store: &AnyStore) -> Result<(), Failure> {
     }
 }
 
-/// Lets work go on that takes signals of its own: until it ends, or a signal comes, or the store turns out to be behind what was seen of it.
-/// Then it is told to leave as by a signal, and that is why it failed (N3).
-///
-/// # Errors
-/// As the work; and where the store is not to be written to any more.
-pub async fn while_writable<T>(
-    store: &AnyStore,
-    mut signals: Signals,
-    work: impl AsyncFnOnce(Signals) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    still_writable(store).await?;
-    let (leave, told) = Signals::by_hand();
-    // Too large for the stacks of threads that do nothing else.
-    let mut working = Box::pin(work(told));
-    let reason = tokio::select! {
-        done = working.as_mut() => return done,
-        () = signals.wait() => None,
-        reason = store.until_read_only() => Some(reason),
-    };
-    if let Some(reason) = &reason {
-        tracing::error!("it ends: {}", super::printable(reason));
-    }
-    leave.send_replace(true);
-    let done = working.await?;
-    reason.map_or(Ok(done), |reason| Err(Failure::new(reason)))
-}
-
 /// That the identity cannot be unlocked, and what to do about it.
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 pub fn locked(error: StateError) -> Failure {

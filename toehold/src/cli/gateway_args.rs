@@ -12,7 +12,8 @@ use toehold_joinproto::admission::Role;
 use toehold_joinproto::pin::Pin;
 use toehold_joinproto::token::TokenId;
 
-use super::args::{parse_duration, parse_governor, parse_limit, parse_tag};
+use super::args::{parse_governor, parse_tag};
+use super::durations::{parse_lifetime, parse_limit};
 
 /// `toehold gateway …`.
 #[derive(Debug, Subcommand)]
@@ -118,7 +119,7 @@ pub enum Token {
 #[derive(Debug, Args)]
 pub struct Create {
     /// How long it can be used (up to 366d)
-    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_token_lifetime)]
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_lifetime)]
     pub ttl: Duration,
     /// How many machines can join with it
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -157,13 +158,4 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
 pub(super) fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| format!("\"{text}\" is not an address and a port"))?;
     if address.ip().is_loopback() { Ok(address) } else { Err("metrics are told on a loopback address alone".to_owned()) }
-}
-
-fn parse_token_lifetime(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if (1..=366 * 86_400).contains(&duration.as_secs()) {
-        Ok(duration)
-    } else {
-        Err(format!("{text} is not between 1s and 366d"))
-    }
 }

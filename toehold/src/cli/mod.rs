@@ -3,6 +3,7 @@
 pub mod agent_args;
 pub mod args;
 pub mod context;
+mod durations;
 mod gateway_args;
 mod operator_args;
 mod output;

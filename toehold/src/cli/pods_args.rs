@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use super::args::{parse_duration, parse_limit};
+use super::durations::{parse_duration, parse_limit};
 use super::gateway_args::parse_loopback;
 
 /// `toehold pods …`.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{GatewayOptions, Unreachable, parse_grace, parse_interval, parse_limit};
+use super::args::{GatewayOptions, Unreachable};
+use super::durations::{parse_grace, parse_interval, parse_limit};
 use super::store_args::parse_retention;
 
 /// `toehold serve`.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use toehold_core::Timestamp;
 
-use super::args::parse_duration;
+use super::durations::parse_duration;
 use crate::adapters::nats::{NatsAddress, NatsOptions};
 use crate::state::SharedAt;
 

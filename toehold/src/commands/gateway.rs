@@ -9,7 +9,7 @@ use toehold_joinproto::pin::Pin;
 
 use super::members;
 use crate::cli::args::{GatewayOptions, Serve};
-use crate::cli::context::{Context, still_writable, while_writable};
+use crate::cli::context::{Context, still_writable};
 use crate::cli::{Exit, Failure};
 use crate::gateway::keys::{AgentPins, GatewayRecord};
 use crate::gateway::{self, Announcement, GatewayError, GatewayVault, LimitOptions, ServeOptions, Serving};
@@ -106,10 +106,8 @@ pub(super) async fn run(
     let (pins, endpoint) = (record.pins(), record.endpoint.clone());
     let announce = move |announcement| announce(Announced { announcement, endpoint, serves_opni });
     let options = serve_options(options, metrics);
-    while_writable(context.store(), context.signals.clone(), async move |signals| {
-        gateway::serve(options, context.store().clone(), vault, serving, pins, announce, signals).await.map_err(Failure::from)
-    })
-    .await
+    let (store, signals) = (context.store().clone(), context.signals.clone());
+    Ok(gateway::serve(options, store, vault, serving, pins, announce, signals).await?)
 }
 
 /// Strangers come to a gateway: in a shared store it works under an identity that opens what gateways need, and nothing else (N2).

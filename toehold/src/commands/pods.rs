@@ -20,7 +20,7 @@ use crate::adapters::kube_pods::{KubePods, discover};
 use crate::adapters::local_pods::{LocalPods, throw_away};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Pods, PodsAt, PodsBackend, PodsServe};
-use crate::cli::context::{still_writable, while_writable};
+use crate::cli::context::still_writable;
 use crate::cli::{Exit, Failure, Output, Signals, table};
 use crate::gateway::LimitOptions;
 use crate::pods::authentication::Sources;
@@ -249,12 +249,8 @@ async fn serve<B: SharedBackend>(
     };
     let Place { directory, settings, pods, kept, .. } = place;
     let options = ServeOptions { audit_writer, ..serve_options(options) };
-    let store = kept.store.clone();
-    while_writable(&store, signals, async |signals| {
-        let served = pods::serve(options, settings, pods, keys, kept.store, &directory, announce, signals).await;
-        served.map_err(Failure::from)
-    })
-    .await?;
+    still_writable(&kept.store).await?;
+    pods::serve(options, settings, pods, keys, kept.store, &directory, announce, signals).await?;
     output.document(&json!({ "event": "stopped" }));
     output.text("Stopped.");
     Ok(Exit::Done)

@@ -92,11 +92,11 @@ pub async fn serve(
 
     let mut connections = JoinSet::new();
     let services = Services::new(&hub);
-    let mut moved = std::pin::pin!(watched.until_moved());
+    let mut losing = std::pin::pin!(watched.until_lost());
     let lost = loop {
         tokio::select! {
             () = signals.wait() => break None,
-            error = &mut moved => break Some(error),
+            error = &mut losing => break Some(error),
             accepted = listener.accept() => match accepted {
                 Ok((tcp, address)) => {
                     let address = address.ip().to_canonical();

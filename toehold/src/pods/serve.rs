@@ -118,11 +118,11 @@ pub async fn serve<B: SharedBackend, A: Authenticator>(
 
     let mut connections = JoinSet::new();
     let mut tidy = tokio::time::interval(TIDY);
-    let mut moved = std::pin::pin!(watched.until_moved());
+    let mut losing = std::pin::pin!(watched.until_lost());
     let lost = loop {
         tokio::select! {
             () = signals.wait() => break None,
-            error = &mut moved => break Some(error),
+            error = &mut losing => break Some(error),
             _ = tidy.tick() => hub.limits.tidy(Instant::now()),
             accepted = listener.accept() => match accepted {
                 Ok((tcp, address)) => {

@@ -76,11 +76,15 @@ impl AnyStore {
         }
     }
 
-    /// Ends once nothing is to be written to it any more, and says why, as [`SignedStore::until_read_only`]; never for the embedded one.
-    pub async fn until_read_only(&self) -> String {
+    /// Ends when nothing comes of working with it any more, with an error that says why: the file of an embedded one was moved away
+    /// ([`AnyStore::until_moved`]), or a shared one is behind what was seen of it ([`SignedStore::until_read_only`], N3).
+    pub async fn until_lost(&self) -> StoreError {
         match self {
-            Self::Embedded(_) => std::future::pending().await,
-            Self::Shared(store) => store.until_read_only().await,
+            Self::Embedded(_) => self.until_moved().await,
+            Self::Shared(store) => {
+                let source = store.until_read_only().await.into();
+                StoreError::Unavailable { doing: "keeping records".to_owned(), source }
+            }
         }
     }
 }

@@ -10,7 +10,8 @@ use toehold_core::Timestamp;
 use toehold_specsign::{Format, SpecName};
 use zeroize::Zeroizing;
 
-use super::{ApplySpec, RootTakes, parse_duration};
+use super::{ApplySpec, RootTakes};
+use crate::cli::durations::parse_duration;
 
 /// `toehold spec …`.
 #[derive(Debug, Subcommand)]

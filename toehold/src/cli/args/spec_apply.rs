@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use toehold_specsign::SpecName;
 
-use super::parse_limit;
 use crate::cli::agent_args::AgentFiles;
+use crate::cli::durations::parse_limit;
 
 /// Which documents and sources a root takes.
 #[derive(Debug, Args)]

@@ -120,6 +120,13 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
         }
     }
 
+    /// As if the last look had been taken so long ago that it does not count any more.
+    #[cfg(test)]
+    pub(in crate::shared) fn look_was_long_ago(&self) {
+        let mut looked = lock(&self.inner.looked);
+        looked.at = looked.at.checked_sub(LOOK).unwrap();
+    }
+
     /// Why nothing is written, after a look where one is due.
     ///
     /// # Errors
