@@ -7,6 +7,7 @@ use toehold_core::{Expect, Store, StoreError, Watch as _};
 use tokio::time::timeout;
 
 use crate::server::Nats;
+use crate::support::eventually;
 use crate::support::server::PATIENCE;
 use crate::{in_words, key};
 
@@ -76,6 +77,7 @@ async fn a_write_whose_answer_was_lost_is_sent_again_and_takes_place_once() {
     let nats = Nats::start("");
     let store = nats.store().await;
     let server = nats.server.as_ref().unwrap();
+    // Longer than one sending is waited for, of whose end nobody else hears.
     let standstill = async || {
         tokio::time::sleep(Duration::from_millis(2_500)).await;
         server.resume();
@@ -96,6 +98,11 @@ async fn a_write_whose_answer_was_lost_is_sent_again_and_takes_place_once() {
     assert!(store.get(&one).await.unwrap().is_none());
     let next = store.put(&two, b"", Expect::Absent).await.unwrap();
     assert_eq!(next.0, replaced.0 + 2);
+    // So is the first one after a deletion, which the server refuses as such: it comes to nobody, and is asked again.
+    server.suspend();
+    let (anew, ()) = tokio::join!(store.put(&one, b"three", Expect::Absent), standstill());
+    anew.unwrap();
+    assert_eq!(store.get(&one).await.unwrap().unwrap().value, b"three");
     // What another one has written since is not taken for it.
     server.suspend();
     let (late, refused, ()) =
@@ -112,26 +119,51 @@ async fn nobody_there_is_said_in_words() {
     assert!(words.contains(&format!("no server of nats://127.0.0.1:{}/toehold can be used", nats.port)), "{words}");
 }
 
-/// What was on its way meanwhile would be taken by the earlier state, too.
+/// What was on its way meanwhile would be taken by the earlier state, too; also where nothing was written from here before.
 #[tokio::test(flavor = "multi_thread")]
 async fn n3_a_write_that_waited_for_the_server_is_not_sent_to_an_earlier_state_of_the_store() {
-    let mut nats = Nats::start("");
-    nats.store().await.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
-    nats.back_up();
-    nats.up();
-    let patience = Duration::from_secs(8);
-    let store = NatsStore::open(&nats.address("toehold"), &NatsOptions { patience, ..NatsOptions::default() }).await.unwrap();
-    let one = store.get(&key("a/1")).await.unwrap().unwrap().revision;
-    let two = store.put(&key("a/2"), b"two", Expect::Absent).await.unwrap();
-    nats.kill();
-    let waiting = tokio::spawn({
-        let store = store.clone();
-        async move { store.put(&key("a/1"), b"more", Expect::Revision(one)).await }
-    });
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    nats.restored();
-    let words = in_words(&waiting.await.unwrap().unwrap_err());
-    assert!(words.contains(&format!("come to revision {}, and {} was written", one.0, two.0)), "{words}");
-    assert_eq!(store.last_revision().await.unwrap(), one.0, "it was sent");
-    assert!(store.connections() > 1);
+    for is_first in [false, true] {
+        let mut nats = Nats::start("");
+        nats.store().await.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
+        nats.back_up();
+        nats.up();
+        let other = nats.store().await;
+        let one = other.get(&key("a/1")).await.unwrap().unwrap().revision;
+        let patience = Duration::from_secs(8);
+        let options = NatsOptions { patience, ..NatsOptions::default() };
+        let opened = async || NatsStore::open(&nats.address("toehold"), &options).await.unwrap();
+        let (store, two) = if is_first {
+            let two = other.put(&key("a/2"), b"two", Expect::Absent).await.unwrap();
+            (opened().await, two)
+        } else {
+            let store = opened().await;
+            let two = store.put(&key("a/2"), b"two", Expect::Absent).await.unwrap();
+            (store, two)
+        };
+        nats.kill();
+        eventually("the store notices", || !store.is_connected());
+        let waiting = tokio::spawn({
+            let store = store.clone();
+            async move { store.put(&key("a/1"), b"more", Expect::Revision(one)).await }
+        });
+        nats.restored();
+        let words = in_words(&waiting.await.unwrap().unwrap_err());
+        assert!(words.contains(&format!("come to revision {}, and {} was written", one.0, two.0)), "{words}");
+        assert_eq!(store.last_revision().await.unwrap(), one.0, "it was sent");
+        assert!(store.connections() > 1);
+    }
+}
+
+/// It is put back behind a connection that holds, and a key that was not there before may be written: that is no success.
+#[tokio::test]
+async fn n3_a_write_that_an_earlier_state_of_the_store_has_taken_is_an_error() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    for number in 0..3 {
+        store.put(&key(&format!("a/{number}")), b"", Expect::Absent).await.unwrap();
+    }
+    async_nats::jetstream::new(nats.client().await).delete_stream("KV_toehold").await.unwrap();
+    drop(nats.store().await);
+    let words = in_words(&store.put(&key("b/1"), b"", Expect::Absent).await.unwrap_err());
+    assert!(words.contains("come to revision 1, and 3 was written"), "{words}");
 }

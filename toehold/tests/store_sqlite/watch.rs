@@ -69,3 +69,28 @@ async fn the_names_of_changes_are_not_kept_for_ever() {
     let kept: i64 = other.query_row("SELECT count(*) FROM change", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 16_384);
 }
+
+/// What another process writes in the moment in which somebody else begins to watch is told to whoever watches already.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_begins_takes_no_news_from_another() {
+    const WRITES: usize = 300;
+    let directory = directory();
+    let (here, there) = (SqliteStore::create(directory.path()).unwrap(), SqliteStore::open(directory.path()).unwrap());
+    let mut watch = here.watch(&key("a")).await.unwrap();
+    let writing = tokio::spawn(async move {
+        for number in 0..WRITES {
+            there.put(&key(&format!("a/{number}")), b"", Expect::Absent).await.unwrap();
+        }
+    });
+    while !writing.is_finished() {
+        here.watch(&key("b")).await.unwrap();
+    }
+    writing.await.unwrap();
+    let mut told = BTreeSet::new();
+    while told.len() < WRITES {
+        let news = tokio::time::timeout(Duration::from_secs(30), watch.changed()).await;
+        let missing =
+            || (0..WRITES).map(|number| key(&format!("a/{number}"))).filter(|key| !told.contains(key)).collect::<Vec<_>>();
+        told.insert(news.unwrap_or_else(|_| panic!("never told: {:?}", missing())).unwrap());
+    }
+}

@@ -60,7 +60,8 @@ pub enum NatsError {
     /// There is no connection just now; it is being made again. Nothing was sent.
     #[error("no server is connected")]
     Disconnected,
-    /// Behind the connection that was made anew is an earlier state of the store (N3). Nothing was sent to it.
+    /// Behind the connection that was made anew is an earlier state of the store (N3). A write was not sent to it, but for one that was
+    /// handed over in the moment in which the connection broke, and may have been taken there.
     #[error(
         "the store has come to revision {found}, and {seen} was written to it before: it may have been restored from a backup"
     )]

@@ -88,6 +88,16 @@ impl Inner {
         Ok(info.state.last_sequence)
     }
 
+    /// The revision that a write was given. The client hands over anew what it had not sent when a connection broke, and there may be an
+    /// earlier state behind the next (N3): that tells itself by a revision no higher than one that there was when the write began.
+    fn given(&self, sequence: u64, seen: u64) -> Result<Revision, Refused> {
+        if sequence <= seen {
+            return Err(Refused::Failed(NatsError::WentBack { seen, found: sequence }));
+        }
+        self.acknowledged.fetch_max(sequence, Ordering::Relaxed);
+        Ok(Revision(sequence))
+    }
+
     /// Sees that the bucket still has what it has acknowledged to this process.
     async fn went_on(&self) -> Result<(), NatsError> {
         let (seen, found) = (self.acknowledged.load(Ordering::Relaxed), self.last_revision().await?);
@@ -145,6 +155,11 @@ impl NatsStore {
         self.inner.connections()
     }
 
+    /// Whether a server is connected, as far as is known.
+    pub fn is_connected(&self) -> bool {
+        self.inner.client.connection_state() == State::Connected
+    }
+
     /// The last revision that the store has given out.
     ///
     /// # Errors
@@ -194,10 +209,11 @@ impl NatsStore {
         }
         let value = value.unwrap_or_default();
         let mut unanswered = false;
+        let seen = inner.acknowledged.load(Ordering::Relaxed);
         let mut connections = inner.connections();
         loop {
             // What is handed over while there is no connection is sent when there is one again, however late, and nobody would know.
-            if inner.client.connection_state() != State::Connected {
+            if !self.is_connected() {
                 pause_before(deadline).await.ok_or(Refused::Failed(NatsError::Disconnected))?;
                 continue;
             }
@@ -217,17 +233,14 @@ impl NatsStore {
             };
             let end = deadline.min(Instant::now() + TRY);
             let failed = match timeout_at(end, written).await {
-                Ok(Ok(acknowledged)) if !acknowledged.duplicate => {
-                    inner.acknowledged.fetch_max(acknowledged.sequence, Ordering::Relaxed);
-                    return Ok(Revision(acknowledged.sequence));
-                }
+                Ok(Ok(acknowledged)) if !acknowledged.duplicate => return inner.given(acknowledged.sequence, seen),
                 // Another one has replaced that message, or this one has, when it was sent before.
                 answer if is_conflict(&answer) => {
                     if !unanswered {
                         return Err(Refused::Conflict);
                     }
-                    if let Some(revision) = self.outcome(subject, &mark, last).await? {
-                        return Ok(revision);
+                    if let Some(sequence) = self.outcome(subject, &mark, last).await? {
+                        return inner.given(sequence, seen);
                     }
                     inner.timed_out()
                 }
@@ -246,9 +259,9 @@ impl NatsStore {
 
     /// What became of a write that was sent before without an answer, and is refused now, perhaps for its own sake; `None` as long as
     /// what it replaces is still there.
-    async fn outcome(&self, subject: &str, mark: &str, replaced: u64) -> Result<Option<Revision>, Refused> {
+    async fn outcome(&self, subject: &str, mark: &str, replaced: u64) -> Result<Option<u64>, Refused> {
         match self.last(subject).await.map_err(Refused::Failed)? {
-            Some(last) if last.mark.as_deref() == Some(mark) => Ok(Some(Revision(last.sequence))),
+            Some(last) if last.mark.as_deref() == Some(mark) => Ok(Some(last.sequence)),
             last if last.as_ref().map_or(0, |last| last.sequence) == replaced => Ok(None),
             // Deleted before: a first message of the key was certainly not taken.
             Some(Last { value: None, .. }) if replaced == 0 => Err(Refused::Conflict),
