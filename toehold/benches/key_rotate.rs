@@ -226,7 +226,7 @@ struct Run {
 async fn run(hosts: usize, round_trip: Duration) -> Run {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    let vault = IdentityFile::create(directory.path(), &NewIdentity::unprotected(), SystemClock.now()).unwrap().unwrap();
+    let vault = IdentityFile::create(directory.path(), NewIdentity::unprotected(), SystemClock.now()).unwrap().unwrap();
     let store = SqliteStore::create(directory.path()).unwrap();
     let key = KeyPair::generate(&mut UnwrapErr(SysRng), KeyAlgorithm::Ed25519).unwrap().identity().unwrap();
     create_master_key(&store, &vault, &key, "toehold-master", SystemClock.now()).await.unwrap();

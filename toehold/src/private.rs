@@ -99,11 +99,19 @@ pub(crate) fn check_directory(path: &Path) -> Result<(), PrivateError> {
 
 /// Sees to it that `path` is a regular file of ours, not a link, with no permissions for others.
 pub(crate) fn check_file(path: &Path) -> Result<(), PrivateError> {
-    let metadata = fs::symlink_metadata(path).map_err(io_error("looking at", path))?;
+    check_regular(path, &fs::symlink_metadata(path).map_err(io_error("looking at", path))?)
+}
+
+/// The same for what a link may lead to.
+pub(crate) fn check_linked_file(path: &Path) -> Result<(), PrivateError> {
+    check_regular(path, &fs::metadata(path).map_err(io_error("looking at", path))?)
+}
+
+fn check_regular(path: &Path, metadata: &fs::Metadata) -> Result<(), PrivateError> {
     if !metadata.is_file() {
         return Err(PrivateError::Kind { path: path.to_owned(), wanted: "regular file" });
     }
-    check(path, &metadata, 0o600)
+    check(path, metadata, 0o600)
 }
 
 /// Makes a directory, and those above it that are missing, with mode 0700; one that exists is checked.

@@ -410,7 +410,7 @@ impl State {
     /// [`StateError::IdentityLost`]; further as [`IdentityFile::create`], [`State::vault`] and [`master_key::create_master_key`].
     pub async fn init(
         &self,
-        new_identity: &NewIdentity,
+        new_identity: NewIdentity,
         generate: impl FnOnce() -> Result<Identity, Source>,
         comment: &str,
         now: Timestamp,
@@ -454,6 +454,6 @@ impl State {
 
 fn unlock(directory: &Path, source: &dyn PassphraseSource) -> Result<Vault, StateError> {
     let file = IdentityFile::read(directory)?;
-    let passphrase = if file.needs_passphrase() { source.passphrase(file.path())? } else { None };
+    let passphrase = if file.needs_passphrase() { source.passphrase(file.secret_path())? } else { None };
     Ok(file.unlock(passphrase.as_ref())?)
 }

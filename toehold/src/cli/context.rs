@@ -107,7 +107,7 @@ impl Context {
             store: self.state.store(),
             connector: &self.connector,
             timer: SystemClock,
-            audit: StoreAudit::new(self.state.store().clone(), vault.recipient().to_string()),
+            audit: StoreAudit::new(self.state.store().clone(), vault.writer()),
             sealer: VaultSealer(vault),
             pace: Pace::default(),
         })

@@ -30,7 +30,7 @@ pub(super) async fn grants(context: &Context) -> Result<RealGrants<'_>, Failure>
         store: context.store(),
         connector: &context.connector,
         timer: SystemClock,
-        audit: StoreAudit::new(context.store().clone(), vault.recipient().to_string()),
+        audit: StoreAudit::new(context.store().clone(), vault.writer()),
     })
 }
 

@@ -293,7 +293,7 @@ async fn forget(context: &Context, stored: &Stored<HostRecord>, evidence: &str) 
         }
     }
     let vault = context.state.vault().await?;
-    StoreAudit::new(store.clone(), vault.recipient().to_string())
+    StoreAudit::new(store.clone(), vault.writer())
         .record(AuditEvent::new(SystemClock.now(), "host.removed", route.account.to_string()).with("evidence", evidence))
         .await?;
     Ok(())

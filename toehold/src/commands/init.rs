@@ -11,14 +11,14 @@ use toehold_keygen::{KeyAlgorithm, KeyPair, MAX_PRIVATE_KEY_FILE, PrivateKeyErro
 
 use super::host_add::MASTER_COMMENT;
 use super::recovery_copy;
-use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity, Vault};
+use crate::adapters::identity::{IdentityFile, NewIdentity, SshKeyFile, Vault};
 use crate::adapters::nats::NatsAddress;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Init};
-use crate::cli::context::{Asker, state_directory};
+use crate::cli::context::{Asker, locked, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals};
 use crate::recovery::RecoveryCopy;
-use crate::state::State;
+use crate::state::{PassphraseSource as _, State};
 
 /// Makes what is not there yet; run again, it changes nothing.
 ///
@@ -40,7 +40,7 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
     let imported = options.import.as_deref().map(import).transpose()?;
     let exists = IdentityFile::exists(&directory);
     let protect = options.passphrase || global.passphrase_file.is_some();
-    let identity = if protect && !exists { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
+    let identity = new_identity(options, protect, exists, &asker)?;
     let state = State::create(&directory, asker)?;
     let wanted = imported.as_ref().map(|identity| identity.public_key().clone());
     let present = crate::master_key::current_master_key(state.store()).await?.map(|record| record.public_key);
@@ -58,7 +58,7 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
         // Another process has taken the key away that was there a moment ago.
         key.ok_or_else(|| "the master key has gone meanwhile; run it again".into())
     };
-    let made = state.init(&identity, generate, MASTER_COMMENT, SystemClock.now()).await?;
+    let made = state.init(identity, generate, MASTER_COMMENT, SystemClock.now()).await?;
     let key = &made.master_key.record.public_key;
     if !made.master_key.created {
         // Another process may have been the first.
@@ -82,7 +82,7 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
     if made.identity_created {
         output.text(format_args!(
             "Whoever has {} and this directory can log in to every host: back both up, keep them private.",
-            directory.join(FILE_NAME).display()
+            IdentityFile::read(&directory)?.secret_path().display()
         ));
         output.text("Next: toehold host add user@host");
     }
@@ -90,6 +90,36 @@ pub(super) async fn init(global: &Global, options: &Init, output: Output, signal
         output.text(advice);
     }
     Ok(Exit::Done)
+}
+
+/// The identity that is made where there is none: an SSH key that was named, or a new one.
+///
+/// # Errors
+/// Where the key cannot be used, or there is no passphrase.
+pub(super) fn new_identity(options: &Init, protect: bool, exists: bool, asker: &Asker) -> Result<NewIdentity, Failure> {
+    match &options.ssh_key {
+        _ if exists => Ok(NewIdentity::unprotected()),
+        Some(path) => {
+            let key = SshKeyFile::read(path)?;
+            let passphrase = if key.needs_passphrase() { asker.passphrase(path)? } else { None };
+            NewIdentity::ssh_key(&key, passphrase.as_ref()).map_err(|error| locked(error.into()))
+        }
+        None if protect => Ok(NewIdentity::under(asker.new_passphrase()?)),
+        None => Ok(NewIdentity::unprotected()),
+    }
+}
+
+/// An SSH key that was named is the identity that is there already, or has no effect.
+pub(super) fn check_ssh_key(identity: &IdentityFile, options: &Init) -> Result<(), Failure> {
+    let Some(named) = &options.ssh_key else { return Ok(()) };
+    let is_same = fs::canonicalize(named).ok().is_some_and(|named| fs::canonicalize(identity.secret_path()).ok() == Some(named));
+    if is_same {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the identity {} was made before and stays as it is: --ssh-key has no effect on it",
+        identity.path().display()
+    )))
 }
 
 /// A new master key. A large RSA key takes its time, and nothing has begun while it is made.
@@ -109,6 +139,7 @@ pub(super) async fn generated(algorithm: KeyAlgorithm, mut signals: Signals) -> 
 /// An identity that is there stays as it is, so that options for a new one must not seem to have done something. Where the master
 /// key is still missing, an earlier run was interrupted, and its own options come again.
 pub(super) fn check_identity(identity: &IdentityFile, options: &Init, global: &Global, complete: bool) -> Result<(), Failure> {
+    check_ssh_key(identity, options)?;
     let path = identity.path().display();
     if !identity.needs_passphrase() && (options.passphrase || global.passphrase_file.is_some()) {
         let option = if options.passphrase { "--passphrase" } else { "--passphrase-file" };
@@ -166,10 +197,12 @@ async fn restore(global: &Global, options: &Init, copy: &Path, identity: &Path, 
     let asker = Asker::new(global);
     let copy = recovery_copy::open(global, copy, identity).await?;
     let exists = IdentityFile::exists(&directory);
-    let protect = options.passphrase && !exists;
-    let new_identity = if protect { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
+    let new_identity = new_identity(options, options.passphrase, exists, &asker)?;
     let state = State::create(&directory, asker)?;
-    IdentityFile::create(&directory, &new_identity, SystemClock.now())?;
+    IdentityFile::create(&directory, new_identity, SystemClock.now())?;
+    if exists {
+        check_ssh_key(&IdentityFile::read(&directory)?, options)?;
+    }
     let vault = state.vault().await?;
     let written = copy.restore(state.store(), vault).await?;
     copy.tested(state.store(), SystemClock.now()).await?;

@@ -8,7 +8,7 @@ use toehold_core::{Clock as _, Identity, Source, Store, StoreError};
 use toehold_specsign::SigningKey;
 
 use super::host_add::MASTER_COMMENT;
-use super::init::{check_identity, check_master_key, generated, import};
+use super::init::{check_identity, check_master_key, check_ssh_key, generated, import, new_identity};
 use super::recovery_copy;
 use crate::adapters::identity::{FILE_NAME, IdentityFile, NewIdentity};
 use crate::adapters::nats::{NatsAddress, NatsError, NatsStore};
@@ -71,14 +71,14 @@ pub(super) async fn init(
     let imported = options.import.as_deref().map(import).transpose()?;
     let exists = IdentityFile::exists(&directory);
     let protect = options.passphrase || global.passphrase_file.is_some();
-    let identity = if protect && !exists { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
+    let identity = new_identity(options, protect, exists, &asker)?;
     private::create_directory(&directory)?;
     let replicas = copies(options.replicas.as_deref());
     let store = open_or_create(at, replicas).await?;
     if read_chain(&store).await?.is_none() {
         no_fleet_of_its_own(&directory, &at.address).await?;
     }
-    let identity_created = IdentityFile::create(&directory, &identity, SystemClock.now())?.is_some();
+    let identity_created = IdentityFile::create(&directory, identity, SystemClock.now())?.is_some();
     if exists {
         // A newcomer runs it again with the same options.
         check_identity(&IdentityFile::read(&directory)?, options, global, false)?;
@@ -133,7 +133,8 @@ pub(super) async fn init(
         output.text(format_args!("Master key: {fingerprint}"));
     }
     if identity_created {
-        output.text(format_args!("Keep {} private, and a copy of it elsewhere.", directory.join(FILE_NAME).display()));
+        let secret = IdentityFile::read(&directory)?;
+        output.text(format_args!("Keep {} private, and a copy of it elsewhere.", secret.secret_path().display()));
     }
     if let Some(advice) = text(&found, "/advice") {
         output.text(advice);
@@ -158,15 +159,17 @@ async fn restore(
     let asker = Asker::new(global);
     let copy = recovery_copy::open(global, copy, identity).await?;
     let exists = IdentityFile::exists(&directory);
-    let new_identity =
-        if options.passphrase && !exists { NewIdentity::under(asker.new_passphrase()?) } else { NewIdentity::unprotected() };
+    let identity = new_identity(options, options.passphrase, exists, &asker)?;
     private::create_directory(&directory)?;
     let replicas = copies(options.replicas.as_deref());
     let store = open_or_create(at, replicas).await?;
     if read_chain(&store).await?.is_none() {
         no_fleet_of_its_own(&directory, &at.address).await?;
     }
-    IdentityFile::create(&directory, &new_identity, SystemClock.now())?;
+    IdentityFile::create(&directory, identity, SystemClock.now())?;
+    if exists {
+        check_ssh_key(&IdentityFile::read(&directory)?, options)?;
+    }
     let state = alone_in(&directory, asker, store, at, options.name.as_deref()).await?;
     let written = copy.restore(state.store(), state.vault().await?).await?;
     copy.tested(state.store(), SystemClock.now()).await?;
@@ -291,7 +294,7 @@ pub(super) async fn join(directory: &Path, asker: Asker, store: NatsStore, at: &
             marks
         }
         None => {
-            let seen = Seen::first(chain.store().clone(), me.id(), me.recipient.to_string(), chain.hashes());
+            let seen = Seen::first(chain.store().clone(), me.id(), me.recipient.writer(), chain.hashes());
             Marks::begin(directory, at.address.bucket(), seen)?
         }
     };
@@ -348,7 +351,7 @@ async fn master_key(
         imported => imported,
     };
     let generate = || -> Result<Identity, Source> { key.ok_or_else(|| "the master key has gone meanwhile; run it again".into()) };
-    let made = state.init(&NewIdentity::unprotected(), generate, MASTER_COMMENT, SystemClock.now()).await?.master_key;
+    let made = state.init(NewIdentity::unprotected(), generate, MASTER_COMMENT, SystemClock.now()).await?.master_key;
     if !made.created {
         check_master_key(directory, &made.record.public_key, options, wanted.as_ref())?;
     }

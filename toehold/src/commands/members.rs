@@ -205,7 +205,7 @@ async fn reseal_one(
 async fn record(context: &Context, event: AuditEvent) {
     let recorded = match context.state.vault().await {
         Ok(vault) => {
-            let audit = StoreAudit::new(context.store().clone(), vault.recipient().to_string());
+            let audit = StoreAudit::new(context.store().clone(), vault.writer());
             audit.record(event).await.map_err(|error| words(&error))
         }
         Err(error) => Err(words(&error)),

@@ -71,7 +71,7 @@ impl Kept {
     pub(super) async fn writer(&self) -> Result<Option<String>, Failure> {
         let Some(member) = &self.member else { return Ok(None) };
         let vault = member.vault().await.map_err(locked)?;
-        Ok(Some(vault.recipient().to_string()))
+        Ok(Some(vault.writer()))
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn rotator(context: &Context, pace: Pace) -> Result<RealRotator
         store: context.store(),
         connector: &context.connector,
         timer: SystemClock,
-        audit: StoreAudit::new(context.store().clone(), vault.recipient().to_string()),
+        audit: StoreAudit::new(context.store().clone(), vault.writer()),
         vault: VaultSealer(vault),
         pace,
     })

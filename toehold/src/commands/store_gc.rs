@@ -79,7 +79,7 @@ async fn audit(context: &Context, kept: Duration, now: Timestamp, dry_run: bool,
     }
     let vault = context.state.vault().await?;
     let store = context.store();
-    let own = StoreAudit::new(store, vault.recipient().to_string());
+    let own = StoreAudit::new(store, vault.writer());
     let removed = plan.carry_out(store, &own, now, || !context.signals.came()).await;
     match removed {
         Ok(_) if context.signals.came() => Err(interrupted(found.take())),

@@ -175,7 +175,7 @@ pub(super) async fn accept_rollback(context: &Context) -> Result<Exit, Failure> 
     let vault = context.state.vault().await?;
     shared.accept_as_it_is().await?;
     let event = AuditEvent::new(SystemClock.now(), "store.rollback_accepted", shared.chain().store().to_string());
-    let audit = StoreAudit::new(context.store().clone(), vault.recipient().to_string());
+    let audit = StoreAudit::new(context.store().clone(), vault.writer());
     if let Err(error) = audit.record(event.with("behind", behind.join("; "))).await {
         context.output.aside(&format!("this is not on record in the audit log: {}", chain(&error)));
     }

@@ -154,7 +154,8 @@ impl Member {
     /// Whether this member may write a record under this key: of the audit log, where it is no operator, what is of its own chain alone
     /// (N4).
     pub fn may_write(&self, key: &Key) -> bool {
-        let is_own = self.role == Role::Operator || writer_of(key).is_none_or(|writer| writer == self.recipient);
+        let is_own = self.role == Role::Operator
+            || writer_of(key).is_none_or(|writer| self.recipient().is_some_and(|own| own.writer() == writer));
         is_own && self.role.may_write(key)
     }
 }
@@ -165,7 +166,8 @@ pub(super) fn writer_of(key: &Key) -> Option<&str> {
     matches!(segments.next(), Some("audit" | "auditwriter")).then(|| segments.next()).flatten()
 }
 
-/// What a newcomer's `init` prints, in one word: whom to seal to, and what verifies what it signs.
+/// What a newcomer's `init` prints, in one word: whom to seal to, and what verifies what it signs. An SSH key stands in it with a colon in the
+/// place of its blank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMember {
     /// Whom to seal to.
@@ -176,7 +178,7 @@ pub struct NewMember {
 
 /// A text that is no [`NewMember`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is not the word that a newcomer's `toehold init` prints (age1….….…): {0}")]
+#[error("this is not the word that a newcomer's `toehold init` prints (age1….….… or ssh-….….…): {0}")]
 pub struct NewMemberError(&'static str);
 
 impl NewMember {
@@ -201,7 +203,8 @@ impl fmt::Display for NewMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let recipient = self.recipient.to_string();
         let key = Base64UrlUnpadded::encode_string(self.key.as_bytes());
-        write!(f, "{recipient}.{key}.{}", Self::check(&recipient, &self.key))
+        let check = Self::check(&recipient, &self.key);
+        write!(f, "{}.{key}.{check}", recipient.replacen(' ', ":", 1))
     }
 }
 
@@ -213,15 +216,17 @@ impl FromStr for NewMember {
         let (Some(recipient), Some(key), Some(check), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(NewMemberError("it has three parts with dots between them"));
         };
-        if !recipient.starts_with("age1") {
-            return Err(NewMemberError("its first part is an age recipient"));
+        let no_recipient = || NewMemberError("its first part is an age recipient or an SSH key to which age seals");
+        if recipient.contains(char::is_whitespace) {
+            return Err(no_recipient());
         }
-        let parsed: Recipient = recipient.parse().map_err(|_| NewMemberError("its first part is an age recipient"))?;
+        let recipient = recipient.replacen(':', " ", 1);
+        let parsed: Recipient = recipient.parse().map_err(|_| no_recipient())?;
         let bytes = Base64UrlUnpadded::decode_vec(key).ok().and_then(|bytes| bytes.try_into().ok());
         let key = bytes
             .and_then(|bytes| VerifyingKey::from_bytes(bytes).ok())
             .ok_or(NewMemberError("its second part is an Ed25519 key"))?;
-        if check != Self::check(recipient, &key) {
+        if check != Self::check(&recipient, &key) {
             return Err(NewMemberError("a part of it was changed or left out"));
         }
         Ok(Self { recipient: parsed, key })

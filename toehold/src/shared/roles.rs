@@ -122,7 +122,7 @@ pub fn permissions(role: Role, bucket: &str, writer: Option<&Recipient>) -> Perm
         publish.push(format!("$KV.{bucket}.>"));
     }
     let is_of = |rule: &&Rule| rule.write.contains(&role) || rule.delete.contains(&role);
-    let writer = writer.map(Recipient::to_string);
+    let writer = writer.map(Recipient::writer);
     let subject = |rule: &Rule| {
         let mut pattern: Vec<&str> = rule.pattern.to_vec();
         if let (Some(writer), ["audit" | "auditwriter", place, ..]) = (&writer, pattern.as_mut_slice()) {

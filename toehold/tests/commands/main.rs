@@ -15,6 +15,7 @@ mod cli_demo;
 mod cli_let_go;
 mod cli_newer_store;
 mod cli_passphrase;
+mod cli_ssh_key;
 mod cli_store;
 mod cli_terminal;
 mod cli_usage;

@@ -6,7 +6,7 @@ use super::*;
 fn made_private_and_unlocked_again() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
-    let vault = IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap().unwrap();
+    let vault = IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains(&format!("# public key: {}\n", vault.recipient())) && text.contains("\nAGE-SECRET-KEY-1"), "{text}");
@@ -21,25 +21,25 @@ fn made_private_and_unlocked_again() {
 fn an_existing_one_is_never_replaced() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
-    let created = IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap();
+    let created = IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap();
     assert!(created.is_some());
     let before = fs::read(&path).unwrap();
-    assert!(IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap().is_none());
+    assert!(IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap().is_none());
     assert_eq!(fs::read(&path).unwrap(), before);
     // Not even one that nobody can read, or that leads nowhere.
     fs::write(&path, "").unwrap();
-    assert!(IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap().is_none());
+    assert!(IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap().is_none());
     assert_eq!(fs::read(&path).unwrap(), b"");
     fs::remove_file(&path).unwrap();
     std::os::unix::fs::symlink("/nowhere", &path).unwrap();
-    assert!(IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap().is_none());
+    assert!(IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap().is_none());
 }
 
 #[test]
 fn under_a_passphrase() {
     let directory = directory();
     let how = NewIdentity::under(secret("correct horse")).with_work_factor(LITTLE_WORK);
-    let vault = IdentityFile::create(directory.path(), &how, NOW).unwrap().unwrap();
+    let vault = IdentityFile::create(directory.path(), how, NOW).unwrap().unwrap();
     let bytes = fs::read(directory.path().join(FILE_NAME)).unwrap();
     assert!(bytes.starts_with(b"age-encryption.org/v1\n-> scrypt "));
     assert!(!bytes.windows(14).any(|window| window == b"AGE-SECRET-KEY"));
@@ -59,7 +59,7 @@ fn no_identity_is_made_under_a_passphrase_that_cannot_be_one() {
     let directory = directory();
     for bad in [secret(""), SecretBytes::new(vec![0xc3])] {
         let how = NewIdentity::under(bad).with_work_factor(LITTLE_WORK);
-        assert!(IdentityFile::create(directory.path(), &how, NOW).is_err());
+        assert!(IdentityFile::create(directory.path(), how, NOW).is_err());
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
@@ -68,7 +68,7 @@ fn no_identity_is_made_under_a_passphrase_that_cannot_be_one() {
 fn loose_permissions_are_refused_and_name_chmod() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
-    IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap();
+    IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap();
     for (loose, mode, kept, advice) in [
         (path.as_path(), 0o644, 0o600, "chmod 600"),
         (path.as_path(), 0o620, 0o600, "chmod 600"),
@@ -82,7 +82,7 @@ fn loose_permissions_are_refused_and_name_chmod() {
     IdentityFile::read(directory.path()).unwrap();
     set_mode(directory.path(), 0o755);
     fs::remove_file(&path).unwrap();
-    assert!(IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).is_err());
+    assert!(IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).is_err());
     assert!(!path.exists());
 }
 
@@ -90,7 +90,7 @@ fn loose_permissions_are_refused_and_name_chmod() {
 fn a_link_and_a_file_that_root_gave_away_are_refused() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
-    IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap();
+    IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap();
     let moved = directory.path().join("moved");
     fs::rename(&path, &moved).unwrap();
     std::os::unix::fs::symlink(&moved, &path).unwrap();
@@ -108,7 +108,7 @@ fn a_link_and_a_file_that_root_gave_away_are_refused() {
 fn what_is_not_an_identity_is_refused_in_words_that_show_none_of_it() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
-    IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap();
+    IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap();
     let good = fs::read_to_string(&path).unwrap();
     let key_line = good.lines().last().unwrap().to_owned();
     let two = format!("{good}{key_line}\n");
@@ -118,7 +118,7 @@ fn what_is_not_an_identity_is_refused_in_words_that_show_none_of_it() {
         (b"# only a comment\n", "holds no age secret key"),
         (&key_line.as_bytes()[..40], "not an age secret key"),
         (recipients.as_bytes(), "not an age secret key"),
-        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "not an age secret key"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "the line that ends it is missing"),
         (two.as_bytes(), "several keys"),
         (b"\xff\xfe", "not text"),
         (&vec![b'#'; 70_000], "far too large"),
@@ -140,7 +140,7 @@ fn a_damaged_encrypted_identity_is_never_a_panic_and_never_unlocks() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
     let how = NewIdentity::under(secret("p")).with_work_factor(LITTLE_WORK);
-    IdentityFile::create(directory.path(), &how, NOW).unwrap();
+    IdentityFile::create(directory.path(), how, NOW).unwrap();
     let good = fs::read(&path).unwrap();
     let mut broken: Vec<Vec<u8>> = (0..good.len()).step_by(7).map(|length| good[..length].to_vec()).collect();
     for position in (0..good.len()).step_by(5) {
@@ -166,7 +166,7 @@ fn absurd_work_is_refused_before_it_is_done() {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
     let how = NewIdentity::under(secret("p")).with_work_factor(LITTLE_WORK);
-    IdentityFile::create(directory.path(), &how, NOW).unwrap();
+    IdentityFile::create(directory.path(), how, NOW).unwrap();
     let bytes = fs::read(&path).unwrap();
     let end = bytes.windows(3).position(|window| window == b" 2\n").unwrap();
     let dear = [&bytes[..end], b" 40\n", &bytes[end + 3..]].concat();

@@ -5,6 +5,7 @@ mod file;
 mod master_key;
 mod recovery;
 mod sealing;
+mod ssh_key;
 mod state;
 
 use std::fs;
@@ -50,7 +51,7 @@ fn set_mode(path: &Path, mode: u32) {
 /// A vault whose file is gone.
 fn vault() -> Vault {
     let directory = directory();
-    IdentityFile::create(directory.path(), &NewIdentity::unprotected(), NOW).unwrap().unwrap()
+    IdentityFile::create(directory.path(), NewIdentity::unprotected(), NOW).unwrap().unwrap()
 }
 
 fn session(seed: u64) -> SessionId {

@@ -54,7 +54,7 @@ fn r10_whatever_is_kept_in_the_store_is_copied_or_left_out_on_purpose() {
 /// An identity that lies elsewhere.
 fn somebody() -> (OtherIdentity, Recipient) {
     let elsewhere = directory();
-    let vault = IdentityFile::create(elsewhere.path(), &NewIdentity::unprotected(), NOW).unwrap().unwrap();
+    let vault = IdentityFile::create(elsewhere.path(), NewIdentity::unprotected(), NOW).unwrap().unwrap();
     let identity = OtherIdentity::read(&elsewhere.path().join(FILE_NAME), || Ok(None)).unwrap();
     (identity, vault.recipient())
 }

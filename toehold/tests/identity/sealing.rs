@@ -98,9 +98,10 @@ fn recipients_are_read_and_printed() {
 fn nothing_prints_a_secret() {
     let directory = directory();
     let how = NewIdentity::under(secret("hunter2")).with_work_factor(LITTLE_WORK);
-    let vault = IdentityFile::create(directory.path(), &how, NOW).unwrap().unwrap();
+    let described = format!("{how:?}");
+    let vault = IdentityFile::create(directory.path(), how, NOW).unwrap().unwrap();
     let file = IdentityFile::read(directory.path()).unwrap();
     let wrong = file.unlock(Some(&secret("hunter3"))).unwrap_err();
-    let printed = format!("{how:?} {vault:?} {file:?} {wrong:?} {wrong}");
+    let printed = format!("{described} {vault:?} {file:?} {wrong:?} {wrong}");
     assert!(!printed.contains("hunter") && !printed.contains("AGE-SECRET"), "{printed}");
 }

@@ -16,14 +16,14 @@ async fn init_makes_everything_once() {
     let path = parent.path().join("a/b/toehold");
     let state = State::create(&path, unasked).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o700);
-    let made = state.init(&NewIdentity::unprotected(), new_key(1), "fleet", NOW).await.unwrap();
+    let made = state.init(NewIdentity::unprotected(), new_key(1), "fleet", NOW).await.unwrap();
     assert!(made.identity_created && made.master_key.created && made.recipient.is_some());
     assert_eq!(state.master_key().await.unwrap().public_key(), key_pair(1).public_key());
     drop(state);
 
     let identity = fs::read(path.join(FILE_NAME)).unwrap();
     let state = State::create(&path, unasked).unwrap();
-    let again = state.init(&NewIdentity::unprotected(), || panic!("a key was made"), "", NOW).await.unwrap();
+    let again = state.init(NewIdentity::unprotected(), || panic!("a key was made"), "", NOW).await.unwrap();
     assert!(!again.identity_created && !again.master_key.created);
     assert_eq!(again.master_key.record, made.master_key.record);
     assert_eq!(fs::read(path.join(FILE_NAME)).unwrap(), identity);
@@ -34,7 +34,7 @@ async fn the_passphrase_is_asked_for_once_and_only_when_needed() {
     let parent = directory();
     let path = parent.path().join("state");
     let how = NewIdentity::under(secret("correct horse")).with_work_factor(LITTLE_WORK);
-    State::create(&path, unasked).unwrap().init(&how, new_key(1), "", NOW).await.unwrap();
+    State::create(&path, unasked).unwrap().init(how, new_key(1), "", NOW).await.unwrap();
 
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -67,9 +67,9 @@ async fn init_after_a_stop_anywhere_completes() {
     set_mode(&path, 0o700);
     drop(SqliteStore::create(&path).unwrap());
     let how = NewIdentity::under(secret("p")).with_work_factor(LITTLE_WORK);
-    let vault = IdentityFile::create(&path, &how, NOW).unwrap().unwrap();
+    let vault = IdentityFile::create(&path, how, NOW).unwrap().unwrap();
     let state = State::create(&path, |_: &Path| Ok(Some(secret("p")))).unwrap();
-    let made = state.init(&NewIdentity::unprotected(), new_key(1), "", NOW).await.unwrap();
+    let made = state.init(NewIdentity::unprotected(), new_key(1), "", NOW).await.unwrap();
     assert!(!made.identity_created && made.master_key.created);
     assert_eq!(made.recipient, Some(vault.recipient()));
 }
@@ -79,10 +79,10 @@ async fn a_lost_identity_is_not_replaced_by_one_that_opens_nothing() {
     let parent = directory();
     let path = parent.path().join("state");
     let state = State::create(&path, NoPassphrase).unwrap();
-    state.init(&NewIdentity::unprotected(), new_key(1), "", NOW).await.unwrap();
+    state.init(NewIdentity::unprotected(), new_key(1), "", NOW).await.unwrap();
     fs::remove_file(path.join(FILE_NAME)).unwrap();
     let state = State::create(&path, NoPassphrase).unwrap();
-    let error = state.init(&NewIdentity::unprotected(), new_key(2), "", NOW).await.unwrap_err();
+    let error = state.init(NewIdentity::unprotected(), new_key(2), "", NOW).await.unwrap_err();
     assert!(matches!(error, StateError::IdentityLost { .. }), "{error:?}");
     assert!(!path.join(FILE_NAME).exists());
 }
@@ -150,7 +150,7 @@ fn several_inits_at_once_agree() {
                     at_once.wait();
                     runtime.block_on(async {
                         let state = State::create(path, unasked).unwrap();
-                        state.init(&NewIdentity::unprotected(), new_key(seed), "", NOW).await.unwrap()
+                        state.init(NewIdentity::unprotected(), new_key(seed), "", NOW).await.unwrap()
                     })
                 })
             })

@@ -34,6 +34,7 @@ mod pods;
 mod race;
 mod roles;
 mod serving;
+mod ssh_keys;
 mod together;
 
 use membership::{asks_to_be_let_in, founder, joins, sharing};

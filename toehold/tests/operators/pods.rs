@@ -17,6 +17,7 @@ use crate::membership::{ALICE, lets_alice_in};
 use crate::roles::{raw, server, with_seed};
 use crate::serve_support::Serve;
 use crate::server::Nats;
+use crate::ssh_keys::{asks, ssh_key};
 use crate::support::keys::ssh_keygen;
 use crate::support::server::{directory, write_private};
 use crate::support::{Done, Inside, Toehold, eventually};
@@ -370,4 +371,28 @@ async fn n3_a_gateway_for_pods_ends_when_a_backup_is_put_in_the_stores_place() {
     assert_eq!(ended.code, 1);
     eventually("the end of what was in its pod", || !is_alive(number));
     does_not_serve(&service, "accept-rollback");
+}
+
+/// Its recipient is no segment of a key, and so no name of a chain.
+#[tokio::test(flavor = "multi_thread")]
+async fn n4_a_gateway_with_an_ssh_key_writes_its_own_chain_of_the_audit_log() {
+    let site = Site::new();
+    let service = site.newcomer();
+    let word = asks(&service, &ssh_key(&service, "ed25519", ""));
+    site.anna.run(["operator", "add", &word, "--name", "pods", "--role", "pods"]).ends(0);
+    service.run(["init"]).ends(0);
+    let alice = lets_alice_in(&site.anna);
+    let pods = serves(service, &alice);
+    assert_eq!(pods.run("echo in").stdout, "in\n");
+    let chains = || site.anna.run(["--json", "audit", "verify"]).ends(0).json()["chains"].clone();
+    let own = || {
+        let chains = chains();
+        let mut writers = chains.as_array().unwrap().iter().map(|chain| chain["writer"].as_str().unwrap());
+        writers.find(|writer| writer.starts_with("ssh-")).map(str::to_owned)
+    };
+    eventually("its chain is there", || own().is_some());
+    pods.kill();
+    let roles = ["operator", "roles", "--role", "pods", "--recipient", &word];
+    let printed = site.anna.run(roles).ends(0).stdout;
+    assert!(printed.contains(&format!("\"$KV.toehold.audit.{}.*\"", own().unwrap())), "{printed}");
 }

@@ -98,7 +98,7 @@ async fn n4_a_server_that_was_told_who_a_member_is_lets_it_write_its_own_chain_o
     use std::os::unix::fs::DirBuilderExt as _;
     let service = Toehold::bare();
     std::fs::DirBuilder::new().mode(0o700).create(service.state()).unwrap();
-    let vault = IdentityFile::create(&service.state(), &NewIdentity::unprotected(), Timestamp::UNIX_EPOCH).unwrap().unwrap();
+    let vault = IdentityFile::create(&service.state(), NewIdentity::unprotected(), Timestamp::UNIX_EPOCH).unwrap().unwrap();
     let new = NewMember::of(&vault);
     let [word, writer] = [new.to_string(), vault.recipient().to_string()];
     let roles = ["operator", "roles", "--store", "nats://127.0.0.1/toehold"];

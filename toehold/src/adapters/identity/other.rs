@@ -3,11 +3,9 @@
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
-use age::secrecy::SecretString;
-use age::{Callbacks, DecryptError, Decryptor, Encryptor, ssh};
+use age::{DecryptError, Decryptor, Encryptor};
 use toehold_core::{SecretBytes, Source};
 use zeroize::Zeroizing;
 
@@ -35,7 +33,7 @@ pub enum OtherIdentityError {
     /// The file holds no identity that can be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// An SSH key under a passphrase, and nobody to ask for it.
+    /// It is under a passphrase, and there is nobody to ask for it.
     #[error("{} is under a passphrase; name a file that holds it with --passphrase-file", path.display())]
     NeedsPassphrase {
         /// The key's file.
@@ -50,23 +48,12 @@ pub enum OtherIdentityError {
     /// The passphrase was to be had and could not be read.
     #[error("no passphrase")]
     Passphrase(#[source] Source),
-    /// An SSH key of a kind that age does not seal to.
-    #[error("{} is neither an age identity nor an ed25519 or RSA private key", path.display())]
-    Unsupported {
-        /// The key's file.
-        path: PathBuf,
-    },
 }
 
 /// An age identity, in a file as `age-keygen` writes it, or an SSH private key. Either may be under a passphrase.
 pub struct OtherIdentity {
     path: PathBuf,
-    kind: Kind,
-}
-
-enum Kind {
-    Age(Vault),
-    Ssh(ssh::Identity, Known),
+    vault: Vault,
 }
 
 impl fmt::Debug for OtherIdentity {
@@ -85,24 +72,12 @@ impl OtherIdentity {
         passphrase: impl FnOnce() -> Result<Option<SecretBytes>, Source>,
     ) -> Result<Self, OtherIdentityError> {
         let file = IdentityFile::read_at(path.to_owned())?;
-        let path = path.to_owned();
-        if !file.content().starts_with(b"-----BEGIN ") {
-            let passphrase = if file.needs_passphrase() { passphrase().map_err(OtherIdentityError::Passphrase)? } else { None };
-            return Ok(Self { kind: Kind::Age(file.unlock(passphrase.as_ref())?), path });
-        }
-        let key = ssh::Identity::from_buffer(file.content(), None)
-            .map_err(|_| OtherIdentityError::Unsupported { path: path.clone() })?;
-        let known = match &key {
-            ssh::Identity::Unencrypted(_) => Known(None),
-            ssh::Identity::Encrypted(_) => {
-                let given = passphrase().map_err(OtherIdentityError::Passphrase)?;
-                let text = given.as_ref().and_then(|given| std::str::from_utf8(given.expose()).ok());
-                let text = text.ok_or_else(|| OtherIdentityError::NeedsPassphrase { path: path.clone() })?;
-                Known(Some(Arc::new(SecretString::from(text))))
-            }
-            ssh::Identity::Unsupported(_) => return Err(OtherIdentityError::Unsupported { path }),
-        };
-        Ok(Self { kind: Kind::Ssh(key, known), path })
+        let passphrase = if file.needs_passphrase() { passphrase().map_err(OtherIdentityError::Passphrase)? } else { None };
+        let vault = file.unlock(passphrase.as_ref()).map_err(|error| match error {
+            IdentityError::NeedsPassphrase { path } => OtherIdentityError::NeedsPassphrase { path },
+            error => error.into(),
+        })?;
+        Ok(Self { path: path.to_owned(), vault })
     }
 
     /// Opens an age file, in its text form or binary.
@@ -117,34 +92,7 @@ impl OtherIdentity {
             DecryptError::InvalidHeader | DecryptError::InvalidMac => OtherIdentityError::Damaged("its header was changed"),
             _ => not_for_us(),
         };
-        let reader = match &self.kind {
-            Kind::Age(vault) => decryptor.decrypt(std::iter::once(vault.as_age())),
-            Kind::Ssh(key, known) => {
-                let key = key.clone().with_callbacks(known.clone());
-                let key: &dyn age::Identity = &key;
-                decryptor.decrypt(std::iter::once(key))
-            }
-        };
+        let reader = decryptor.decrypt(std::iter::once(self.vault.as_age()));
         read_wiped(reader.map_err(refused)?, sealed.len()).map_err(|_| OtherIdentityError::Damaged("it was changed or cut short"))
-    }
-}
-
-/// A passphrase that was asked for beforehand.
-#[derive(Clone)]
-struct Known(Option<Arc<SecretString>>);
-
-impl Callbacks for Known {
-    fn display_message(&self, _: &str) {}
-
-    fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
-        None
-    }
-
-    fn request_public_string(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn request_passphrase(&self, _: &str) -> Option<SecretString> {
-        self.0.as_deref().cloned()
     }
 }

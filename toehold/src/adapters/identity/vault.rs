@@ -6,12 +6,15 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use age::secrecy::ExposeSecret as _;
+use age::ssh::ParseRecipientKeyError;
 use age::{DecryptError, Decryptor, Encryptor};
 use hkdf::Hkdf;
-use sha2::Sha512;
-use toehold_core::{Fingerprint, SecretBytes, SessionId};
+use sha2::{Digest as _, Sha256, Sha512};
+use toehold_core::{Fingerprint, PublicKey, SecretBytes, SessionId};
 use toehold_specsign::SigningKey;
 use zeroize::Zeroizing;
+
+use super::ssh_key::SshIdentity;
 
 /// The most bytes that a sealed value may have; an RSA private key of 16,384 bits takes about 13,000.
 const MAX_SEALED: usize = 1024 * 1024;
@@ -52,6 +55,29 @@ impl Recipient {
     }
 }
 
+impl Recipient {
+    /// Its text, with the fingerprint of an SSH key in the place of the key.
+    fn brief(&self) -> String {
+        let text = self.to_string();
+        match text.parse::<PublicKey>() {
+            Ok(key) => format!("{} {}", key.algorithm(), key.fingerprint()),
+            Err(_) => text,
+        }
+    }
+
+    /// What the chain of the audit log is called that is written by whoever has this identity: an age recipient's own text, and for an SSH key,
+    /// whose text is no segment of a key, `ssh-` and the SHA-256 of that text in hexadecimal.
+    pub fn writer(&self) -> String {
+        match &self.0 {
+            RecipientKind::X25519(recipient) => recipient.to_string(),
+            RecipientKind::Ssh(recipient) => {
+                let digest = Sha256::digest(recipient.to_string());
+                digest.iter().fold("ssh-".to_owned(), |name, byte| name + &format!("{byte:02x}"))
+            }
+        }
+    }
+}
+
 impl From<age::x25519::Recipient> for Recipient {
     fn from(recipient: age::x25519::Recipient) -> Self {
         Self(RecipientKind::X25519(recipient))
@@ -67,13 +93,23 @@ impl FromStr for Recipient {
             let key: Vec<&str> = text.split_ascii_whitespace().take(2).collect();
             return match key.join(" ").parse() {
                 Ok(recipient) => Ok(Self(RecipientKind::Ssh(Box::new(recipient)))),
-                Err(_) => Err(RecipientError { text: text.to_owned(), reason: "age seals to ed25519 and RSA keys only" }),
+                Err(error) => Err(RecipientError { text: text.to_owned(), reason: unfit(&error) }),
             };
         }
         match text.parse() {
             Ok(recipient) => Ok(Self(RecipientKind::X25519(recipient))),
             Err(reason) => Err(RecipientError { text: text.to_owned(), reason }),
         }
+    }
+}
+
+/// Why age does not seal to an SSH key.
+fn unfit(error: &ParseRecipientKeyError) -> &'static str {
+    match error {
+        ParseRecipientKeyError::RsaModulusTooLarge => "age seals to RSA keys of at most 4096 bits",
+        ParseRecipientKeyError::RsaModulusTooSmall => "age seals to RSA keys of at least 2048 bits",
+        ParseRecipientKeyError::Invalid(_) => "it is damaged",
+        _ => "age seals to ed25519 and RSA keys only",
     }
 }
 
@@ -144,7 +180,7 @@ pub enum VaultError {
         purpose: Purpose,
     },
     /// It is sealed to identities other than this one.
-    #[error("the sealed {purpose} is not sealed to this identity ({recipient})")]
+    #[error("the sealed {purpose} is not sealed to this identity ({})", recipient.brief())]
     OtherRecipient {
         /// What it should be.
         purpose: Purpose,
@@ -162,7 +198,7 @@ pub enum VaultError {
     },
 }
 
-/// An unlocked identity: seals secrets, and opens those that were sealed to it.
+/// An unlocked identity, an age X25519 key or an SSH key: seals secrets, and opens those that were sealed to it.
 ///
 /// The identity is wiped on drop. Sealing passes a secret through a buffer of the age library that is freed without being
 /// wiped; keep core dumps off where that matters.
@@ -187,9 +223,9 @@ impl Audience {
     }
 }
 
-// Identities that are SSH keys will be further kinds.
 enum IdentityKind {
     X25519(age::x25519::Identity),
+    Ssh(Box<SshIdentity>),
 }
 
 impl fmt::Debug for Vault {
@@ -201,20 +237,38 @@ impl fmt::Debug for Vault {
 impl Vault {
     /// The vault of an identity, which seals to this identity alone.
     pub(super) fn new(identity: age::x25519::Identity) -> Self {
-        let audience = Audience { operators: vec![identity.to_public().into()], gateways: Vec::new() };
-        Self { identity: IdentityKind::X25519(identity), audience: Mutex::new(audience) }
+        Self::of(IdentityKind::X25519(identity))
+    }
+
+    /// The same of an SSH key.
+    pub(super) fn of_ssh_key(key: SshIdentity) -> Self {
+        Self::of(IdentityKind::Ssh(Box::new(key)))
+    }
+
+    fn of(identity: IdentityKind) -> Self {
+        let vault = Self { identity, audience: Mutex::default() };
+        vault.seal_to(Audience { operators: vec![vault.recipient()], gateways: Vec::new() });
+        vault
     }
 
     /// Whom this vault's own identity is known as.
     pub fn recipient(&self) -> Recipient {
         match &self.identity {
             IdentityKind::X25519(identity) => identity.to_public().into(),
+            IdentityKind::Ssh(key) => key.recipient().clone(),
         }
     }
 
+    /// Whose chain of the audit log is this identity's ([`Recipient::writer`]).
+    pub fn writer(&self) -> String {
+        self.recipient().writer()
+    }
+
     pub(super) fn as_age(&self) -> &dyn age::Identity {
-        let IdentityKind::X25519(identity) = &self.identity;
-        identity
+        match &self.identity {
+            IdentityKind::X25519(identity) => identity,
+            IdentityKind::Ssh(key) => key.as_age(),
+        }
     }
 
     fn audience(&self) -> MutexGuard<'_, Audience> {
@@ -229,7 +283,10 @@ impl Vault {
     /// The key that signs for this identity in a shared store. It is derived from the identity, so that there is one file to keep; what
     /// it is derived with is used for nothing else, and it signs nothing but records of shared stores.
     pub fn signing_key(&self) -> SigningKey {
-        let IdentityKind::X25519(identity) = &self.identity;
+        let identity = match &self.identity {
+            IdentityKind::X25519(identity) => identity,
+            IdentityKind::Ssh(key) => return key.signing_key(),
+        };
         let text = identity.to_string();
         let mut seed = Zeroizing::new([0; 32]);
         let kdf = Hkdf::<Sha512>::new(Some(b"toehold signing key v1"), text.expose_secret().as_bytes());

@@ -21,6 +21,9 @@ pub struct Init {
     /// What opens the recovery copy: an age identity file or an SSH private key
     #[arg(long, value_name = "FILE", requires = "restore")]
     pub identity: Option<PathBuf>,
+    /// Use this SSH private key (ssh-ed25519 or ssh-rsa), where it lies, as the identity in place of a new one
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase")]
+    pub ssh_key: Option<PathBuf>,
     /// How many servers of --store keep a copy of everything, where the bucket is made now: 1, 3 or 5 [default: 1]
     #[arg(long, value_name = "N", value_parser = super::super::store_args::replicas())]
     pub replicas: Option<String>,

@@ -86,7 +86,7 @@ pub(super) async fn demo(global: &Global, options: &Demo, output: Output, signal
     let state = State::create(&scratch.0.join("state"), NoPassphrase)?;
     let generate =
         || -> Result<Identity, Source> { Ok(KeyPair::generate(&mut UnwrapErr(SysRng), KeyAlgorithm::Ed25519)?.identity()?) };
-    state.init(&NewIdentity::unprotected(), generate, MASTER_COMMENT, SystemClock.now()).await?;
+    state.init(NewIdentity::unprotected(), generate, MASTER_COMMENT, SystemClock.now()).await?;
     step("made an identity and a master key, sealed in a store of their own", since);
 
     let context = Context::with(state, limits(global), None, output, signals);
