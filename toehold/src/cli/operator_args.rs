@@ -1,8 +1,11 @@
 //! The grammar of `operator …`.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags, reason = "these texts are what --help prints")]
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
+use super::durations::parse_grace;
 use crate::shared::{NewMember, Role};
 
 /// `toehold operator …`.
@@ -39,6 +42,9 @@ pub struct OperatorRemove {
     /// Renew the master key at once, which they may have kept (`key rotate` with its defaults)
     #[arg(long)]
     pub rotate: bool,
+    /// How long the old key, which they may have kept, still logs in beside the new one [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = parse_grace, requires = "rotate")]
+    pub grace: Option<Duration>,
 }
 
 /// `toehold operator roles`.

@@ -289,7 +289,7 @@ async fn remove(context: &Context, shared: &SharedStore, options: &OperatorRemov
     match gone.role {
         Role::Operator if options.rotate => {
             context.output.document(&found);
-            return super::rotate::rotate(context, rotate_options()).await;
+            return super::rotate::rotate(context, rotate_options(options.grace)).await;
         }
         Role::Operator => context.output.text(
             "They may have kept the master key: a rotation is due (toehold key rotate). Take them off the NATS servers, too.",
@@ -303,15 +303,15 @@ async fn remove(context: &Context, shared: &SharedStore, options: &OperatorRemov
     Ok(Exit::Done)
 }
 
-/// `key rotate` as it is without options.
-fn rotate_options() -> Rotate {
+/// `key rotate` as it is without options but this one.
+fn rotate_options(grace: Option<std::time::Duration>) -> Rotate {
     Rotate {
         resume: false,
         rollback: false,
         take_over: false,
         algorithm: None,
         on_unreachable: None,
-        grace: None,
+        grace,
         canary: None,
         wave: None,
         max_failures: None,

@@ -59,8 +59,12 @@ async fn operators_with_ssh_keys_open_sign_rotate_and_are_let_go_as_others_are()
         verified["chains"].as_array().unwrap().iter().map(|chain| chain["writer"].as_str().unwrap()).collect();
     assert_eq!(writers.iter().filter(|writer| writer.starts_with("ssh-")).count(), 2, "{writers:?}");
     assert_eq!(members(&anna).len(), 3);
-    carol.run(["operator", "rm", "ben"]).ends(0);
-    carol.run(["key", "rotate", "--grace", "0s"]).ends(0);
+    carol.run(["operator", "rm", "ben", "--grace", "0s"]).ends(2);
+    let old = carol.master_key();
+    let holds = |key: &str| String::from_utf8_lossy(&std::fs::read(host.authorized_keys_file()).unwrap()).contains(key);
+    assert!(holds(&old));
+    carol.run(["operator", "rm", "ben", "--rotate", "--grace", "0s"]).ends(0);
+    assert!(!holds(&old) && holds(&carol.master_key()));
     says(&ben.run(["host", "check"]).ends(1), "is not sealed to this identity (ssh-rsa SHA256:");
     anna.run(["host", "check"]).ends(0);
     for command in [&["store", "check"][..], &["audit", "verify"]] {
