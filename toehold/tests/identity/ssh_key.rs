@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use base64ct::{Base64, Encoding as _};
 use toehold::adapters::identity::{OtherIdentity, SshKeyFile, seal_to};
 use toehold::shared::NewMember;
 
@@ -68,6 +69,41 @@ fn an_ssh_key_opens_what_is_sealed_to_it_and_signs_always_with_one_key() {
             assert_eq!(NewMember::of(&unlocked(&path, None).unwrap()), signs);
         }
     }
+}
+
+/// The numbers of a `RSAPrivateKey` (RFC 8017, appendix A.1.2) in a PEM file.
+fn numbers(pem: &str) -> Vec<Vec<u8>> {
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = Base64::decode_vec(&body).unwrap();
+    // Behind the head of the sequence, whose length takes two bytes more.
+    let (mut rest, mut numbers) = (&der[4..], Vec::new());
+    while let [2, length, ..] = *rest {
+        let (head, length) = match length {
+            0x82 => (4, usize::from(rest[2]) << 8 | usize::from(rest[3])),
+            0x81 => (3, usize::from(rest[2])),
+            short => (2, usize::from(short)),
+        };
+        let (number, behind) = rest.split_at(head + length);
+        numbers.push(number.to_vec());
+        rest = behind;
+    }
+    numbers
+}
+
+#[test]
+fn an_rsa_key_signs_with_one_key_whichever_of_its_primes_comes_first() {
+    let files = directory();
+    let path = made(&files, "id", &["-t", "rsa", "-b", "2048", "-m", "PEM"], "");
+    let mut numbers = numbers(&fs::read_to_string(&path).unwrap());
+    assert_eq!(numbers.len(), 9);
+    let signs = NewMember::of(&unlocked(&path, None).unwrap());
+    // The primes, and the exponents that go with them.
+    numbers.swap(4, 5);
+    numbers.swap(6, 7);
+    let body = numbers.concat();
+    let length = u16::try_from(body.len()).unwrap().to_be_bytes();
+    fs::write(&path, [&[0x30, 0x82], &length[..], &body].concat()).unwrap();
+    assert_eq!(NewMember::of(&unlocked(&path, None).unwrap()), signs);
 }
 
 /// Worked out apart from this program, by RFC 5869 with SHA-512 and by openssl(1): the key whose seed is thirty-two times seven.
