@@ -10,6 +10,7 @@ pub mod commands;
 mod counters;
 pub mod gateway;
 pub mod master_key;
+mod on_record;
 pub mod pods;
 pub mod private;
 pub mod recovery;

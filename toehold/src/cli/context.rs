@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use toehold_core::{
-    Clock as _, HostKeyPolicy, HostRecord, Identity, KnownHost, Route, SecretBytes, Source, StoreAudit, StoreError, Stored,
+    AuditEvent, AuditSink as _, Clock as _, HostKeyPolicy, HostRecord, Identity, KnownHost, Route, SecretBytes, Source,
+    StoreAudit, StoreError, Stored,
 };
 use toehold_session::{Onboarder, Pace, SessionRecord, Status};
 
 use super::args::Global;
 use super::{Failure, Output, Signals};
 use crate::adapters::file_lock::FileLock;
-use crate::adapters::identity::IdentityError;
+use crate::adapters::identity::{IdentityError, Vault};
 use crate::adapters::russh_connector::{JumpLogin, Limits, RusshConnector};
 use crate::adapters::ssh_agent::SshAgent;
 use crate::adapters::system_clock::SystemClock;
@@ -20,6 +21,9 @@ use crate::adapters::vault_sealer::VaultSealer;
 use crate::master_key::{current_master_public, held_master_keys, open_master_key};
 use crate::shared::AnyStore;
 use crate::state::{PassphraseError, PassphraseFile, PassphraseSource, State, StateError};
+
+/// The chain of the audit log in the embedded store that commands write for which the identity need not be unlocked.
+const COMMANDS: &str = "commands";
 
 /// An onboarder over the real world.
 pub type RealOnboarder<'c> = Onboarder<&'c AnyStore, &'c RusshConnector, SystemClock, StoreAudit<AnyStore>, VaultSealer<'c>>;
@@ -95,6 +99,25 @@ impl Context {
     /// The store.
     pub fn store(&self) -> &AnyStore {
         self.state.store()
+    }
+
+    /// Puts on record in the audit log what was done. It took place: where it cannot be written down, that is told, and nothing is undone. In
+    /// the embedded store it stands in a chain that is called by what does it, since the identity need not be unlocked for that.
+    pub async fn put_on_record(&self, event: AuditEvent) {
+        let writer = match self.store().shared() {
+            None => Ok(COMMANDS.to_owned()),
+            Some(_) => self.state.vault().await.map(Vault::writer),
+        };
+        let recorded = match writer {
+            Ok(writer) => {
+                let audit = StoreAudit::new(self.store().clone(), writer);
+                audit.record(event).await.map_err(|error| super::chain(&error))
+            }
+            Err(error) => Err(super::chain(&error)),
+        };
+        if let Err(why) = recorded {
+            self.output.aside(&format!("this is not on record in the audit log: {why}"));
+        }
     }
 
     /// An onboarder; unlocks the identity.

@@ -1,7 +1,7 @@
 //! `toehold agents`: the agents that have joined the gateway of this store.
 
 use serde_json::{Value, json};
-use toehold_core::{Key, Store as _, StoreError, Stored};
+use toehold_core::{AuditEvent, Clock as _, Key, Store as _, StoreError, Stored};
 use toehold_joinproto::admission::{AgentRecord, AgentState, Desk, DeskError};
 
 use crate::adapters::system_clock::SystemClock;
@@ -81,6 +81,7 @@ pub(super) async fn remove(context: &Context, id: &str) -> Result<Exit, Failure>
         DeskError::Unknown | DeskError::Store(StoreError::BadKey(_)) => unknown(id),
         error => Failure::new(chain(&error)),
     })?;
+    context.put_on_record(AuditEvent::new(SystemClock.now(), "agent.removed", id.to_owned())).await;
     context.output.document(&json!({ "id": id, "removed": true }));
     context.output.text(format_args!("Agent {id} is removed; its keys open nothing any more."));
     context.output.text("Only a token that is made from now on brings it back: toehold token create");

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
+use toehold_core::{AuditEvent, Clock as _};
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::line::MAX_PINS;
 use toehold_joinproto::pin::Pin;
 
 use super::members;
+use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{GatewayOptions, Serve};
 use crate::cli::context::{Context, still_writable};
 use crate::cli::{Exit, Failure};
@@ -105,7 +107,8 @@ pub(super) async fn run(
     let serves_opni = serving.serves_opni();
     let (pins, endpoint) = (record.pins(), record.endpoint.clone());
     let announce = move |announcement| announce(Announced { announcement, endpoint, serves_opni });
-    let options = serve_options(options, metrics);
+    let audit_writer = context.state.vault().await?.writer();
+    let options = serve_options(options, metrics, audit_writer);
     let (store, signals) = (context.store().clone(), context.signals.clone());
     Ok(gateway::serve(options, store, vault, serving, pins, announce, signals).await?)
 }
@@ -132,7 +135,7 @@ pub(super) fn must_be_gateway(store: &AnyStore) -> Result<(), Failure> {
     )))
 }
 
-fn serve_options(options: GatewayOptions, metrics: Option<SocketAddr>) -> ServeOptions {
+fn serve_options(options: GatewayOptions, metrics: Option<SocketAddr>, audit_writer: String) -> ServeOptions {
     let many = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
     ServeOptions {
         listen: options.listen,
@@ -152,6 +155,7 @@ fn serve_options(options: GatewayOptions, metrics: Option<SocketAddr>) -> ServeO
             handshake: options.handshake_timeout,
         },
         drain: options.drain,
+        audit_writer,
     }
 }
 
@@ -231,6 +235,8 @@ pub(super) async fn renew_key(context: &Context, force: bool) -> Result<Exit, Fa
     let vault = GatewayVault::load(&context.state).await?;
     let renewed = GatewayRecord::renew(context.store(), &vault, stored).await?.body;
     let pins = renewed.pins();
+    let event = AuditEvent::new(SystemClock.now(), "gateway.key_renewed", next.to_string());
+    context.put_on_record(event.with("left_behind", missing.len().to_string())).await;
     context.output.document(&json!({ "pins": pins, "left_behind": missing }));
     context.output.text(format_args!("The gateway's key is {next} from now on; running gateways follow."));
     if let Some(pin) = pins.get(1) {

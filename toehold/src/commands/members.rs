@@ -1,7 +1,7 @@
 //! `toehold operator add`, `operator ls`, `operator rm` and `operator roles`: who the members of a shared store are.
 
 use serde_json::{Value, json};
-use toehold_core::{AuditEvent, AuditSink as _, Clock as _, Expect, Key, Store as _, StoreAudit, StoreError};
+use toehold_core::{AuditEvent, Clock as _, Expect, Key, Store as _, StoreError};
 
 use super::init_shared::member;
 use crate::adapters::identity::Audience;
@@ -110,7 +110,7 @@ async fn add(context: &Context, shared: &SharedStore, options: OperatorAdd) -> R
     if added {
         let event = AuditEvent::new(SystemClock.now(), "operator.added", there.id.to_string());
         let event = event.with("name", there.name.clone()).with("role", there.role.to_string());
-        record(context, event.with("list", chain.members().number.to_string())).await;
+        context.put_on_record(event.with("list", chain.members().number.to_string())).await;
     }
     let sealed = reseal(&context.state, shared).await?;
     let found = json!({
@@ -201,20 +201,6 @@ async fn reseal_one(
     Err(failed(&entry, "somebody changes it all the time".to_owned()))
 }
 
-/// Puts an event on record; a change that took place and is not on record is told, not undone.
-async fn record(context: &Context, event: AuditEvent) {
-    let recorded = match context.state.vault().await {
-        Ok(vault) => {
-            let audit = StoreAudit::new(context.store().clone(), vault.writer());
-            audit.record(event).await.map_err(|error| words(&error))
-        }
-        Err(error) => Err(words(&error)),
-    };
-    if let Err(why) = recorded {
-        context.output.aside(&format!("this is not on record in the audit log: {why}"));
-    }
-}
-
 /// The member, or the one that was, by id or by name.
 fn find(shared: &SharedStore, wanted: &str) -> Result<(Member, bool), Failure> {
     let chain = shared.chain();
@@ -260,7 +246,7 @@ async fn remove(context: &Context, shared: &SharedStore, options: &OperatorRemov
     if removed {
         let event = AuditEvent::new(SystemClock.now(), "operator.removed", gone.id.to_string());
         let event = event.with("name", gone.name.clone()).with("role", gone.role.to_string());
-        record(context, event.with("list", chain.members().number.to_string()).with("adopted", adopted.to_string())).await;
+        context.put_on_record(event.with("list", chain.members().number.to_string()).with("adopted", adopted.to_string())).await;
     }
     // What they wrote while that was going on.
     let late = adopt_late(shared, &gone.id).await?;

@@ -1,7 +1,7 @@
 //! `toehold token create`, `token ls` and `token revoke`.
 
 use serde_json::{Value, json};
-use toehold_core::{Clock as _, Key, Store as _, Stored, Timestamp};
+use toehold_core::{AuditEvent, Clock as _, Key, Store as _, Stored, Timestamp};
 use toehold_joinproto::Endpoint;
 use toehold_joinproto::admission::{Desk, DeskError, NewToken, Protocol, TokenRecord, Uses, Vault};
 use toehold_joinproto::line::{JoinLine, MAX_PINS, Protocol as LineProtocol};
@@ -46,7 +46,7 @@ pub(super) async fn create(context: &Context, options: Create) -> Result<Exit, F
         from: options.from,
         may_extend: options.may_extend,
     };
-    let lifetime = new.lifetime;
+    let (lifetime, role, uses) = (new.lifetime, new.role.clone(), new.uses);
     let token = if options.opni {
         // Its secret stays with the gateway, sealed.
         desk(context, GatewayVault::load(&context.state).await?).create(new, &mut system_rng()).await
@@ -55,6 +55,8 @@ pub(super) async fn create(context: &Context, options: Create) -> Result<Exit, F
     };
     let token = token.map_err(failure)?;
     let (id, expires_at) = (token.id(), SystemClock.now().saturating_add(lifetime));
+    let event = AuditEvent::new(SystemClock.now(), "token.created", id.to_string()).with("role", role.to_string());
+    context.put_on_record(event.with("uses", uses.to_string()).with("expires_at", expires_at.to_string())).await;
     let protocol = if options.opni { LineProtocol::V2 } else { LineProtocol::V3 };
     let text = token.expose_text();
     let line = JoinLine { protocol, endpoint, token, pins };
@@ -152,6 +154,8 @@ pub(super) async fn revoke(context: &Context, id: TokenId) -> Result<Exit, Failu
         })),
         error => failure(error).hint(AGAIN),
     })?;
+    let event = AuditEvent::new(SystemClock.now(), "token.revoked", id.to_string());
+    context.put_on_record(event.with("uses_taken", uses.taken.to_string())).await;
     context.output.document(&json!({ "id": id.to_string(), "revoked": true, "uses_taken": uses.taken }));
     context.output.text(format_args!("Token {id} lets nobody join any more."));
     if uses.taken > 0 {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use toehold_core::StoreError;
+use toehold_core::{AuditEvent, Clock as _, StoreError};
 use toehold_joinproto::admission::DeskError;
 use toehold_joinproto::pin::Pin;
 use toehold_joinproto::v3::{self, Channel, Exporter};
@@ -20,6 +20,8 @@ use super::metrics::{Counter, Metrics};
 use super::presence::Presence;
 use super::serving::Serving;
 use super::specs::Specs;
+use crate::adapters::system_clock::SystemClock;
+use crate::on_record::Recorder;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -35,15 +37,29 @@ pub(super) struct Hub {
     pub(super) metrics: Metrics,
     /// The agents that have a session here.
     pub(super) presence: Presence,
+    /// Told of each agent of Opni's whose record has changed.
+    pub(super) opni_agents: Notify,
     /// Documents that agents are taking.
     pub(super) specs: Specs,
     /// How many agents may be in an update at once, by governor.
     pub(super) governors: BTreeMap<String, u32>,
+    /// Who has joined is left to be written down.
+    pub(super) audit: Recorder,
     /// What could not be followed in the store when it was asked last; nothing, where it answers.
     pub(super) failing: watch::Sender<BTreeSet<&'static str>>,
 }
 
 impl Hub {
+    /// Leaves it to the audit log that somebody has joined: no join waits for that, and none fails by it.
+    pub(super) fn joined(&self, agent: &str, role: &str, token: &str, source: IpAddr) {
+        let event = AuditEvent::new(SystemClock.now(), "agent.joined", agent.to_owned());
+        let event = event.with("role", role).with("token", token).with("from", source.to_string());
+        if !self.audit.leave(event) {
+            self.metrics.count(Counter::AuditFailed);
+            tracing::error!("that agent {agent} has joined is not in the audit log: too much waits to be written there");
+        }
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }

@@ -97,6 +97,7 @@ impl Talk {
                 hub.metrics.count(Counter::JoinedV3);
                 let id = agent.key.as_deref().and_then(agent_id).unwrap_or_default();
                 tracing::info!("agent {id} has joined as {} from {source}, with token {}", agent.role, agent.token);
+                hub.joined(&id, agent.role.as_str(), &agent.token.to_string(), source);
                 // It has saved the pins with its keys: it says so by its confirmation. A note that cannot be written is made when the
                 // agent comes back.
                 if let Err(error) = AgentPins::note(&hub.desk.store, &id, &agent, &self.pins).await {

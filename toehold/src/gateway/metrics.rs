@@ -27,6 +27,7 @@ counters! {
     Authenticated "toehold_gateway_authentications_total" "outcome=\"done\"" "Agents that came back.",
     NotAuthenticated "toehold_gateway_authentications_total" "outcome=\"failed\"" "Agents that came back.",
     SignaturesMade "toehold_gateway_signatures_total" "" "Signatures over tokens for Opni's agents.",
+    AuditFailed "toehold_gateway_audit_failures_total" "" "Events that are not in the audit log.",
     StoreFailed "toehold_gateway_store_failures_total" "" "Requests that the store did not answer.",
     TokensSwept "toehold_gateway_tokens_swept_total" "" "Tokens cleared away after their end.",
 }

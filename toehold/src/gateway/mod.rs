@@ -65,6 +65,8 @@ pub struct ServeOptions {
     pub limits: LimitOptions,
     /// How long open calls may take to end when it is told to stop.
     pub drain: Duration,
+    /// What its chain of the audit log is called.
+    pub audit_writer: String,
 }
 
 /// The system's randomness.

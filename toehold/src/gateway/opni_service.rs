@@ -68,6 +68,11 @@ impl OpniService {
         match self.0.desk.join_opni(join, &mut system_rng()).await {
             Ok(answer) => {
                 tracing::info!("an agent of Opni's was answered at {}, with token {}", peer.source, token.id());
+                let agent = match &asked {
+                    OpniRequest::V1(asked) => &asked.client_id,
+                    OpniRequest::V2(asked) => &asked.client_id,
+                };
+                self.0.joined(agent, "opni", &token.id().to_string(), peer.source);
                 Ok(Response::new(answer.encode().into()))
             }
             Err(error) => {

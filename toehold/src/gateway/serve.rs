@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use toehold_core::StoreAudit;
 use toehold_joinproto::admission::Desk;
 use toehold_joinproto::pin::Pin;
 use toehold_joinproto::v3::{self, CookieKeys};
 use tokio::net::TcpListener;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio::task::JoinSet;
 
 use super::connection::{self, Services};
@@ -23,7 +24,11 @@ use super::{GatewayError, GatewayLook, ServeOptions, system_rng, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::{Signals, chain};
+use crate::on_record;
 use crate::shared::AnyStore;
+
+/// How long the store may take at the end for what is not in the audit log yet.
+const LOG: Duration = Duration::from_secs(5);
 
 /// What is said once a gateway listens.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ pub async fn serve(
     let (pins_sender, pins) = watch::channel(Arc::new(pins));
     let (stop, stopping) = watch::channel(false);
     let watched = store.clone();
+    let (audit, events) = on_record::recorder();
+    let log = StoreAudit::new(store.clone(), options.audit_writer.clone());
     let hub = Arc::new(Hub {
         desk: Desk::new(store, SystemClock, vault),
         v3: RwLock::new(v3::Gateway { cookies: CookieKeys::generate(&mut system_rng()), endpoints: options.endpoints.clone() }),
@@ -75,10 +82,21 @@ pub async fn serve(
         limits: Limits::new(options.limits),
         metrics: Metrics::default(),
         presence: Presence::default(),
+        opni_agents: Notify::new(),
         specs: Specs::default(),
         governors: options.governors.clone(),
+        audit,
         failing: watch::Sender::default(),
     });
+    let missing = {
+        let hub = Arc::downgrade(&hub);
+        move || {
+            if let Some(hub) = hub.upgrade() {
+                hub.metrics.count(Counter::AuditFailed);
+            }
+        }
+    };
+    let mut writing = tokio::spawn(async move { events.write_down(log, missing).await });
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::sign(Arc::clone(&hub)));
     tasks.spawn(upkeep::follow_keys(Arc::clone(&hub), pins_sender, serving_sender, options.capabilities.clone()));
@@ -144,6 +162,12 @@ pub async fn serve(
     }
     connections.shutdown().await;
     tasks.shutdown().await;
+    // With the last of those who could say anything, the log's end is there.
+    drop((services, hub));
+    if tokio::time::timeout(LOG, &mut writing).await.is_err() {
+        writing.abort();
+        tracing::error!("who has joined last is not in the audit log: the store does not answer");
+    }
     lost.map_or(Ok(()), |error| Err(error.into()))
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use toehold_core::{Key, Store as _, StoreError, Watch};
 use toehold_joinproto::pin::Pin;
+use toehold_joinproto::v3::AgentId;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout_at;
 
 use super::hub::Hub;
@@ -32,12 +33,14 @@ const REST: u32 = 4;
 /// How long to wait after the store has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs `again` once, after changes below `prefix` that matter, and every now and then. A store that fails is asked again.
+/// Runs `again` once, after changes below `prefix` that matter, when something else is told of that matters, and every now and then. A store
+/// that fails is asked again.
 async fn follow<F: Future<Output = Result<(), GatewayError>>>(
     hub: &Hub,
     prefix: &'static str,
     at_least: Duration,
     matters: impl Fn(&Key) -> bool,
+    told: &Notify,
     mut again: impl FnMut() -> F,
 ) -> Infallible {
     loop {
@@ -61,7 +64,7 @@ async fn follow<F: Future<Output = Result<(), GatewayError>>>(
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
-                if let Err(error) = next_change(&mut watch, &matters, at_least, rest).await {
+                if let Err(error) = next_change(&mut watch, &matters, told, at_least, rest).await {
                     break 'watching error;
                 }
             }
@@ -77,12 +80,17 @@ async fn follow<F: Future<Output = Result<(), GatewayError>>>(
 async fn next_change<W: Watch>(
     watch: &mut W,
     matters: impl Fn(&Key) -> bool,
+    told: &Notify,
     at_least: Duration,
     rest: Duration,
 ) -> Result<(), StoreError> {
     let begun = tokio::time::Instant::now();
     loop {
-        let Ok(changed) = timeout_at(begun + at_least, watch.changed()).await else { return Ok(()) };
+        let changed = tokio::select! {
+            changed = timeout_at(begun + at_least, watch.changed()) => changed,
+            () = told.notified() => break,
+        };
+        let Ok(changed) = changed else { return Ok(()) };
         if matters(&changed?) {
             break;
         }
@@ -104,7 +112,8 @@ pub(super) async fn sign(hub: Arc<Hub>) -> Infallible {
         let signatures = serving.signatures.lock().unwrap_or_else(PoisonError::into_inner);
         id.parse().is_ok_and(|id| signatures.has(id))
     };
-    follow(&hub, "token", TOKENS, matters, || async {
+    // Whether a token of Opni's that somebody has used is still offered is told by that agent's record.
+    follow(&hub, "token", TOKENS, matters, &hub.opni_agents, || async {
         let serving = hub.serving.borrow().clone();
         let Some(opni) = &serving.opni else { return Ok(()) };
         let active = hub.desk.opni_tokens().await?;
@@ -130,6 +139,7 @@ pub(super) async fn follow_keys(
         "gateway",
         TOKENS,
         |_| true,
+        &Notify::new(),
         || async {
             let Some(stored) = GatewayRecord::read(&hub.desk.store).await? else { return Err(GatewayError::NoKey) };
             let record = stored.body;
@@ -177,7 +187,11 @@ async fn tell_sessions(hub: &Hub) -> Result<Infallible, StoreError> {
     let mut watch = hub.desk.store.watch(&Key::new(["agent"])?).await?;
     hub.store_answers("agent", true);
     loop {
-        hub.presence.changed(watch.changed().await?.name());
+        let changed = watch.changed().await?;
+        hub.presence.changed(changed.name());
+        if changed.name().parse::<AgentId>().is_err() {
+            hub.opni_agents.notify_one();
+        }
     }
 }
 
@@ -241,11 +255,14 @@ mod tests {
     async fn changes_that_matter_are_read_together_and_others_not_at_all() {
         let store = MemoryStore::new();
         let mut watch = store.watch(&Key::new(["token"]).unwrap()).await.unwrap();
+        let told = Notify::new();
         let waited = async |watch: &mut _, rest| {
             let begun = tokio::time::Instant::now();
-            next_change(watch, is_token, TOKENS, rest).await.unwrap();
+            next_change(watch, is_token, &told, TOKENS, rest).await.unwrap();
             begun.elapsed()
         };
+        told.notify_one();
+        assert!(waited(&mut watch, Duration::ZERO).await <= SETTLE * 2);
         // As many agents as there may be come in with tokens of the third version.
         write(&store, (0..1_000).map(|n| format!("token/0123456789ab/{n:05}"))).await;
         assert!(waited(&mut watch, Duration::ZERO).await >= TOKENS);

@@ -23,9 +23,9 @@ use super::hub::{Hub, SharedBackend};
 use super::launching::{self, Common};
 use super::leash::Leash;
 use super::metrics::Counter;
-use super::on_record::{NotRecorded, Ticket};
 use super::side::{Lease, PodState, Tenant};
 use crate::adapters::system_clock::SystemClock;
+use crate::on_record::{NotRecorded, Ticket};
 
 /// How long is waited to learn what has become of a pod under whose process the ground gave way.
 const EXPLANATION: Duration = Duration::from_secs(2);

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use super::ServeOptions;
 use super::metrics::{Counter, Metrics};
-use super::on_record::{NotRecorded, Recorder};
 use crate::adapters::system_clock::SystemClock;
 use crate::gateway::limits::Limits;
+use crate::on_record::{NotRecorded, Recorder};
 use crate::shared::AnyStore;
 
 /// A backend that connections can share.

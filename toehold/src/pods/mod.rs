@@ -12,7 +12,6 @@ mod hub;
 mod launching;
 mod leash;
 pub mod metrics;
-mod on_record;
 mod serve;
 mod side;
 mod stream;

@@ -21,11 +21,12 @@ use super::authentication::Authenticator;
 use super::hub::{Hub, LAST_PODS, SharedBackend, Stopping};
 use super::metrics::{Counter, Metrics};
 use super::stream::WINDOW;
-use super::{PodsError, ServeOptions, connection, host_key, on_record, upkeep};
+use super::{PodsError, ServeOptions, connection, host_key, upkeep};
 use crate::accepting::{PAUSE, is_of_one_connection};
 use crate::cli::{Signals, chain};
 use crate::gateway::limits::Limits;
 use crate::gateway::system_rng;
+use crate::on_record;
 use crate::shared::AnyStore;
 use crate::telling;
 

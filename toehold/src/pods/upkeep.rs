@@ -13,9 +13,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::hub::{Hub, SharedBackend};
 use super::metrics::Counter;
-use super::on_record::Writer;
 use crate::cli::chain;
 use crate::gateway::system_rng;
+use crate::on_record::Writer;
 use crate::shared::AnyStore;
 
 /// Extends the owner, and makes another where it is lost. Nothing else is done here: other gateways take an owner that is not extended in

@@ -20,6 +20,7 @@ mod cli;
 mod in_the_middle;
 mod kill;
 mod local;
+mod on_record;
 mod opni;
 mod specs;
 mod trust;

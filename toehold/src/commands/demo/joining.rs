@@ -113,6 +113,7 @@ async fn start(context: &Context) -> Result<(JoinHandle<Result<(), GatewayError>
         governors: BTreeMap::new(),
         limits: LimitOptions::default(),
         drain: Duration::ZERO,
+        audit_writer: context.state.vault().await?.writer(),
     };
     let (announced, listening) = oneshot::channel();
     let announce = move |announcement: Announcement| {

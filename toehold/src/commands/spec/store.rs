@@ -1,10 +1,11 @@
 //! `toehold spec put` and `toehold spec get`.
 
 use serde_json::json;
-use toehold_core::StoreError;
+use toehold_core::{AuditEvent, Clock as _, StoreError};
 use toehold_specsign::{Document, MAX_DOCUMENT, SpecName, TrustedKeys};
 
 use super::{public_key, verify};
+use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::PutSpec;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure};
@@ -28,6 +29,11 @@ pub(super) async fn put(context: &Context, options: &PutSpec) -> Result<Exit, Fa
                 other => other.into(),
             },
         )?;
+    if !put.unchanged {
+        let event = AuditEvent::new(SystemClock.now(), "spec.put", options.name.as_str().to_owned());
+        let serial = put.serial.map_or_else(|| "none".to_owned(), |serial| serial.to_string());
+        context.put_on_record(event.with("serial", serial).with("bytes", document.len().to_string())).await;
+    }
     context.output.document(&json!({
         "name": options.name.as_str(),
         "serial": put.serial,

@@ -1,4 +1,4 @@
-//! The audit log of a gateway of pods: nothing runs that is not on record, and nobody waits for a store that has come to a stand.
+//! The audit log of a gateway. Of pods nothing runs that is not on record; and nobody waits for a store that has come to a stand.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ const ONE_EVENT: Duration = Duration::from_secs(10);
 const MAX_EVENTS: usize = 1024;
 
 /// An event on its way.
+#[derive(Debug)]
 struct Noted {
     event: AuditEvent,
     /// Who waits until it is on record.
@@ -28,25 +29,25 @@ struct Noted {
 }
 
 /// Puts events on record.
-#[derive(Clone)]
-pub(super) struct Recorder {
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
     events: mpsc::Sender<Noted>,
     /// How many the store has answered for.
     answered: Arc<AtomicU64>,
 }
 
 /// Writes events down.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     events: mpsc::Receiver<Noted>,
     answered: Arc<AtomicU64>,
 }
 
 /// An event that is to be on record.
-pub(super) struct Ticket(oneshot::Receiver<bool>);
+pub(crate) struct Ticket(oneshot::Receiver<bool>);
 
 /// Why something is not on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotRecorded {
+pub(crate) enum NotRecorded {
     /// The store has come to a stand, or too many wait for it.
     #[error("the gateway's store does not answer, and nothing is run that is not on record; try again later")]
     NoAnswer,
@@ -56,27 +57,32 @@ pub(super) enum NotRecorded {
 }
 
 /// Both ends.
-pub(super) fn recorder() -> (Recorder, Writer) {
+pub(crate) fn recorder() -> (Recorder, Writer) {
     let (sender, events) = mpsc::channel(MAX_EVENTS);
     let answered = Arc::<AtomicU64>::default();
     (Recorder { events: sender, answered: Arc::clone(&answered) }, Writer { events, answered })
 }
 
 impl Recorder {
+    /// Sends an event on its way where there is room for it, without waiting; whether there was.
+    pub(crate) fn leave(&self, event: AuditEvent) -> bool {
+        self.events.try_send(Noted { event, waiting: None }).is_ok()
+    }
+
     /// Sends an event on its way. It is on record before those that are sent after it.
-    pub(super) async fn send(&self, event: AuditEvent) -> Result<(), NotRecorded> {
+    pub(crate) async fn send(&self, event: AuditEvent) -> Result<(), NotRecorded> {
         self.give(Noted { event, waiting: None }).await
     }
 
     /// The same with a ticket to wait for it. Without the ticket it is not written if it has not been yet.
-    pub(super) async fn submit(&self, event: AuditEvent) -> Result<Ticket, NotRecorded> {
+    pub(crate) async fn submit(&self, event: AuditEvent) -> Result<Ticket, NotRecorded> {
         let (waiting, ticket) = oneshot::channel();
         self.give(Noted { event, waiting: Some(waiting) }).await?;
         Ok(Ticket(ticket))
     }
 
     /// Waits until it is on record.
-    pub(super) async fn done(&self, ticket: Ticket) -> Result<(), NotRecorded> {
+    pub(crate) async fn done(&self, ticket: Ticket) -> Result<(), NotRecorded> {
         match self.unless_at_a_stand(ticket.0).await {
             Some(Ok(true)) => Ok(()),
             Some(Ok(false) | Err(_)) => Err(NotRecorded::Failed),
@@ -110,7 +116,7 @@ impl Recorder {
 
 impl Writer {
     /// Writes until nobody has anything to note any more. `missing` is told of each event that is not on record and for which nobody waits.
-    pub(super) async fn write_down(mut self, audit: impl AuditSink, missing: impl Fn()) {
+    pub(crate) async fn write_down(mut self, audit: impl AuditSink, missing: impl Fn()) {
         while let Some(Noted { event, waiting }) = self.events.recv().await {
             // Whoever has given up has run nothing.
             if waiting.as_ref().is_some_and(oneshot::Sender::is_closed) {
