@@ -76,6 +76,8 @@ struct Inner {
     patience: Duration,
     /// The revision to which it had come when it was opened, or the highest of a write of this process that was acknowledged.
     acknowledged: AtomicU64,
+    /// What was listed last with more than a few.
+    long: list::Long,
 }
 
 impl Inner {
