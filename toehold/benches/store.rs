@@ -1,5 +1,7 @@
-//! The shared store on a real NATS server: what a read, a conditional write and a list take beside what the bare client takes for the same
-//! operation on the wire, in turns. What the signatures of a shared store add is printed as well.
+//! The shared store on a real NATS server: what reads, conditional writes and lists take beside what the bare client takes for the same
+//! operation on the wire, with values of the same size, in turns. `signed`: with the signatures of a shared store. A value that this
+//! process has read before is not verified again, and is measured beside the client alone. What has to be signed, or is read for the `first`
+//! time and verified, is measured beside the client with as many bare signatures; how much more than the client alone that is, is told.
 //!
 //! Prints `measured NAME VALUE BAR DETAIL` a line, which `cargo xtask bench store` holds to the bars. Without `--bench` a few operations.
 #![allow(
@@ -25,57 +27,101 @@ use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::push::OrderedConfig;
 use async_nats::jetstream::{self, Context, stream::Stream};
+use ed25519_dalek::Signer as _;
 use futures_util::StreamExt as _;
 use server::{Cluster, Nats};
 use toehold::adapters::identity::Recipient;
 use toehold::adapters::nats::NatsStore;
 use toehold::shared::{Marks, Member, NewMember, OperatorSet, Role, Seen, SignedStore, StoreId, read_chain};
-use toehold_core::{Expect, Key, Revision, Store, Timestamp};
+use toehold_core::{Expect, Key, Revision, Store, StoreError, Timestamp};
 use toehold_specsign::SigningKey;
 
 /// What a record of a host has, about.
 const VALUE: [u8; 600] = [b'x'; 600];
 /// The bar of each ratio.
 const BAR: f64 = 1.3;
+/// How many records the lists have that are measured.
+const LISTS: [usize; 3] = [10, 100, 1_000];
 
 type Signed = SignedStore<NatsStore, SigningKey>;
 
 fn main() {
     let is_measured = std::env::args().any(|argument| argument == "--bench");
     let (turns, others) = if is_measured { (2_000, 1_000) } else { (20, 10) };
+    let lists: Vec<usize> = if is_measured { LISTS.to_vec() } else { vec![10] };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let nats = Nats::start("");
-        let one = World::new(&nats, nats.store().await, others).await.measure(turns).await;
-        for (operation, times) in ["get", "put", "list"].into_iter().zip(one) {
-            let Times { bare, ours, signed } = times;
-            println!(
-                "measured store-{operation} {:.3} {BAR} {:.0} of {:.0} µs, the middle of {turns} in turns with the bare client; signed and \
-                 verified as well: {:.0} µs",
-                ours / bare,
-                ours,
-                bare,
-                signed
-            );
+        let world = World::new(&nats, nats.store().await, others, &lists).await;
+        for (name, times) in world.operations(turns).await {
+            times.print(&name, turns);
+        }
+        for count in lists {
+            let turns = (turns / count.isqrt() / 2).max(5);
+            for (name, times) in world.lists(count, turns).await {
+                times.print(&name, turns);
+            }
         }
         // For information: what agreement among three costs both of them.
         let cluster = Cluster::start();
         let store = cluster.store().await;
-        let three = World::new(&cluster.servers[0], store, others).await.measure(turns / 4).await;
-        for (operation, Times { bare, ours, signed }) in ["get", "put", "list"].into_iter().zip(three) {
-            println!(
-                "on three servers, {operation}: {ours:.0} of {bare:.0} µs ({:.3}); signed and verified as well: {signed:.0} µs",
-                ours / bare
-            );
+        let three = World::new(&cluster.servers[0], store, others, &[]).await;
+        for (name, Times { bare, ours, .. }) in three.operations(turns / 4).await {
+            println!("on three servers, {name}: {ours:.0} of {bare:.0} µs of the client alone ({:.3})", ours / bare);
         }
     });
 }
 
 /// Microseconds, the middle of all turns.
 struct Times {
+    /// The client alone.
     bare: f64,
+    /// With the signatures that belong to it.
+    floor: f64,
     ours: f64,
-    signed: f64,
+}
+
+impl Times {
+    fn print(&self, name: &str, turns: usize) {
+        let Self { bare, floor, ours } = self;
+        let beside = if floor > bare {
+            format!("{floor:.0} µs with bare signatures ({:.3} of the client's {bare:.0})", ours / bare)
+        } else {
+            format!("{bare:.0} µs")
+        };
+        println!("measured store-{name} {:.3} {BAR} {ours:.0} of {beside}, the middle of {turns} in turns", ours / floor);
+    }
+}
+
+/// A signature of a record, and nothing around it.
+struct Bare {
+    key: ed25519_dalek::SigningKey,
+    signature: ed25519_dalek::Signature,
+}
+
+impl Bare {
+    fn new() -> Self {
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+        let signature = key.sign(&VALUE);
+        Self { key, signature }
+    }
+
+    /// What it takes to sign a record.
+    fn sign(&self) -> Duration {
+        let begun = Instant::now();
+        std::hint::black_box(self.key.sign(std::hint::black_box(&VALUE)));
+        begun.elapsed()
+    }
+
+    /// What it takes to verify so many.
+    fn verify(&self, count: usize) -> Duration {
+        let begun = Instant::now();
+        for _ in 0..count {
+            let value = std::hint::black_box(&VALUE);
+            self.key.verifying_key().verify_strict(value, &self.signature).unwrap();
+        }
+        begun.elapsed()
+    }
 }
 
 /// One bucket, the bare client's stream of it, and the two stores over it.
@@ -92,8 +138,8 @@ fn key(text: &str) -> Key {
 }
 
 impl World {
-    /// With so many other records in the bucket.
-    async fn new(nats: &Nats, store: NatsStore, others: usize) -> Self {
+    /// With so many other records in the bucket, and with lists of so many.
+    async fn new(nats: &Nats, store: NatsStore, others: usize, lists: &[usize]) -> Self {
         let client = nats.client().await;
         let context = jetstream::new(client.clone());
         let stream = context.get_stream("KV_toehold").await.unwrap();
@@ -101,70 +147,118 @@ impl World {
         for number in 0..others {
             store.put(&key(&format!("other/{number}")), &VALUE, Expect::Absent).await.unwrap();
         }
-        // One record a prefix, for the list: in the bucket's middle.
+        // In the bucket's middle.
         store.put(&key("one/only"), &VALUE, Expect::Absent).await.unwrap();
         signed.put(&key("host/only"), &VALUE, Expect::Absent).await.unwrap();
+        for count in lists {
+            for number in 0..*count {
+                store.put(&key(&format!("list{count}/{number}")), &VALUE, Expect::Absent).await.unwrap();
+                signed.put(&key(&format!("signed{count}/{number}")), &VALUE, Expect::Absent).await.unwrap();
+            }
+        }
         for number in 0..others {
             store.put(&key(&format!("later/{number}")), &VALUE, Expect::Absent).await.unwrap();
         }
         Self { context, stream, client, store, signed }
     }
 
-    async fn measure(&self, turns: usize) -> [Times; 3] {
-        [self.get(turns).await, self.put(turns).await, self.list(turns).await]
+    /// The store with the signatures, of which this process has read nothing.
+    async fn anew(&self) -> Signed {
+        open(self.store.clone()).await
     }
 
-    async fn get(&self, turns: usize) -> Times {
-        let (one, host) = (key("one/only"), key("host/only"));
+    /// Reads, writes and lists of one.
+    async fn operations(&self, turns: usize) -> Vec<(String, Times)> {
+        let (one, host, bare) = (key("one/only"), key("host/only"), Bare::new());
+        let mut measured = Vec::new();
+        let mut add = |name: &str, times| measured.push((name.to_owned(), times));
+        let get = async || timed(self.store.get(&one)).await;
+        add("get", in_turns(turns, async || alone(self.bare_get("one.only").await), get).await);
+        let get = async || timed(self.signed.get(&host)).await;
+        add("signed-get", in_turns(turns, async || alone(self.bare_get("host.only").await), get).await);
+        let first = async || {
+            let signed = self.anew().await;
+            timed(signed.get(&host)).await
+        };
+        add("first-get", in_turns(turns, async || (self.bare_get("host.only").await, bare.verify(1)), first).await);
+        add("put", self.put(turns, &self.store, &key("mine/1"), "bare.1", || Duration::ZERO).await);
+        add("signed-put", self.put(turns, &self.signed, &key("host/mine"), "bare.2", || bare.sign()).await);
+        let (one, host) = (key("one"), key("host"));
+        let list = async || timed(self.store.list(&one)).await;
+        add("list", in_turns(turns, async || alone(self.bare_list("one", 1).await), list).await);
+        let list = async || timed(self.signed.list(&host)).await;
+        add("signed-list", in_turns(turns, async || alone(self.bare_list("host", 2).await), list).await);
+        measured
+    }
+
+    /// Lists of so many.
+    async fn lists(&self, count: usize, turns: usize) -> Vec<(String, Times)> {
+        let (ours, signed, bare) = (format!("list{count}"), format!("signed{count}"), Bare::new());
+        let (place, signed_place) = (key(&ours), key(&signed));
+        let list = async || timed(self.store.list(&place)).await;
+        let before = async || timed(self.signed.list(&signed_place)).await;
+        let first = async || {
+            let signed = self.anew().await;
+            timed(signed.list(&signed_place)).await
+        };
+        let bare_signed = async || alone(self.bare_list(&signed, count).await);
+        let bare_verified = async || (self.bare_list(&signed, count).await, bare.verify(count));
+        vec![
+            (format!("list-{count}"), in_turns(turns, async || alone(self.bare_list(&ours, count).await), list).await),
+            (format!("signed-list-{count}"), in_turns(turns, bare_signed, before).await),
+            (format!("first-list-{count}"), in_turns(turns, bare_verified, first).await),
+        ]
+    }
+
+    async fn bare_get(&self, name: &str) -> Duration {
+        let begun = Instant::now();
+        let message = self.stream.get_last_raw_message_by_subject(&format!("$KV.toehold.{name}")).await.unwrap();
+        let took = begun.elapsed();
+        assert!(message.payload.len() >= VALUE.len());
+        took
+    }
+
+    /// A store's write of this record, and the bare client's of another one, of as many bytes.
+    async fn put(&self, turns: usize, store: &impl Store, place: &Key, bare: &str, sign: impl Fn() -> Duration) -> Times {
+        let mut ours = store.put(place, &VALUE, Expect::Absent).await.unwrap();
+        let written = self.store.get(place).await.unwrap().unwrap().value;
+        let subject = format!("$KV.toehold.{bare}");
+        let mut last = self.context.publish(subject.clone(), written.clone().into()).await.unwrap().await.unwrap().sequence;
         in_turns(
             turns,
             async || {
-                let message = self.stream.get_last_raw_message_by_subject("$KV.toehold.one.only").await.unwrap();
-                assert_eq!(message.payload.len(), VALUE.len());
+                let begun = Instant::now();
+                last = self.write(&subject, &written, last).await;
+                (begun.elapsed(), sign())
             },
-            async || assert_eq!(self.store.get(&one).await.unwrap().unwrap().value.len(), VALUE.len()),
-            async || assert_eq!(self.signed.get(&host).await.unwrap().unwrap().value.len(), VALUE.len()),
-        )
-        .await
-    }
-
-    async fn put(&self, turns: usize) -> Times {
-        let (own, host) = (key("mine/1"), key("host/mine"));
-        let mut last = self.store.put(&key("bare/1"), &VALUE, Expect::Absent).await.unwrap().0;
-        let mut ours = self.store.put(&own, &VALUE, Expect::Absent).await.unwrap();
-        let mut signed = self.signed.put(&host, &VALUE, Expect::Absent).await.unwrap();
-        in_turns(
-            turns,
-            async || last = self.write("$KV.toehold.bare.1", last).await,
-            async || ours = self.store.put(&own, &VALUE, Expect::Revision(ours)).await.unwrap(),
-            async || signed = self.signed.put(&host, &VALUE, Expect::Revision(signed)).await.unwrap(),
+            async || {
+                let begun = Instant::now();
+                ours = store.put(place, &VALUE, Expect::Revision(ours)).await.unwrap();
+                begun.elapsed()
+            },
         )
         .await
     }
 
     /// As the store does it: with the sequence that is replaced, and a name.
-    async fn write(&self, subject: &'static str, last: u64) -> u64 {
+    async fn write(&self, subject: &str, value: &[u8], last: u64) -> u64 {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, async_nats::HeaderValue::from(last));
         headers.insert(NATS_MESSAGE_ID, format!("{subject}@{last}"));
-        let value = bytes::Bytes::copy_from_slice(&VALUE);
-        self.context.publish_with_headers(subject, headers, value).await.unwrap().await.unwrap().sequence
+        let value = bytes::Bytes::copy_from_slice(value);
+        self.context.publish_with_headers(subject.to_owned(), headers, value).await.unwrap().await.unwrap().sequence
     }
 
-    async fn list(&self, turns: usize) -> Times {
-        let (one, host) = (key("one"), key("host"));
-        let in_signed = self.signed.list(&host).await.unwrap().len();
-        in_turns(
-            turns,
-            async || assert_eq!(self.bare_list("$KV.toehold.one.>").await.len(), 1),
-            async || assert_eq!(self.store.list(&one).await.unwrap().len(), 1),
-            async || assert_eq!(self.signed.list(&host).await.unwrap().len(), in_signed),
-        )
-        .await
+    async fn bare_list(&self, kind: &str, count: usize) -> Duration {
+        let begun = Instant::now();
+        let found = self.last_of_each(&format!("$KV.toehold.{kind}.>")).await;
+        let took = begun.elapsed();
+        assert_eq!(found.len(), count);
+        took
     }
 
     /// The last message of each subject, as the client's own bucket lists them.
-    async fn bare_list(&self, filter: &str) -> Vec<(Revision, Vec<u8>)> {
+    async fn last_of_each(&self, filter: &str) -> Vec<(Revision, Vec<u8>)> {
         let config = OrderedConfig {
             deliver_subject: self.client.new_inbox(),
             filter_subject: filter.to_owned(),
@@ -189,33 +283,47 @@ impl World {
     }
 }
 
-/// Each of the three once a turn, in an order that changes.
+/// How long an operation takes that has to succeed.
+async fn timed<T>(operation: impl Future<Output = Result<T, StoreError>>) -> Duration {
+    let begun = Instant::now();
+    let done = operation.await;
+    let took = begun.elapsed();
+    done.unwrap();
+    took
+}
+
+/// Without a signature.
+fn alone(took: Duration) -> (Duration, Duration) {
+    (took, Duration::ZERO)
+}
+
+/// Each of the two once a turn, in an order that changes. What the client takes is told apart from the signatures that belong to it.
 async fn in_turns(
     turns: usize,
-    mut bare: impl AsyncFnMut(),
-    mut ours: impl AsyncFnMut(),
-    mut signed: impl AsyncFnMut(),
+    mut bare: impl AsyncFnMut() -> (Duration, Duration),
+    mut ours: impl AsyncFnMut() -> Duration,
 ) -> Times {
-    let mut times = [const { Vec::new() }; 3];
+    let [mut alone, mut floor, mut whole] = [const { Vec::new() }; 3];
     // The first ones are not counted.
     let unmeasured = turns / 10;
     for turn in 0..turns + unmeasured {
-        for place in 0..3 {
-            let which = (turn + place) % 3;
-            let begun = Instant::now();
-            match which {
-                0 => bare().await,
-                1 => ours().await,
-                _ => signed().await,
-            }
-            let took = begun.elapsed();
-            if turn >= unmeasured {
-                times[which].push(took);
+        for place in 0..2 {
+            let is_counted = turn >= unmeasured;
+            if (turn + place) % 2 == 0 {
+                let (client, signatures) = bare().await;
+                if is_counted {
+                    alone.push(client);
+                    floor.push(client + signatures);
+                }
+            } else {
+                let took = ours().await;
+                if is_counted {
+                    whole.push(took);
+                }
             }
         }
     }
-    let [bare, ours, signed] = times.map(middle);
-    Times { bare, ours, signed }
+    Times { bare: middle(alone), floor: middle(floor), ours: middle(whole) }
 }
 
 fn middle(mut times: Vec<Duration>) -> f64 {
@@ -225,7 +333,7 @@ fn middle(mut times: Vec<Duration>) -> f64 {
 
 /// A store whose values its only member signs.
 async fn signed(store: NatsStore) -> Signed {
-    let signing = SigningKey::from_seed(&[7; 32]);
+    let signing = signing_key();
     let id = StoreId::from_random([9; 16]);
     let recipient: Recipient = age::x25519::Identity::generate().to_public().into();
     let new = NewMember { recipient, key: signing.verifying_key() };
@@ -237,9 +345,20 @@ async fn signed(store: NatsStore) -> Signed {
         key: new.key,
         added_at: Timestamp::UNIX_EPOCH,
     };
-    let first = OperatorSet::first(id.clone(), member.clone(), Timestamp::UNIX_EPOCH);
+    let first = OperatorSet::first(id, member, Timestamp::UNIX_EPOCH);
     assert!(Signed::found(&store, &first, &signing).await.unwrap());
+    open(store).await
+}
+
+/// The store whose only member that is.
+async fn open(store: NatsStore) -> Signed {
+    let signing = signing_key();
     let chain = read_chain(&store).await.unwrap().unwrap();
-    let marks = Marks::in_memory(Seen::first(id, member.id, "bench".to_owned(), chain.hashes()));
+    let (id, member) = (chain.store().clone(), chain.members().members[0].id.clone());
+    let marks = Marks::in_memory(Seen::first(id, member, "bench".to_owned(), chain.hashes()));
     SignedStore::open(store, signing, marks).await.unwrap()
+}
+
+fn signing_key() -> SigningKey {
+    SigningKey::from_seed(&[7; 32])
 }

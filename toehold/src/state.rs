@@ -199,6 +199,7 @@ pub struct Keys {
     directory: PathBuf,
     passphrase: Arc<dyn PassphraseSource>,
     vault: OnceCell<Vault>,
+    signing: OnceLock<SigningKey>,
     /// Who this is in a shared store, as was seen before.
     member: OnceLock<MemberId>,
     /// The members of the shared store, to whom is sealed.
@@ -218,6 +219,7 @@ impl Keys {
             directory: directory.to_owned(),
             passphrase: Arc::new(passphrase),
             vault: OnceCell::new(),
+            signing: OnceLock::new(),
             member: OnceLock::new(),
             members: Mutex::default(),
         }
@@ -286,7 +288,10 @@ impl Signer for Arc<Keys> {
     }
 
     async fn sign(&self, store: &StoreId, key: &Key, origin: Origin, value: &[u8]) -> Result<Envelope, Source> {
-        Ok(Envelope::seal(&self.signing_key().await?, store, key, origin, value))
+        let vault = self.vault().await?;
+        // Derived once: that costs as much as it does to sign.
+        let signing = self.signing.get_or_init(|| vault.signing_key());
+        Ok(Envelope::seal(signing, store, key, origin, value))
     }
 
     async fn reseal(&self, key: &Key, value: &[u8], members: &OperatorSet) -> Result<Option<Vec<u8>>, Source> {

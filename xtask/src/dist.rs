@@ -1,5 +1,6 @@
 //! The archive that people install, the same bytes for the same source.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ const SHELLS: [(&str, &str); 5] = [
     ("powershell", "_toehold.ps1"),
     ("zsh", "_toehold"),
 ];
+
+/// Where the systemd units are.
+const UNITS: &str = "toehold/units";
 
 /// Files that are taken as they are.
 const DOCUMENTS: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
@@ -77,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(&tree)?;
     }
-    lay_out(&tree, &binary)?;
+    lay_out(&tree, &binary, |program, arguments| Ok(process::output(Command::new(program).args(arguments))?.stdout))?;
     let archive = directory.join(format!("{stem}.tar.gz"));
     let (first, again) = (pack(&directory, &stem)?, pack(&directory, &stem)?);
     if first != again {
@@ -132,22 +136,23 @@ fn epoch() -> Result<String> {
     Ok(told.trim().to_owned())
 }
 
-/// Everything in its place.
-fn lay_out(tree: &Path, binary: &Path) -> Result<()> {
+/// Everything in its place. `tells` runs the program that is in it, with these arguments, and gives what it prints.
+fn lay_out(tree: &Path, binary: &Path, tells: impl Fn(&Path, &[&OsStr]) -> Result<Vec<u8>>) -> Result<()> {
     for below in ["bin", "completions", "man/man1", "systemd"] {
         fs::create_dir_all(tree.join(below))?;
     }
     let program = tree.join("bin/toehold");
     fs::copy(binary, &program)?;
     for (shell, name) in SHELLS {
-        let script = process::output(Command::new(&program).args(["completions", shell]))?.stdout;
+        let script = tells(&program, &["completions".as_ref(), shell.as_ref()])?;
         fs::write(tree.join("completions").join(name), script)?;
     }
-    process::output(Command::new(&program).arg("manual").arg(tree.join("man/man1")))?;
-    let units = root().join("toehold/units");
-    for unit in fs::read_dir(&units)? {
-        let unit = unit?;
-        fs::copy(unit.path(), tree.join("systemd").join(unit.file_name()))?;
+    tells(&program, &["manual".as_ref(), tree.join("man/man1").as_os_str()])?;
+    let units = root().join(UNITS);
+    for unit in files_below(&units)? {
+        let place = tree.join("systemd").join(unit.strip_prefix(&units)?);
+        fs::create_dir_all(place.parent().ok_or("a unit has no directory")?)?;
+        fs::copy(&unit, place)?;
     }
     for document in DOCUMENTS {
         fs::copy(root().join(document), tree.join(document))?;
@@ -249,6 +254,75 @@ mod tests {
             pack(directory.path(), "tree").unwrap()
         };
         assert_eq!(archive(["a", "below/b", "c"], 1_000), archive(["c", "below/b", "a"], 2_000));
+    }
+
+    /// The paths that the table in `docs/README.md` names; those of directories end with a `/`.
+    fn documented() -> Vec<String> {
+        let text = fs::read_to_string(root().join("docs/README.md")).unwrap();
+        let (_, section) = text.split_once("\n## The archive\n").unwrap();
+        let rows = section.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `"));
+        let cells = rows.map(|row| row.split('|').nth(1).unwrap());
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect()
+    }
+
+    /// The program's own part is played by the test: what it tells when it is built is its own tests' to see.
+    #[test]
+    fn the_archive_holds_what_the_documents_say_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (binary, tree) = (directory.path().join("built"), directory.path().join("tree"));
+        fs::write(&binary, "program").unwrap();
+        lay_out(&tree, &binary, |program, arguments| {
+            assert_eq!(program, tree.join("bin/toehold"));
+            let [what, how] = arguments else { panic!("{arguments:?}") };
+            match what.to_str().unwrap() {
+                "completions" => return Ok(how.as_encoded_bytes().to_vec()),
+                "manual" => fs::write(Path::new(how).join("toehold.1"), "page").unwrap(),
+                other => panic!("{other}"),
+            }
+            Ok(Vec::new())
+        })
+        .unwrap();
+        let below = |top: &Path| -> Vec<String> {
+            let mut paths: Vec<String> = files_below(top)
+                .unwrap()
+                .iter()
+                .map(|path| path.strip_prefix(top).unwrap().to_str().unwrap().to_owned())
+                .collect();
+            paths.sort();
+            paths
+        };
+        let mut expected: Vec<String> = ["bin/toehold", "man/man1/toehold.1", "SHA256SUMS"].map(str::to_owned).to_vec();
+        expected.extend(["bash", "elv", "fish"].map(|kind| format!("completions/toehold.{kind}")));
+        expected.extend(["completions/_toehold", "completions/_toehold.ps1"].map(str::to_owned));
+        expected.extend(["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"].map(str::to_owned));
+        expected.extend(below(&root().join(UNITS)).iter().map(|unit| format!("systemd/{unit}")));
+        expected.sort();
+        let found = below(&tree);
+        assert_eq!(found, expected);
+        for unit in ["toehold-serve.service", "toehold.sysusers", "shared-store/toehold-serve.service.d/shared-store.conf"] {
+            assert!(found.contains(&format!("systemd/{unit}")), "{unit}: {found:?}");
+        }
+        // What the documents name is there, and what is there they name.
+        let documented = documented();
+        let names = |told: &String, path: &String| if told.ends_with('/') { path.starts_with(told) } else { path == told };
+        for told in &documented {
+            assert!(found.iter().any(|path| names(told, path)), "{told} is not in the archive");
+        }
+        for path in &found {
+            assert!(documented.iter().any(|told| names(told, path)), "docs/README.md says nothing of {path}");
+        }
+        // Each is what it is called, as whoever unpacks it may have it.
+        assert_eq!(fs::read_to_string(tree.join("completions/_toehold")).unwrap(), "zsh");
+        assert_eq!(fs::read_to_string(tree.join("bin/toehold")).unwrap(), "program");
+        for path in &found {
+            let mode = fs::metadata(tree.join(path)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, if path == "bin/toehold" { 0o755 } else { 0o644 }, "{path}");
+        }
+        let sums = fs::read_to_string(tree.join("SHA256SUMS")).unwrap();
+        let summed: Vec<&str> = sums.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+        let all_else: Vec<&String> = found.iter().filter(|path| *path != "SHA256SUMS").collect();
+        assert_eq!(summed, all_else);
+        assert!(sums.contains(&format!("{}  bin/toehold\n", hex(b"program"))), "{sums}");
     }
 
     #[test]

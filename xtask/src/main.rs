@@ -56,12 +56,15 @@ cargo xtask bench [NAME]...
     key-rotate-simulated, pods, pods-kubernetes, spec, spec-apply, store
     (all of them by default). pods-kubernetes starts a cluster.
 
-cargo xtask chaos [--minutes N] [--kills N] [--of host-add|join|key-rotate|pods|pods-kubernetes|spec-apply|store|three-nodes]
-    SIGKILL at random moments of `host add`, `key rotate` and `spec apply`, then what leads it on, then every invariant read off
-    the real files; and 1,000 connections to `pods serve` at once, 50 of whose pods fail; and of three servers with a shared store one is
-    killed, or cut off, under 100 onboardings, a rotation by two operators and 1,000 joins at two gateways (wants root, for networks of
-    its own): for N minutes (default 10), in rounds of N kills each (default 50), of all of them or of one. pods-kubernetes, which is run where it is named alone, starts a cluster: 1,000
-    connections there, 150 at a time, and a gateway killed under 150.
+cargo xtask chaos [--minutes N] [--kills N] [--of NAME]...
+    SIGKILL at random moments of `host add`, `agent join`, `key rotate` and `spec apply`, then what leads it on, then every invariant
+    read off the real files; gateways, leaders of `serve`, writers of the embedded store, imports and servers of the shared store that
+    are killed or held up; connections that are cut, and backups that are put in a store's place; 1,000 connections to `pods serve` at
+    once, 50 of whose pods fail; and of three servers with a shared store one is killed, or cut off, under 100 onboardings, a rotation by
+    two operators and 1,000 joins at two gateways (wants root, for networks of its own): for N minutes (default 10), in rounds of N kills
+    each (default 50), of all of them or of those that are named. NAME is one of gateway, host-add, join, key-rotate, operators, pods,
+    pods-kubernetes, serve, spec-apply, ssh, store-embedded, store-shared, three-nodes. pods-kubernetes, which is run where it is named
+    alone, starts a cluster: 1,000 connections there, 150 at a time, and a gateway killed under 150.
 
 cargo xtask codegen
     Renews the Rust code of the gRPC services from toehold/proto.

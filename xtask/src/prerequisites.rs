@@ -157,6 +157,12 @@ const TOOLS: [Tool; 47] = [
 ];
 
 impl Part {
+    /// Those whose names stand in that of a single test.
+    pub(crate) fn named_in(test: &str) -> impl Iterator<Item = Self> {
+        // Kubernetes is needed by whole programs only, and its name stands in those of tests that need none.
+        PARTS.into_iter().filter(move |part| *part != Self::Kubernetes && test.contains(part.name()))
+    }
+
     /// The name that `--without` takes.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -219,17 +225,17 @@ pub(crate) fn ensure(without: &[Part]) -> Result<()> {
 
 /// Makes sure that OpenSSH is there.
 pub(crate) fn ensure_openssh() -> Result<()> {
-    ensure_where(|part| part.is_none_or(|part| part == Part::Openssh))
+    ensure_only(&[Part::Openssh])
 }
 
-/// Makes sure that OpenSSH and the servers of a shared store are there, and networks can be made between them.
-pub(crate) fn ensure_three_nodes() -> Result<()> {
-    ensure_where(|part| part.is_none_or(|part| matches!(part, Part::Nats | Part::Openssh | Part::Root)))
+/// Makes sure that what these parts need is there, and nothing else.
+pub(crate) fn ensure_only(parts: &[Part]) -> Result<()> {
+    ensure_where(|part| part.is_none_or(|part| parts.contains(&part)))
 }
 
 /// Makes sure that the server of a shared store is there.
 pub(crate) fn ensure_nats() -> Result<()> {
-    ensure_where(|part| part.is_none_or(|part| part == Part::Nats))
+    ensure_only(&[Part::Nats])
 }
 
 /// Makes sure that a cluster can be started.

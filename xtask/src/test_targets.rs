@@ -97,6 +97,13 @@ fn programs(metadata: &Metadata) -> Result<Vec<(&str, Vec<Part>)>> {
     Ok(programs)
 }
 
+/// What the test program of this name says that it needs.
+pub(crate) fn needs_of(metadata: &Metadata, name: &str) -> Result<Vec<Part>> {
+    let mut programs = programs(metadata)?;
+    programs.retain(|(program, _)| *program == name);
+    Ok(programs.into_iter().flat_map(|(_, needs)| needs).collect())
+}
+
 fn needs(text: &str) -> Result<Vec<Part>, String> {
     let documentation = text.lines().take_while(|line| line.starts_with("//!"));
     let mut parts = Vec::new();

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use toehold_core::{Entry, Key, KeyError, Revision, Timestamp};
-use toehold_specsign::SigningKey;
+use toehold_specsign::{SigningKey, VerifyingKey};
 
 use super::envelope::{Distrust, Envelope, EnvelopeError, Origin};
 use super::member::{Member, MemberId, StoreId};
@@ -152,6 +152,16 @@ struct Link {
     revision: Revision,
 }
 
+/// That a value was signed with a key, of which both have been seen: a hash of them. It holds for one place in one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verified([u8; 32]);
+
+impl Verified {
+    fn of(by: &VerifyingKey, bytes: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(by.as_bytes()).chain_update(bytes).finalize().into())
+    }
+}
+
 /// The lists of a store's members from the first to the last, verified.
 #[derive(Clone, Debug)]
 pub struct Chain {
@@ -284,6 +294,12 @@ impl Chain {
     /// # Errors
     /// [`Distrust`].
     pub fn judge(&self, key: &Key, bytes: &[u8]) -> Result<Envelope, Distrust> {
+        self.judge_again(key, bytes, None).map(|(envelope, _)| envelope)
+    }
+
+    /// As [`Chain::judge`], and what to remember of a signature that is good. One that is `known` from the last time for this key is not
+    /// verified again; all else is judged anew, by the members of now.
+    pub(super) fn judge_again(&self, key: &Key, bytes: &[u8], known: Option<Verified>) -> Result<(Envelope, Verified), Distrust> {
         let envelope = Envelope::parse(bytes)?;
         let id = &envelope.origin.signer;
         let Some(member) = self.members().member(id) else {
@@ -292,7 +308,8 @@ impl Chain {
                 None => Distrust::Stranger(id.clone()),
             });
         };
-        if !envelope.verifies(&member.key, self.store(), key) {
+        let verified = Verified::of(&member.key, bytes);
+        if known != Some(verified) && !envelope.verifies(&member.key, self.store(), key) {
             return Err(Distrust::Signature { name: member.name.clone() });
         }
         if !member.role.may_write(key) {
@@ -301,7 +318,7 @@ impl Chain {
         if !member.may_write(key) {
             return Err(Distrust::Writer { name: member.name.clone() });
         }
-        Ok(envelope)
+        Ok((envelope, verified))
     }
 
     /// Takes a value that somebody wrote who was a member then and is none any more: by the order in which the store has taken them in,

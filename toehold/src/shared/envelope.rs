@@ -29,10 +29,13 @@ pub struct Origin {
     pub replaces: Option<u64>,
 }
 
+/// The members of [`Origin`] and the signature, one beside the other: to flatten one into the other costs a read as much as all the rest.
 #[derive(Serialize, Deserialize)]
 struct Header {
-    #[serde(flatten)]
-    origin: Origin,
+    signer: MemberId,
+    set: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replaces: Option<u64>,
     signature: Signature,
 }
 
@@ -156,7 +159,8 @@ impl Envelope {
 
     /// As it stands in a store.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let header = Header { origin: self.origin.clone(), signature: self.signature };
+        let Origin { signer, set, replaces } = self.origin.clone();
+        let header = Header { signer, set, replaces, signature: self.signature };
         let header = serde_json::to_vec(&header).unwrap_or_default();
         [MAGIC, FORMAT.to_string().as_bytes(), b" ", &header, b"\n", &self.value].concat()
     }
@@ -176,7 +180,9 @@ impl Envelope {
             Ok(newer) if newer > FORMAT => return Err(EnvelopeError::Newer(newer)),
             _ => return Err(EnvelopeError::Damaged),
         }
-        let Header { origin, signature } = serde_json::from_str(header).map_err(|_| EnvelopeError::Damaged)?;
+        let header: Header = serde_json::from_str(header).map_err(|_| EnvelopeError::Damaged)?;
+        let Header { signer, set, replaces, signature } = header;
+        let origin = Origin { signer, set, replaces };
         let value = value.strip_prefix(b"\n").ok_or(EnvelopeError::Damaged)?.to_vec();
         Ok(Self { origin, signature, value })
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use toehold_core::{Entry, Expect, Key, KeyError, Revision, Source, Store, StoreError};
 use toehold_specsign::SigningKey;
 
-use super::chain::{Chain, ChainError, OperatorSet};
+use super::chain::{Chain, ChainError, OperatorSet, Verified};
 use super::envelope::{Distrust, Envelope, MAX_OVERHEAD, Origin};
 use super::marks::{Marks, MarksError};
 use super::member::{MemberId, StoreId};
@@ -23,8 +23,8 @@ use looking::Looked;
 /// How old the list of members may be that is judged by. Whoever was removed is believed no longer than that by a process that runs.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// Of how many keys the last revision is kept in mind.
-const MAX_REVISIONS: usize = 100_000;
+/// Of how many keys is kept in mind what was seen of them.
+const MAX_KNOWN: usize = 100_000;
 
 /// Records that never go back: their revisions are remembered.
 const KEPT: [&str; 2] = ["masterkey/current", "gateway/current"];
@@ -125,8 +125,8 @@ struct Inner<S, K> {
     store: S,
     signer: K,
     members: Mutex<Members>,
-    /// The last revision of each key that was seen by this process.
-    revisions: Mutex<HashMap<Key, u64>>,
+    /// What this process has seen of each key.
+    known: Mutex<HashMap<Key, Known>>,
     marks: Marks,
     /// Why nothing is written.
     read_only: Mutex<Option<String>>,
@@ -134,6 +134,15 @@ struct Inner<S, K> {
     looked: Mutex<Looked>,
     /// Held by the one that looks.
     looking: tokio::sync::Mutex<()>,
+}
+
+/// What was seen of a key.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// The last revision.
+    revision: u64,
+    /// The last signature that was good: whoever reads the same value again has it verified once.
+    verified: Option<Verified>,
 }
 
 struct Members {
@@ -217,12 +226,13 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
     pub async fn open(store: S, signer: K, marks: Marks) -> Result<Self, SignedError> {
         let chain = read_chain(&store).await?.ok_or(SignedError::NoMembers)?;
         check_continues(&chain, &marks)?;
-        let revisions = marks.seen().revisions.into_iter();
-        let revisions = revisions.filter_map(|(key, revision)| Some((Key::parse(&key).ok()?, revision))).collect();
+        let known = marks.seen().revisions.into_iter();
+        let known =
+            known.filter_map(|(key, revision)| Some((Key::parse(&key).ok()?, Known { revision, verified: None }))).collect();
         let inner = Inner {
             looked: Mutex::new(Looked::now(&store)),
             looking: tokio::sync::Mutex::default(),
-            revisions: Mutex::new(revisions),
+            known: Mutex::new(known),
             store,
             signer,
             members: Mutex::new(Members { chain, looked_at: Instant::now() }),
@@ -345,21 +355,24 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
     }
 
     fn judge_now(&self, entry: &Entry) -> Result<Envelope, Distrust> {
-        let envelope = lock(&self.inner.members).chain.judge(&entry.key, &entry.value)?;
-        let mut revisions = lock(&self.inner.revisions);
-        if revisions.len() > MAX_REVISIONS {
-            revisions.retain(|key, _| KEPT.contains(&key.as_str()));
+        let verified = lock(&self.inner.known).get(&entry.key).and_then(|known| known.verified);
+        let judged = lock(&self.inner.members).chain.judge_again(&entry.key, &entry.value, verified);
+        let (envelope, verified) = judged?;
+        let mut known = lock(&self.inner.known);
+        if known.len() > MAX_KNOWN {
+            known.retain(|key, _| KEPT.contains(&key.as_str()));
         }
-        let seen = revisions.entry(entry.key.clone()).or_default();
+        let seen = known.entry(entry.key.clone()).or_default();
         // Whatever comes after the revision that was seen was written over that one, or over a later one.
-        let is_older = |replaced: u64| entry.revision.0 > *seen && replaced < *seen;
+        let is_older = |replaced: u64| entry.revision.0 > seen.revision && replaced < seen.revision;
         // These are never removed, so that one that was written as the first is one, too.
         let replaced = envelope.origin.replaces.or_else(|| KEPT.contains(&entry.key.as_str()).then_some(0));
         if replaced.is_some_and(is_older) {
             return Err(Distrust::PutBack);
         }
-        *seen = (*seen).max(entry.revision.0);
-        drop(revisions);
+        seen.revision = seen.revision.max(entry.revision.0);
+        seen.verified = Some(verified);
+        drop(known);
         self.note(&entry.key, &envelope.value, entry.revision);
         Ok(envelope)
     }

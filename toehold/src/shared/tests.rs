@@ -175,6 +175,49 @@ fn n1_what_no_member_has_signed_is_not_taken_and_hides_nothing() {
     });
 }
 
+/// Its signature is not verified again where the same bytes stand in the same place; all else is judged anew.
+#[test]
+fn n1_what_was_read_before_is_taken_again_as_it_was_where_it_was_and_from_a_member_alone() {
+    block_on(async {
+        let world = World::new().await;
+        let (one, two, gateway) = (world.open(1).await, world.open(2).await, world.open(3).await);
+        put(&one, "host/a@a", b"a").await;
+        put(&one, "host/b@b", b"b").await;
+        put(&gateway, "agent/x", b"x").await;
+        for _ in 0..2 {
+            for (place, value) in [("host/a@a", b"a"), ("host/b@b", b"b"), ("agent/x", b"x")] {
+                assert_eq!(two.get(&key(place)).await.unwrap().unwrap().value, value);
+            }
+        }
+        let good = world.raw("host/a@a").await;
+        let signature = good.iter().position(|byte| *byte == b'\n').unwrap() - 10;
+        for at in [good.len() - 1, signature] {
+            let mut changed = good.clone();
+            changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+            world.plant("host/a@a", &changed).await;
+            let reason = reason(&two, "host/a@a").await;
+            assert!(reason.contains("it was changed, or moved here"), "{at}: {reason}");
+            assert!(two.list(&key("host")).await.unwrap()[0].fault().is_some());
+        }
+        world.plant("host/b@b", &good).await;
+        assert!(reason(&two, "host/b@b").await.contains("moved here"));
+        world.plant("host/a@a", &good).await;
+        assert_eq!(two.get(&key("host/a@a")).await.unwrap().unwrap().value, b"a");
+        // Whoever signed has to be a member yet, with a role that may write it.
+        world.change(1, |members| members.iter_mut().filter(|member| member.role == Role::Gateway).for_each(to_pods)).await;
+        two.refresh().await.unwrap();
+        assert!(reason(&two, "agent/x").await.contains("role pods may not write it"));
+        let id = MemberId::of(&signing(3).verifying_key());
+        world.change(1, |members| members.retain(|member| member.id != id)).await;
+        two.refresh().await.unwrap();
+        assert!(reason(&two, "agent/x").await.contains("no member of this store any more"));
+    });
+}
+
+fn to_pods(member: &mut Member) {
+    member.role = Role::Pods;
+}
+
 #[test]
 fn n1_an_old_value_that_is_put_back_is_noticed() {
     block_on(async {

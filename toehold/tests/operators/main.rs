@@ -41,7 +41,7 @@ use membership::{asks_to_be_let_in, founder, joins, sharing};
 use serde_json::Value;
 use support::Toehold;
 use support::cli::Done;
-use toehold::adapters::identity::IdentityFile;
+use toehold::adapters::identity::{IdentityFile, Vault};
 use toehold::adapters::nats::NatsStore;
 use toehold::shared::{Chain, read_chain};
 use toehold_core::Key;
@@ -60,12 +60,16 @@ fn key(text: &str) -> Key {
     Key::parse(text).unwrap()
 }
 
+/// Somebody's identity, for what no command does with it.
+fn vault_of(toehold: &Toehold) -> Vault {
+    IdentityFile::read(&toehold.state()).unwrap().unlock(None).unwrap()
+}
+
 /// Anna's identity and the server, for what no command does.
 async fn by_hand(toehold: &Toehold, nats: &server::Nats) -> (toehold_specsign::SigningKey, NatsStore, Chain) {
-    let vault = IdentityFile::read(&toehold.state()).unwrap().unlock(None).unwrap();
     let raw = nats.store().await;
     let chain = read_chain(&raw).await.unwrap().unwrap();
-    (vault.signing_key(), raw, chain)
+    (vault_of(toehold).signing_key(), raw, chain)
 }
 
 fn members(toehold: &Toehold) -> Vec<(String, String)> {

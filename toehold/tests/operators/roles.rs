@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toehold::adapters::identity::{IdentityFile, NewIdentity};
 use toehold::adapters::nats::{NatsAddress, NatsOptions, NatsStore};
-use toehold::shared::NewMember;
+use toehold::shared::{Envelope, NewMember, sealed};
 use toehold_core::{Expect, Store, Timestamp};
 
 use crate::join_support::gateway::{Gateway, line};
@@ -12,7 +12,7 @@ use crate::join_support::machine::{Machine, agents};
 use crate::server::Nats;
 use crate::support::server::write_private;
 use crate::support::{Inside, Toehold};
-use crate::{founder, joins, key, says, sharing};
+use crate::{founder, joins, key, says, sharing, vault_of};
 
 /// A server that knows one user for each role, and the files with their seeds.
 pub fn server() -> (Nats, NatsAddress, [std::path::PathBuf; 3], tempfile::TempDir) {
@@ -78,18 +78,43 @@ async fn n2_a_real_server_lets_each_role_do_what_it_is_there_for_and_no_more() {
     anna.run(["key", "show"]).ends(0);
 }
 
-#[test]
-fn n2_a_gateway_that_is_let_go_opens_nothing_that_comes_after() {
+/// What it has had in clear it may have kept (`docs/shared-store.md`); but what is sealed to gateways is not sealed to it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_a_gateway_that_is_let_go_is_no_gateway_and_nothing_is_sealed_to_it_any_more() {
     let nats = Nats::start("");
-    let store = nats.address("fleet");
+    let store = nats.address("toehold");
     let anna = founder(&store);
     let service = joins(&anna, sharing(&store), "gateway", "gateway");
-    let running = Gateway::start(&service, &[]);
-    running.stop().ends(0);
+    let other = joins(&anna, sharing(&store), "other", "gateway");
+    Gateway::start(&service, &[]).stop().ends(0);
+    let raw = nats.store().await;
+    // Each of the two, and what is sealed to gateways.
+    let open = async || {
+        let members = [&service, &other].map(vault_of);
+        let [mut opened, mut others] = [[0; 2]; 2];
+        for kind in ["gateway", "masterkey"] {
+            for entry in raw.list(&key(kind)).await.unwrap() {
+                let value = Envelope::parse(&entry.value).unwrap().value;
+                let counted = if entry.key == key("gateway/vault") { &mut opened } else { &mut others };
+                let is_sealed = sealed::may_hold(&entry.key);
+                for (count, member) in counted.iter_mut().zip(&members) {
+                    *count += usize::from(is_sealed && sealed::opens(member, &entry.key, &value).is_ok());
+                }
+            }
+        }
+        (opened, others)
+    };
+    assert_eq!(open().await, ([1, 1], [0, 0]), "each opens what gateways need, and no master key");
     let gone = anna.run(["--json", "operator", "rm", "gateway"]).ends(0).json();
     assert_eq!(gone["rotation_due"], false);
-    let refused = service.run(["gateway", "serve", "--listen", "127.0.0.1:0"]);
-    assert_ne!(refused.code, 0, "{}", refused.stdout);
+    assert_eq!(open().await, ([0, 1], [0, 0]), "only the one that stays opens it");
+    says(&service.run(["gateway", "serve", "--listen", "127.0.0.1:0"]).ends(1), "no member of the store");
+    // The one that stays goes on with it.
+    let running = Gateway::start(&other, &[]);
+    let machine = Machine::new();
+    machine.join(&line(&anna, running.address, &[])).ends(0);
+    machine.ping().ends(0);
+    running.stop().ends(0);
 }
 
 /// Its identity is there before the server is that knows it.

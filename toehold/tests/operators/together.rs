@@ -1,8 +1,13 @@
 //! Two operators, each with a state directory of his own.
 
+use rustix::process::Signal;
+use toehold::shared::{Envelope, sealed};
+use toehold_core::{MasterKeyRecord, PublicKey, Store as _};
+
 use crate::server::Nats;
+use crate::support::running::Running;
 use crate::support::{Inside, Toehold, Waiting};
-use crate::{WRITE, asks_to_be_let_in, founder, has_a_gateway, joins, members, says, sharing};
+use crate::{WRITE, asks_to_be_let_in, founder, has_a_gateway, joins, members, says, sharing, vault_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_whoever_was_let_in_does_what_the_first_one_does() {
@@ -65,28 +70,47 @@ fn shell_words(command: &str) -> Vec<String> {
     command.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
 }
 
+/// He who goes may have kept the key: with `--rotate` no host takes it much longer, and he has no part in the one that follows.
 #[tokio::test(flavor = "multi_thread")]
 async fn removal_with_a_rotation_leaves_nothing_due() {
     let nats = Nats::start("");
-    let store = nats.address("fleet");
+    let store = nats.address("toehold");
     let host = Inside::start().await;
     let anna = founder(&store);
     host.add(&anna, &[]).ends(0);
     let ben = joins(&anna, sharing(&store), "ben", "operator");
     let before = anna.master_key();
-    // What waits for the end of a grace is done with none here.
+    let raw = nats.store().await;
+    let opens = async |key: &str| {
+        let place = MasterKeyRecord::key(&key.parse::<PublicKey>().unwrap().fingerprint()).unwrap();
+        let value = Envelope::parse(&raw.get(&place).await.unwrap().unwrap().value).unwrap().value;
+        sealed::opens(&vault_of(&ben), &place, &value).is_ok()
+    };
+    assert!(opens(&before).await);
     let id = anna.run(["--json", "operator", "ls"]).ends(0).json()["members"][1]["id"].as_str().unwrap().to_owned();
-    let done = anna.spawn(["operator", "rm", &id, "--rotate"]);
-    crate::support::eventually("the key is renewed", || anna.master_key() != before);
-    stop(done);
+    let mut removal = Running::start(&anna, &["--json", "operator", "rm", &id, "--rotate"]);
+    let removed = removal.until(|told| told["removed"] == true).unwrap();
+    assert_eq!((&removed["name"], &removed["rotation_due"]), (&"ben".into(), &false.into()));
+    // From here on there is nothing to do but to wait for the end of the old key's hour.
+    assert!(removal.until(|told| told["event"] == "grace").is_some(), "{:?}", removal.ends());
+    removal.signal(Signal::INT);
+    let (code, said) = removal.ends();
+    assert_eq!(code, 3, "{said}");
+    let now = anna.master_key();
+    assert_ne!(now, before);
+    let ours = host.ours();
+    let line_of = |key: &str| ours.lines().find(|line| line.contains(key)).map(|line| line.contains("expiry-time=\""));
+    // Where a host reads no ends, it is gone at once.
+    assert!(line_of(&before) != Some(false) && line_of(&now) == Some(false), "the old one goes, and the new one stays: {ours}");
+    let status = anna.run(["--json", "key", "status"]).ends(3).json();
+    assert_eq!((&status["rotation"]["phase"], &status["owed"]), (&"retiring".into(), &0.into()));
+    assert!(status["rotation"]["retire_at"].is_string(), "{status}");
+    // He opens neither, as they stand there now.
+    for key in [&before, &now] {
+        assert!(!opens(key).await, "ben opens {key}");
+    }
     says(&ben.run(["host", "check"]).ends(1), "not sealed to this identity");
-}
-
-/// Ends what waits for the old key's hour.
-fn stop(child: std::process::Child) {
-    let id = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
-    Toehold::wait(child);
+    assert_eq!(members(&anna).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

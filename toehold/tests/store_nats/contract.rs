@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use futures_util::StreamExt as _;
 use toehold::adapters::nats::{NatsOptions, NatsStore};
 use toehold_core::testing::store_conformance;
 use toehold_core::{Expect, Store, StoreError};
@@ -26,6 +27,49 @@ async fn what_works_in_the_embedded_store_works_here() {
     let store = small.store().await;
     assert_eq!(store.max_value(), 60 * 1024);
     store_conformance(&store).await;
+}
+
+/// Few records are had one by one, and more of them in a stream: from the second time on without having begun one by one.
+#[tokio::test]
+async fn a_list_that_was_long_is_not_begun_one_by_one_and_is_whole_however_long_it_has_become() {
+    const MARKER: &str = "$JS.API.marker";
+    let nats = Nats::start("");
+    let (store, client) = (nats.store().await, nats.client().await);
+    let mut revisions = Vec::new();
+    let mut asked = client.subscribe("$JS.API.>").await.unwrap();
+    // What the servers are asked for by a list of so many: single messages, and streams of them.
+    let mut lists = async |expected: usize| {
+        client.flush().await.unwrap();
+        assert_eq!(store.list(&key("a")).await.unwrap().len(), expected);
+        client.publish(MARKER, "".into()).await.unwrap();
+        let (mut messages, mut streams) = (0, 0);
+        loop {
+            let subject = asked.next().await.unwrap().subject;
+            messages += usize::from(subject.starts_with("$JS.API.STREAM.MSG.GET."));
+            streams += usize::from(subject.starts_with("$JS.API.CONSUMER.CREATE."));
+            if subject.as_str() == MARKER {
+                return (messages, streams);
+            }
+        }
+    };
+    for number in 0..20 {
+        revisions.push(store.put(&key(&format!("a/{number}")), b"", Expect::Absent).await.unwrap());
+    }
+    // Nine, of which the last was one too many, and then the one after the stream's last.
+    assert_eq!(lists(20).await, (9 + 1, 1));
+    assert_eq!(lists(20).await, (1, 1));
+    for (number, revision) in revisions.iter().enumerate().skip(3) {
+        store.delete(&key(&format!("a/{number}")), *revision).await.unwrap();
+    }
+    // What was deleted has messages yet.
+    assert_eq!(lists(3).await, (1, 1));
+    assert_eq!(lists(3).await, (1, 1));
+    let stream = jetstream::new(nats.client().await).get_stream("KV_toehold").await.unwrap();
+    stream.purge().filter("$KV.toehold.a.>").await.unwrap();
+    store.put(&key("a/1"), b"", Expect::Absent).await.unwrap();
+    // Once more so; and then the one, and that there is no other.
+    assert_eq!(lists(1).await, (1, 1));
+    assert_eq!(lists(1).await, (2, 0));
 }
 
 #[tokio::test]

@@ -97,11 +97,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
 
-    println!("\n{:<16} {:>9} {:>9}  {:<6} verdict", "bench", "measured", "bar", "unit");
+    println!("\n{:<22} {:>9} {:>9}  {:<6} verdict", "bench", "measured", "bar", "unit");
     for measured in &all {
         let verdict = if measured.holds { "holds" } else { "MISSED" };
         println!(
-            "{:<16} {:>9.3} {:>9.3}  {:<6} {verdict:<7} {}",
+            "{:<22} {:>9.3} {:>9.3}  {:<6} {verdict:<7} {}",
             measured.name, measured.value, measured.bar, measured.unit, measured.detail
         );
     }

@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use tokio::time::{Instant, sleep};
 
 use super::asking::ask;
+use super::list::Long;
 use super::{Inner, NatsAddress, NatsError, NatsStore};
 use crate::adapters::system_roots;
 use crate::cli::chain;
@@ -167,7 +168,7 @@ pub(super) async fn existing(client: Client, address: &NatsAddress, options: &Na
     let (address, patience) = (address.clone(), options.patience);
     // What it has come to when it is opened it must not fall behind, also where nothing was written yet.
     let acknowledged = AtomicU64::new(stream.cached_info().state.last_sequence);
-    let inner = Inner { address, client, stream, context, prefix, patience, acknowledged };
+    let inner = Inner { address, client, stream, context, prefix, patience, acknowledged, long: Long::default() };
     Ok(NatsStore { inner: Arc::new(inner) })
 }
 

@@ -1,6 +1,7 @@
 //! All values below a prefix, as they were when they were asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
@@ -31,15 +32,16 @@ pub(super) async fn below(inner: &Inner, prefix: &str) -> Result<Vec<Entry>, Nat
 ///
 /// The leader is asked for one after the other. Where there are more than few, most come in one stream, which one of the servers sends that
 /// may be behind, and whose end is an estimate. So the leader is asked then for what follows on the last that came until it has nothing
-/// more: what a server has is a beginning of what the leader has.
+/// more: what a server has is a beginning of what the leader has. A list that was long the last time is not begun one by one.
 async fn list(inner: &Inner, prefix: &str, headers_only: bool) -> Result<Vec<Entry>, NatsError> {
     let filter = format!("{prefix}.>");
     let mut found = Found::default();
-    if !found.few(inner, &filter).await? {
+    if inner.long.has(&filter) || !found.few(inner, &filter).await? {
         // Anew, since one that is behind may send what was replaced.
         found = Found::default();
         found.stream(inner, &filter, headers_only).await?;
         found.follow(inner, &filter).await?;
+        inner.long.note(filter, found.messages > FEW);
     }
     Ok(found.entries.into_values().collect())
 }
@@ -88,9 +90,33 @@ pub(super) async fn messages(
     Ok(())
 }
 
+/// Prefixes below which there were more than a few messages when they were listed last: nothing rests on it but how they are asked for.
+#[derive(Default)]
+pub(super) struct Long(Mutex<HashSet<String>>);
+
+impl Long {
+    /// How many are kept in mind.
+    const MOST: usize = 1_000;
+
+    fn has(&self, filter: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(filter)
+    }
+
+    fn note(&self, filter: String, is_long: bool) {
+        let mut long = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_long {
+            long.remove(&filter);
+        } else if long.len() < Self::MOST {
+            long.insert(filter);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Found {
     entries: BTreeMap<Key, Entry>,
+    /// How many came, with those that say that something was deleted.
+    messages: usize,
     /// The highest sequence that was seen.
     last: u64,
 }
@@ -143,6 +169,7 @@ impl Found {
 
     fn take(&mut self, inner: &Inner, subject: &str, value: Option<Vec<u8>>, sequence: u64, written_at: Timestamp) {
         self.last = self.last.max(sequence);
+        self.messages += 1;
         let name = subject.strip_prefix(inner.prefix.as_str()).unwrap_or_default();
         let Some(key) = subject::decode(name) else {
             tracing::warn!("{} holds {name}, which is no key of ours", inner.address);

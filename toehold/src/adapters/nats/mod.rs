@@ -11,8 +11,10 @@
 //! A read is answered by the stream's leader, never by a replica that may be behind. While the servers choose one, what is asked is asked
 //! again, and what is written waits, for as long as an operation may take.
 //!
-//! Durable is what the server makes of it: with three replicas a write that was answered is on the disks of two machines, with one it
-//! is in the page cache of one until that syncs (`sync_interval` of the server's configuration).
+//! Durable is what the servers make of it. An answer means that a majority of the replicas has the write, not that it is on any disk: each
+//! server hands it to its page cache, and syncs that every two minutes (`sync_interval` of its configuration, which there is from 2.10 on;
+//! at `always`, before it answers). So a write survives servers that are killed, and as a rule one that loses power; where a majority loses
+//! power at once, or the only one does, the last minutes may be gone. What is left then is behind what was seen of it, and is treated so (N3).
 
 mod address;
 mod asking;
@@ -74,6 +76,8 @@ struct Inner {
     patience: Duration,
     /// The revision to which it had come when it was opened, or the highest of a write of this process that was acknowledged.
     acknowledged: AtomicU64,
+    /// What was listed last with more than a few.
+    long: list::Long,
 }
 
 impl Inner {

@@ -25,9 +25,9 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
 
     pub(super) fn note_own(&self, key: &Key, value: &[u8], revision: Revision) {
         {
-            let mut revisions = lock(&self.inner.revisions);
-            let seen = revisions.entry(key.clone()).or_default();
-            *seen = (*seen).max(revision.0);
+            let mut known = lock(&self.inner.known);
+            let seen = known.entry(key.clone()).or_default();
+            seen.revision = seen.revision.max(revision.0);
         }
         self.inner.marks.note(|seen| seen.note_written(revision.0));
         if KEPT.contains(&key.as_str()) {
@@ -122,7 +122,7 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
     pub async fn accept_as_it_is(&self) -> Result<(), SignedError> {
         let before = self.inner.marks.seen();
         let seen = Seen::first(before.store, before.member, before.writer.clone(), self.chain().hashes());
-        lock(&self.inner.revisions).clear();
+        lock(&self.inner.known).clear();
         self.inner.marks.reset(seen)?;
         *lock(&self.inner.read_only) = None;
         for key in KEPT {
