@@ -165,12 +165,13 @@ impl Context {
     }
 }
 
-/// Sees that a store is still written to, before something is done again that is done from time to time (N3).
+/// Sees that a store is still written to, by a look of now, before something is done again that is done from time to time: hosts and clusters are
+/// changed on the word of its records, and nobody takes that back (N3).
 ///
 /// # Errors
 /// Where it is not, or does not answer.
 pub async fn still_writable(store: &AnyStore) -> Result<(), Failure> {
-    match store.read_only_by_now().await? {
+    match store.read_only_now().await? {
         None => Ok(()),
         Some(reason) => Err(Failure::new(reason)),
     }
@@ -181,7 +182,7 @@ pub async fn still_writable(store: &AnyStore) -> Result<(), Failure> {
 /// # Errors
 /// Where it is not.
 pub fn writable(store: &AnyStore) -> Result<(), Failure> {
-    match store.shared().and_then(crate::shared::SharedStore::read_only) {
+    match store.read_only() {
         None => Ok(()),
         Some(_) => Err(Failure::new("nothing is done with a store that is behind what was seen of it")
             .hint("find out why, and then: toehold store accept-rollback")),
