@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use toehold_core::{Key, StoreError, Watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::asking::pause_before;
 use super::{Inner, NatsError, subject};
 
 /// For how long nothing may come until the leader is asked whether there is nothing. Whoever sends what changes may be a server that is
@@ -122,17 +123,21 @@ impl NatsWatch {
 
     /// Sees that the stream is the one that is watched, and still has what was reported.
     async fn still_there(&mut self) -> Result<(), NatsError> {
-        // Before it is asked: whatever answers after that is behind this connection or a later one.
-        let connections = self.inner.connections();
-        let (found, made) = self.inner.state().await?;
-        if made != self.made {
-            return Err(NatsError::MadeAnew);
+        let deadline = Instant::now() + self.inner.patience;
+        loop {
+            // Before it is asked: whatever answers after that is behind this connection or a later one.
+            let connections = self.inner.connections();
+            let (found, made) = self.inner.state().await?;
+            if made != self.made {
+                return Err(NatsError::MadeAnew);
+            }
+            if found >= self.last {
+                (self.connections, self.is_doubted) = (connections, false);
+                return Ok(());
+            }
+            // A server that has only just begun to lead may not know all yet.
+            pause_before(deadline).await.ok_or(NatsError::WentBack { seen: self.last, found })?;
         }
-        if found < self.last {
-            return Err(NatsError::WentBack { seen: self.last, found });
-        }
-        (self.connections, self.is_doubted) = (connections, false);
-        Ok(())
     }
 
     /// Asks the leader for what was to come, and has it sent anew where something was.
