@@ -91,10 +91,12 @@ async fn n3_what_runs_while_a_backup_is_put_in_the_stores_place_writes_nothing_i
     }
     assert_eq!(nats.store().await.last_revision().await.unwrap(), had, "something was written into the backup");
 
-    // Accepted, it is written to by those who begin then.
-    assert_ne!(serve.stop().code, 2);
+    // Accepted, it is written to by those who begin then. Those who ran meanwhile say so, and what they have seen does not come back.
     service.run(["store", "accept-rollback"]).ends(0);
     anna.run(["store", "accept-rollback"]).ends(0);
+    eventually("it says that it is to be started anew", || serve.get("/readyz").body.contains("start it anew"));
+    assert_ne!(serve.stop().code, 2);
+    anna.run(WRITE).ends(0);
     let serve = Serve::start(&anna, &["--no-gateway"]);
     serve.task_is("sessions", "running");
     serve.is_ready();
