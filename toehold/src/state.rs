@@ -151,6 +151,9 @@ pub enum StateError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Whoever works with it only looks.
+    #[error("this part of the process only looks, and opens no identity")]
+    OnlyLooks,
     /// The identity cannot be made or unlocked.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -197,7 +200,8 @@ pub struct SharedAt {
 /// The identity of a state directory, unlocked when it is first needed: opens what is sealed, and signs what goes into a shared store.
 pub struct Keys {
     directory: PathBuf,
-    passphrase: Arc<dyn PassphraseSource>,
+    /// None where it is never unlocked.
+    passphrase: Option<Arc<dyn PassphraseSource>>,
     vault: OnceCell<Vault>,
     signing: OnceLock<SigningKey>,
     /// Who this is in a shared store, as was seen before.
@@ -215,9 +219,18 @@ impl fmt::Debug for Keys {
 impl Keys {
     /// Of this directory.
     pub fn new(directory: &Path, passphrase: impl PassphraseSource + 'static) -> Self {
+        Self::with(directory, Some(Arc::new(passphrase)))
+    }
+
+    /// Of this directory, and never unlocked: opens nothing, and signs nothing.
+    pub fn locked(directory: &Path) -> Self {
+        Self::with(directory, None)
+    }
+
+    fn with(directory: &Path, passphrase: Option<Arc<dyn PassphraseSource>>) -> Self {
         Self {
             directory: directory.to_owned(),
-            passphrase: Arc::new(passphrase),
+            passphrase,
             vault: OnceCell::new(),
             signing: OnceLock::new(),
             member: OnceLock::new(),
@@ -250,12 +263,13 @@ impl Keys {
     /// The unlocked identity; asks for its passphrase at the first call. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`StateError::Identity`] and [`StateError::Passphrase`]. A later call tries again.
+    /// [`StateError::Identity`] and [`StateError::Passphrase`]. A later call tries again. [`StateError::OnlyLooks`] for [`Keys::locked`].
     pub async fn vault(&self) -> Result<&Vault, StateError> {
+        let source = self.passphrase.as_ref().ok_or(StateError::OnlyLooks)?;
         self.vault
             .get_or_try_init(|| async {
                 let directory = self.directory.clone();
-                let source = Arc::clone(&self.passphrase);
+                let source = Arc::clone(source);
                 // A prompt waits for a person, and scrypt computes for a second.
                 let unlocked = tokio::task::spawn_blocking(move || unlock(&directory, source.as_ref()))
                     .await
@@ -332,6 +346,18 @@ impl State {
     /// # Errors
     /// [`StateError::NotInitialised`]; [`StateError::Private`] for a directory that others may enter; [`StateError::Store`].
     pub fn open(directory: &Path, passphrase: impl PassphraseSource + 'static) -> Result<Self, StateError> {
+        Self::open_with(directory, Keys::new(directory, passphrase))
+    }
+
+    /// As [`State::open`] for whoever only looks: the identity is never unlocked.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn open_to_look(directory: &Path) -> Result<Self, StateError> {
+        Self::open_with(directory, Keys::locked(directory))
+    }
+
+    fn open_with(directory: &Path, keys: Keys) -> Result<Self, StateError> {
         private::check_directory(directory).map_err(|error| {
             if error.is_absent() { StateError::NotInitialised { path: directory.to_owned() } } else { error.into() }
         })?;
@@ -340,7 +366,7 @@ impl State {
         if names.iter().all(|name| matches!(directory.join(name).try_exists(), Ok(false))) {
             return Err(StateError::NotInitialised { path: directory.to_owned() });
         }
-        Ok(Self::with(directory, SqliteStore::open(directory)?, passphrase))
+        Ok(Self::with(directory, SqliteStore::open(directory)?, keys))
     }
 
     /// Opens a directory, and makes it with mode 0700 and an empty store where there is none. [`State::init`] does the rest.
@@ -349,12 +375,11 @@ impl State {
     /// As [`State::open`].
     pub fn create(directory: &Path, passphrase: impl PassphraseSource + 'static) -> Result<Self, StateError> {
         private::create_directory(directory)?;
-        Ok(Self::with(directory, SqliteStore::create(directory)?, passphrase))
+        Ok(Self::with(directory, SqliteStore::create(directory)?, Keys::new(directory, passphrase)))
     }
 
-    fn with(directory: &Path, store: SqliteStore, passphrase: impl PassphraseSource + 'static) -> Self {
-        let keys = Arc::new(Keys::new(directory, passphrase));
-        Self { directory: directory.to_owned(), store: store.into(), keys, behind: Vec::new() }
+    fn with(directory: &Path, store: SqliteStore, keys: Keys) -> Self {
+        Self { directory: directory.to_owned(), store: store.into(), keys: Arc::new(keys), behind: Vec::new() }
     }
 
     /// Opens a shared store that this directory knows. A store that is behind what was seen of it is not written to (N3).
@@ -367,13 +392,25 @@ impl State {
         at: &SharedAt,
         passphrase: impl PassphraseSource + 'static,
     ) -> Result<Self, StateError> {
+        Self::open_shared_with(directory, at, Keys::new(directory, passphrase)).await
+    }
+
+    /// As [`State::open_shared`] for whoever only looks: what is in it is told by public keys, and the identity is never unlocked.
+    ///
+    /// # Errors
+    /// As [`State::open_shared`].
+    pub async fn open_shared_to_look(directory: &Path, at: &SharedAt) -> Result<Self, StateError> {
+        Self::open_shared_with(directory, at, Keys::locked(directory)).await
+    }
+
+    async fn open_shared_with(directory: &Path, at: &SharedAt, keys: Keys) -> Result<Self, StateError> {
         private::check_directory(directory).map_err(|error| {
             if error.is_absent() { StateError::NotInitialised { path: directory.to_owned() } } else { error.into() }
         })?;
         let not_joined = || StateError::NotJoined { path: directory.to_owned(), address: at.address.clone() };
         let marks = Marks::read(directory, at.address.bucket())?.ok_or_else(not_joined)?;
         let store = NatsStore::open(&at.address, &at.options).await?;
-        Self::shared(directory, store, Arc::new(Keys::new(directory, passphrase)), marks).await
+        Self::shared(directory, store, Arc::new(keys), marks).await
     }
 
     /// Over a shared store that has members.

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use toehold_core::SessionId;
@@ -47,7 +48,25 @@ impl FileLock {
             }
         }
     }
+
+    /// As [`FileLock::take`] for what others hold for a moment only, as while they write a file; `None` where they still have it after
+    /// `patience`. The thread waits.
+    ///
+    /// # Errors
+    /// Where the file cannot be made.
+    pub fn take_within(path: &Path, patience: Duration) -> io::Result<Option<Self>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::take(path.to_owned())? {
+                None if Instant::now() < deadline => std::thread::sleep(AGAIN),
+                taken => return Ok(taken),
+            }
+        }
+    }
 }
+
+/// How often it is tried again to take what another process has.
+const AGAIN: Duration = Duration::from_millis(5);
 
 fn is_same_file(file: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;

@@ -56,9 +56,30 @@ impl Context {
             Some(at) => State::open_shared(&directory, &at, Asker::new(global)).await?,
         };
         let context = Self::with(state, limits(global), agent, output, signals);
-        if let Some(reason) = context.store().shared().and_then(crate::shared::SharedStore::read_only) {
-            output.aside(&reason);
+        context.say_read_only();
+        Ok(context)
+    }
+
+    fn say_read_only(&self) {
+        if let Some(reason) = self.store().read_only() {
+            self.output.aside(&reason);
         }
+    }
+
+    /// Opens the state directory for what a process that goes on only looks at: its identity is never unlocked, so that it signs nothing and
+    /// opens nothing that is sealed (N2). A shared store that is not to be written to is nothing to begin with.
+    ///
+    /// # Errors
+    /// As [`Context::open_to_change`].
+    pub async fn open_to_look(global: &Global, output: Output, signals: Signals) -> Result<Self, Failure> {
+        let directory = state_directory(global)?;
+        let state = match global.shared.at() {
+            None => State::open_to_look(&directory)?,
+            Some(at) => State::open_shared_to_look(&directory, &at).await?,
+        };
+        let context = Self::with(state, limits(global), None, output, signals);
+        context.say_read_only();
+        writable(context.store())?;
         Ok(context)
     }
 
@@ -188,12 +209,13 @@ impl Context {
     }
 }
 
-/// Sees that a store is still written to, before something is done again that is done from time to time (N3).
+/// Sees that a store is still written to, by a look of now, before something is done again that is done from time to time: hosts and clusters are
+/// changed on the word of its records, and nobody takes that back (N3).
 ///
 /// # Errors
 /// Where it is not, or does not answer.
 pub async fn still_writable(store: &AnyStore) -> Result<(), Failure> {
-    match store.read_only_by_now().await? {
+    match store.read_only_now().await? {
         None => Ok(()),
         Some(reason) => Err(Failure::new(reason)),
     }
@@ -204,7 +226,7 @@ pub async fn still_writable(store: &AnyStore) -> Result<(), Failure> {
 /// # Errors
 /// Where it is not.
 pub fn writable(store: &AnyStore) -> Result<(), Failure> {
-    match store.shared().and_then(crate::shared::SharedStore::read_only) {
+    match store.read_only() {
         None => Ok(()),
         Some(_) => Err(Failure::new("nothing is done with a store that is behind what was seen of it")
             .hint("find out why, and then: toehold store accept-rollback")),

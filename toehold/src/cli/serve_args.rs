@@ -29,6 +29,15 @@ pub struct ServeHost {
     /// The state directory of the member of --store with the role gateway whom the gateway works as, beside an operator who does the rest
     #[arg(long, value_name = "DIR", conflicts_with = "no_gateway")]
     pub gateway_state_dir: Option<PathBuf>,
+    /// A file whose first line is the passphrase of that member's identity
+    #[arg(
+        long,
+        env = "TOEHOLD_GATEWAY_PASSPHRASE_FILE",
+        value_name = "FILE",
+        requires = "gateway_state_dir",
+        conflicts_with = "no_gateway"
+    )]
+    pub gateway_passphrase_file: Option<PathBuf>,
     /// Log in to no host: leave sessions, grants and owed hosts to others, and the identity locked
     #[arg(long, conflicts_with = "renew_every")]
     pub no_hosts: bool,
@@ -50,6 +59,9 @@ pub struct ServeHost {
     /// How often the store is cleared of what is long over
     #[arg(long, value_name = "TIME", default_value = "1d", value_parser = parse_interval)]
     pub gc_every: Duration,
+    /// Leave the clearing of the store to others
+    #[arg(long)]
+    pub no_gc: bool,
     /// Remove the records of sessions that were closed so long ago
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = parse_retention)]
     pub sessions_older_than: Duration,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use toehold_core::{AuditEntry, AuditExport, AuditFault, AuditFlaw, AuditHead, AuditLog, AuditReport, Clock as _, Timestamp};
 
 use crate::adapters::system_clock::SystemClock;
-use crate::audit_seen::{self, AuditSeenError};
+use crate::audit_seen::{self, AuditSeen, AuditSeenError};
 use crate::cli::args::{Audit, AuditList, AuditVerify, Global};
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, Output, Signals, chain, table};
@@ -113,27 +113,27 @@ async fn verify(context: &Context, accept: bool) -> Result<Exit, Failure> {
     let directory = context.state.directory();
     let seen = match audit_seen::read(directory) {
         Ok(seen) => seen,
-        Err(AuditSeenError::Damaged { .. }) if accept => BTreeMap::new(),
+        Err(AuditSeenError::Damaged { .. }) if accept => AuditSeen::default(),
         Err(error) => {
             return Err(Failure::new(chain(&error)).hint("take the log as it is from now on: toehold audit verify --accept"));
         }
     };
     // Read after what was seen: of two that verify at once, the later look is at a log that has grown.
     let log = AuditLog::read(context.store()).await?;
-    let report = log.verify(if accept { const { &BTreeMap::new() } } else { &seen });
+    let report = log.verify(if accept { const { &BTreeMap::new() } } else { &seen.heads });
     if accept {
-        audit_seen::write(directory, &heads(&report))?;
+        audit_seen::accept(directory, heads(&report))?;
     } else {
-        remember(directory, &seen, &report)?;
+        remember(directory, &seen, &log, &report)?;
     }
-    told(&report, context.output, if accept { 0 } else { seen.len() }, "the audit log")
+    told(&report, context.output, if accept { 0 } else { seen.heads.len() }, "the audit log")
 }
 
-/// Keeps the ends of the chains in which nothing is wrong; of the others, those that were seen before.
-fn remember(directory: &Path, seen: &BTreeMap<String, AuditHead>, report: &AuditReport) -> Result<(), AuditSeenError> {
-    let mut next = seen.clone();
-    next.extend(report.sound_heads());
-    if next == *seen { Ok(()) } else { audit_seen::write(directory, &next) }
+/// Keeps the ends of the chains in which nothing is wrong, by what is remembered now; of the others, those that were seen before.
+fn remember(directory: &Path, seen: &AuditSeen, log: &AuditLog, report: &AuditReport) -> Result<(), AuditSeenError> {
+    audit_seen::remember(directory, seen, |there| {
+        if *there == seen.heads { report.sound_heads() } else { log.verify(there).sound_heads() }
+    })
 }
 
 /// Verifies what the store holds, against what was seen here, for whoever is about to remove some of it; and keeps what is seen now, which
@@ -145,8 +145,8 @@ pub(super) async fn look(context: &Context) -> Result<(AuditLog, AuditReport), F
     let directory = context.state.directory();
     let seen = audit_seen::read(directory)?;
     let log = AuditLog::read(context.store()).await?;
-    let report = log.verify(&seen);
-    remember(directory, &seen, &report)?;
+    let report = log.verify(&seen.heads);
+    remember(directory, &seen, &log, &report)?;
     Ok((log, report))
 }
 

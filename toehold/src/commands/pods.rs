@@ -385,6 +385,7 @@ async fn collect<B: PodBackend>(place: &Place<B>, begun: &AtomicBool, output: Ou
         tokio::time::sleep(INTERVAL).await;
         // Before that nobody can be taken for dead.
         begun.fetch_or(INTERVAL.saturating_mul(look) >= STALE_AFTER, Ordering::Relaxed);
+        still_writable(&place.kept.store).await?;
         let (owners, unreadable) = (std::mem::take(&mut swept.owners), std::mem::take(&mut swept.unreadable));
         swept = reaper.pass(place.parts(), namespace, None).await;
         swept.owners.extend(owners);

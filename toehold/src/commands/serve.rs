@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use toehold_core::{Clock as _, Key, Store as _};
+use toehold_core::{Clock as _, Key, Store as _, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::JoinSet;
@@ -45,8 +45,8 @@ pub(super) async fn serve(global: &Global, options: ServeHost, output: Output, m
         None => None,
     };
     let told_at = listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    // What is told comes out of the store as it is. Unlocked only where its leases have to be signed, which a shared store wants.
-    let looker = Arc::new(Context::open_to_change(global, output.mute(), signals.clone()).await?);
+    // What is told comes out of the store as it is, and everybody on the network may be the one who asks: it opens no identity.
+    let looker = Arc::new(Context::open_to_look(global, output.mute(), signals.clone()).await?);
     let (stop, stopping) = Signals::by_hand();
     let jobs = Jobs::new(global, &options, &looker, output, &stopping).await?;
 
@@ -76,6 +76,7 @@ pub(super) async fn serve(global: &Global, options: ServeHost, output: Output, m
         beside.spawn(async move { site.picture.follow(looker.store()).await });
     }
     beside.spawn(look_at_store(Arc::clone(&looker), board.clone()));
+    beside.spawn(look_whether_behind(Arc::clone(&looker)));
     let drain = options.gateway.drain;
     let mut tasks = JoinSet::new();
     jobs.start(options, &looker, &site, &mut tasks)?;
@@ -147,12 +148,23 @@ fn picture(looker: &Arc<Context>) -> Picture {
     }))
 }
 
-/// Sees again and again whether the store answers, and is still what was seen of it.
+/// Sees again and again whether the store is still what was seen of it. Apart from whether it answers, since one that seems to be behind is
+/// looked at for longer than an answer may take.
+async fn look_whether_behind(looker: Arc<Context>) {
+    loop {
+        if let Err(error) = looker.store().read_only_by_now().await {
+            tracing::debug!("whether the store is behind is not known: {}", chain(&error));
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Sees again and again whether the store answers; where it does, tells what was seen of it.
 async fn look_at_store(looker: Arc<Context>, board: Board) {
     loop {
         let asking = async {
             looker.store().get(&Key::new(["lease", "store"])?).await?;
-            looker.store().read_only_by_now().await
+            Ok::<_, StoreError>(looker.store().read_only())
         };
         let failing = match timeout(PATIENCE, asking).await {
             Ok(Ok(behind)) => behind,

@@ -40,8 +40,9 @@ pub(super) async fn reap<B: SharedBackend, A: Send + Sync + 'static>(hub: Arc<Hu
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                // A record that a restored backup does not have is no sign that its pod was forgotten (N3).
-                if !matches!(hub.store.read_only_by_now().await, Ok(None)) {
+                // A record that a restored backup does not have is no sign that its pod was forgotten (N3), and nothing is written to
+                // the store before a pod is deleted.
+                if !matches!(hub.store.read_only_now().await, Ok(None)) {
                     continue;
                 }
                 let own = hub.owner.borrow().clone();

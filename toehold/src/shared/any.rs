@@ -27,6 +27,10 @@ impl Backing for NatsStore {
         Self::last_revision(self).await.map(Some)
     }
 
+    async fn remove(&self, key: &Key, revision: Revision) -> Result<Option<Revision>, StoreError> {
+        Self::remove(self, key, revision).await.map(Some)
+    }
+
     async fn settle(&self) {
         tokio::time::sleep(SETTLE).await;
     }
@@ -65,6 +69,11 @@ impl AnyStore {
         }
     }
 
+    /// Why nothing is written to it, as far as is known; never anything for the embedded one.
+    pub fn read_only(&self) -> Option<String> {
+        self.shared().and_then(SignedStore::read_only)
+    }
+
     /// Why nothing is written to it, as [`SignedStore::read_only_by_now`]; never anything for the embedded one.
     ///
     /// # Errors
@@ -73,6 +82,17 @@ impl AnyStore {
         match self {
             Self::Embedded(_) => Ok(None),
             Self::Shared(store) => store.read_only_by_now().await,
+        }
+    }
+
+    /// The same after a look of now, as [`SignedStore::read_only_now`].
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn read_only_now(&self) -> Result<Option<String>, StoreError> {
+        match self {
+            Self::Embedded(_) => Ok(None),
+            Self::Shared(store) => store.read_only_now().await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What this machine has seen of a shared store, kept in its state directory: a store that was put back to an earlier state, or whose
 //! members are others all of a sudden, does not take this memory with it (N1, N3).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ const FORMAT: u32 = 1;
 const MAX: usize = 1024 * 1024;
 /// How long another process may take to write the file.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often what is noted with every write is written down, at the most.
+const REST: Duration = Duration::from_secs(1);
 
 /// Why the memory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,10 @@ pub enum MarksError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     v: u32,
+    /// How often the store was taken as it was although it was behind what was seen before. What was seen before the last time does not count
+    /// any more.
+    #[serde(default)]
+    epoch: u64,
     /// Which store.
     pub store: StoreId,
     /// Who this machine is in it.
@@ -130,10 +137,11 @@ pub enum Behind {
 impl Seen {
     /// Of a store that is seen for the first time.
     pub fn first(store: StoreId, member: MemberId, writer: String, sets: Vec<String>) -> Self {
-        Self { v: FORMAT, store, member, writer, sets, audit: None, generation: None, written: None, revisions: BTreeMap::new() }
+        let revisions = BTreeMap::new();
+        Self { v: FORMAT, epoch: 0, store, member, writer, sets, audit: None, generation: None, written: None, revisions }
     }
 
-    /// Takes in what another process has seen meanwhile.
+    /// Takes in what another process has seen meanwhile, since the store was last taken as it is.
     fn merge(&mut self, other: &Self) {
         if other.sets.len() > self.sets.len() {
             self.sets.clone_from(&other.sets);
@@ -175,6 +183,31 @@ pub struct Marks {
 struct Held {
     seen: Seen,
     is_saved: bool,
+    /// When this process was last at writing it down.
+    saved_at: Option<Instant>,
+    /// Whether the store was taken as it is since, by another process.
+    is_outdated: bool,
+}
+
+impl Held {
+    fn new(seen: Seen, is_saved: bool) -> Self {
+        Self { seen, is_saved, saved_at: None, is_outdated: false }
+    }
+
+    /// What the file has.
+    fn take_in(&mut self, path: &Path, there: &Seen) -> Result<(), MarksError> {
+        if there.store != self.seen.store {
+            let (path, remembered) = (path.to_owned(), there.store.clone());
+            return Err(MarksError::OtherStore { path, remembered, found: self.seen.store.clone() });
+        }
+        match there.epoch.cmp(&self.seen.epoch) {
+            Ordering::Greater => self.is_outdated = true,
+            Ordering::Equal => self.seen.merge(there),
+            // Of before the last time, written back by a release that knows of no times.
+            Ordering::Less => {}
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Marks {
@@ -208,8 +241,7 @@ impl Marks {
     /// [`MarksError`].
     pub fn read(directory: &Path, bucket: &str) -> Result<Option<Self>, MarksError> {
         let path = file(directory, bucket);
-        let held = |seen| Held { seen, is_saved: true };
-        Ok(read(&path)?.map(|seen| Self { path: Some(path), held: Mutex::new(held(seen)) }))
+        Ok(read(&path)?.map(|seen| Self { path: Some(path), held: Mutex::new(Held::new(seen, true)) }))
     }
 
     /// Begins to remember; durable on return.
@@ -217,14 +249,14 @@ impl Marks {
     /// # Errors
     /// [`MarksError`].
     pub fn begin(directory: &Path, bucket: &str, seen: Seen) -> Result<Self, MarksError> {
-        let marks = Self { path: Some(file(directory, bucket)), held: Mutex::new(Held { seen, is_saved: false }) };
+        let marks = Self { path: Some(file(directory, bucket)), held: Mutex::new(Held::new(seen, false)) };
         marks.save()?;
         Ok(marks)
     }
 
     /// A memory that is kept in memory alone.
     pub fn in_memory(seen: Seen) -> Self {
-        Self { path: None, held: Mutex::new(Held { seen, is_saved: true }) }
+        Self { path: None, held: Mutex::new(Held::new(seen, true)) }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -249,54 +281,100 @@ impl Marks {
         }
     }
 
-    /// Writes what was noted; together with what other processes of this machine have noted.
+    /// Takes in what other processes of this machine have seen and written down meanwhile. `false`: one of them has taken the store as it is
+    /// ([`Marks::reset`]) after this one had begun. What this one has seen is of before that then, and is written down no more; whoever
+    /// starts anew begins with what was seen since.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn catch_up(&self) -> Result<bool, MarksError> {
+        let there = match &self.path {
+            Some(path) => read(path)?.map(|there| (path, there)),
+            None => None,
+        };
+        let mut held = self.held();
+        if let Some((path, there)) = there {
+            held.take_in(path, &there)?;
+        }
+        Ok(!held.is_outdated)
+    }
+
+    /// Writes what was noted; together with what other processes of this machine have noted. Writes nothing where it is outdated.
     ///
     /// # Errors
     /// [`MarksError`].
     pub fn save(&self) -> Result<(), MarksError> {
-        if self.held().is_saved {
+        {
+            let held = self.held();
+            if held.is_saved || held.is_outdated {
+                return Ok(());
+            }
+        }
+        let Some(path) = &self.path else { return Ok(()) };
+        let _lock = lock(path)?;
+        let there = read(path)?;
+        let mut held = self.held();
+        if let Some(there) = there {
+            held.take_in(path, &there)?;
+        }
+        if held.is_outdated {
             return Ok(());
         }
-        self.write(true)
+        write(path, &mut held)
     }
 
-    /// Remembers this from now on, and nothing else: what was seen before does not count any more.
+    /// As [`Marks::save`], where the last time was at least a second ago: a write of the store costs no write of a file.
+    ///
+    /// # Errors
+    /// [`MarksError`].
+    pub fn save_at_times(&self) -> Result<(), MarksError> {
+        {
+            let mut held = self.held();
+            if held.saved_at.is_some_and(|saved_at| saved_at.elapsed() < REST) {
+                return Ok(());
+            }
+            // Also where it fails, as on a disk that is full.
+            held.saved_at = Some(Instant::now());
+        }
+        self.save()
+    }
+
+    /// As if the last time had been long ago.
+    #[cfg(test)]
+    pub(in crate::shared) fn saved_long_ago(&self) {
+        self.held().saved_at = None;
+    }
+
+    /// Remembers this from now on, and nothing else: what was seen before does not count any more, here and with every other process that
+    /// has this memory.
     ///
     /// # Errors
     /// [`MarksError`].
     pub fn reset(&self, seen: Seen) -> Result<(), MarksError> {
-        self.held().seen = seen;
-        self.write(false)
-    }
-
-    fn write(&self, merge: bool) -> Result<(), MarksError> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let _lock = lock(path)?;
-        let there = if merge { read(path)? } else { None };
+        let guard = self.path.as_deref().map(lock).transpose()?;
+        let there = self.path.as_deref().map(read).transpose()?.flatten();
         let mut held = self.held();
-        if let Some(there) = there {
-            if there.store != held.seen.store {
-                let found = held.seen.store.clone();
-                return Err(MarksError::OtherStore { path: path.clone(), remembered: there.store, found });
-            }
-            held.seen.merge(&there);
+        let last = there.map_or(0, |there| there.epoch).max(held.seen.epoch);
+        *held = Held::new(Seen { epoch: last.saturating_add(1), ..seen }, false);
+        if let Some(path) = &self.path {
+            write(path, &mut held)?;
         }
-        let bytes = serde_json::to_vec(&held.seen).map_err(|_| MarksError::Damaged { path: path.clone() })?;
-        private::replace(path, &bytes)?;
-        held.is_saved = true;
+        drop(guard);
         Ok(())
     }
+}
+
+fn write(path: &Path, held: &mut Held) -> Result<(), MarksError> {
+    let bytes = serde_json::to_vec(&held.seen).map_err(|_| MarksError::Damaged { path: path.to_owned() })?;
+    private::replace(path, &bytes)?;
+    held.is_saved = true;
+    held.saved_at = Some(Instant::now());
+    Ok(())
 }
 
 /// Held only while the file is written.
 fn lock(path: &Path) -> Result<FileLock, MarksError> {
     let place = path.with_extension("lock");
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match FileLock::take(place.clone()).map_err(private::io_error("locking", &place))? {
-            Some(lock) => return Ok(lock),
-            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            None => return Err(MarksError::Held { path: path.to_owned() }),
-        }
-    }
+    let taken = FileLock::take_within(&place, PATIENCE).map_err(private::io_error("locking", &place))?;
+    taken.ok_or_else(|| MarksError::Held { path: path.to_owned() })
 }

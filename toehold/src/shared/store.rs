@@ -18,7 +18,7 @@ use super::member::{MemberId, StoreId};
 use super::sealed;
 
 pub use looking::Backing;
-use looking::Looked;
+use looking::{Looked, Looks};
 
 /// How old the list of members may be that is judged by. Whoever was removed is believed no longer than that by a process that runs.
 const FRESH: Duration = Duration::from_secs(5);
@@ -134,6 +134,7 @@ struct Inner<S, K> {
     looked: Mutex<Looked>,
     /// Held by the one that looks.
     looking: tokio::sync::Mutex<()>,
+    looks: Mutex<Looks>,
 }
 
 /// What was seen of a key.
@@ -152,7 +153,13 @@ struct Members {
 
 impl<S, K> Drop for Inner<S, K> {
     fn drop(&mut self) {
-        if let Err(error) = self.marks.save() {
+        self.save_marks(Marks::save);
+    }
+}
+
+impl<S, K> Inner<S, K> {
+    fn save_marks(&self, save: impl FnOnce(&Marks) -> Result<(), MarksError>) {
+        if let Err(error) = save(&self.marks) {
             tracing::warn!("what was seen of the store is not remembered: {}", crate::cli::chain(&error));
         }
     }
@@ -233,6 +240,7 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
             looked: Mutex::new(Looked::now(&store)),
             looking: tokio::sync::Mutex::default(),
             known: Mutex::new(known),
+            looks: Mutex::default(),
             store,
             signer,
             members: Mutex::new(Members { chain, looked_at: Instant::now() }),
@@ -328,9 +336,12 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
     }
 
     fn save_marks(&self) {
-        if let Err(error) = self.inner.marks.save() {
-            tracing::warn!("what was seen of the store is not remembered: {}", crate::cli::chain(&error));
-        }
+        self.inner.save_marks(Marks::save);
+    }
+
+    /// The same, but no more than once in a second: a process that is killed forgets what it has seen in the last one.
+    fn save_marks_at_times(&self) {
+        self.inner.save_marks(Marks::save_at_times);
     }
 
     /// Whether this process may change a record.
@@ -456,7 +467,15 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
         if self.judge(&entry).await?.is_ok() {
             return Ok(false);
         }
-        self.inner.store.delete(key, entry.revision).await.map(|()| true)
+        self.remove(key, entry.revision).await.map(|()| true)
+    }
+
+    /// Removes a record, and remembers how far the store had come by that: it was written to.
+    async fn remove(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
+        if let Some(given) = self.inner.store.remove(key, revision).await? {
+            self.note_written(given);
+        }
+        Ok(())
     }
 
     async fn write(&self, key: &Key, value: &[u8], expect: Expect) -> Result<Revision, StoreError> {
@@ -533,7 +552,7 @@ impl<S: Backing, K: Signer> Store for SignedStore<S, K> {
         self.be_fresh().await?;
         self.be_current().await?;
         self.may(key, true)?;
-        self.inner.store.delete(key, revision).await
+        self.remove(key, revision).await
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {

@@ -1,6 +1,7 @@
 //! What is taken out of a shared store, and what is not, whoever can write to the server below it.
 
 mod backups;
+mod remembered;
 
 use std::sync::Mutex;
 

@@ -1,11 +1,19 @@
 //! A store that is put back to an earlier state.
 
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use toehold::adapters::nats::NatsOptions;
+use toehold::cli::context::still_writable;
+use toehold::state::{NoPassphrase, SharedAt, State};
+use toehold_core::{Expect, Store as _};
+
 use crate::join_support::gateway::{Gateway, line};
 use crate::join_support::machine::Machine;
 use crate::serve_support::Serve;
 use crate::server::Nats;
 use crate::support::{Inside, eventually};
-use crate::{WRITE, founder, has_a_gateway, joins, members, says, sharing};
+use crate::{WRITE, founder, has_a_gateway, joins, key, members, says, sharing};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn n3_a_restored_backup_is_read_only_until_somebody_accepts_it() {
@@ -83,11 +91,66 @@ async fn n3_what_runs_while_a_backup_is_put_in_the_stores_place_writes_nothing_i
     }
     assert_eq!(nats.store().await.last_revision().await.unwrap(), had, "something was written into the backup");
 
-    // Accepted, it is written to by those who begin then.
-    assert_ne!(serve.stop().code, 2);
+    // Accepted, it is written to by those who begin then. Those who ran meanwhile say so, and what they have seen does not come back.
     service.run(["store", "accept-rollback"]).ends(0);
     anna.run(["store", "accept-rollback"]).ends(0);
+    eventually("it says that it is to be started anew", || serve.get("/readyz").body.contains("start it anew"));
+    assert_ne!(serve.stop().code, 2);
+    anna.run(WRITE).ends(0);
     let serve = Serve::start(&anna, &["--no-gateway"]);
     serve.task_is("sessions", "running");
     serve.is_ready();
+}
+
+/// Nobody lets a gateway have a last word that is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_a_gateway_that_was_killed_remembers_what_it_wrote() {
+    let mut nats = Nats::start("");
+    let store = nats.address("toehold");
+    let anna = founder(&store);
+    let service = joins(&anna, sharing(&store), "gateway", "gateway");
+    let first = Gateway::start(&service, &[]);
+    let token = line(&anna, first.address, &[]);
+    first.stop().ends(0);
+    nats.back_up();
+    nats.up();
+    let gateway = Gateway::start_at(&service, &token.endpoint.to_string(), &[]);
+    Machine::new().join(&token).ends(0);
+    let last = nats.store().await.last_revision().await.unwrap();
+    let file = service.state().join("shared-toehold.json");
+    let written = || serde_json::from_slice::<Value>(&std::fs::read(&file).unwrap()).unwrap()["written"].as_u64();
+    let begun = Instant::now();
+    eventually("it is written down", || written() >= Some(last));
+    // And not by the look of each half minute.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    gateway.kill();
+    nats.restored();
+    says(&service.run(["gateway", "serve", "--listen", "127.0.0.1:0"]).ends(1), "accept-rollback");
+}
+
+/// What is taken away on hosts and in clusters is taken away on the word of the store's records, whoever replaced it behind a connection that
+/// holds, and however short a time ago it was looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_before_a_pass_over_hosts_or_pods_it_is_looked_whether_the_store_was_put_back() {
+    let nats = Nats::start("");
+    let address = nats.address("toehold");
+    let anna = founder(&address);
+    let raw = nats.store().await;
+    let at = SharedAt { address, options: NatsOptions::default() };
+    let state = State::open_shared(&anna.state(), &at, NoPassphrase).await.unwrap();
+    state.store().put(&key("session/a"), b"{}", Expect::Absent).await.unwrap();
+    still_writable(state.store()).await.unwrap();
+    let mut had = Vec::new();
+    for kind in raw.kinds().await.unwrap() {
+        had.extend(raw.list(&kind).await.unwrap());
+    }
+    had.retain(|entry| entry.key != key("session/a"));
+    had.sort_by_key(|entry| entry.revision);
+    async_nats::jetstream::new(nats.client().await).delete_stream("KV_toehold").await.unwrap();
+    let put_back = nats.store().await;
+    for entry in &had {
+        put_back.put(&entry.key, &entry.value, Expect::Absent).await.unwrap();
+    }
+    let refused = still_writable(state.store()).await.unwrap_err();
+    assert!(refused.message.contains("is behind what this machine has seen"), "{refused:?}");
 }

@@ -1,14 +1,17 @@
 //! `serve` on a shared store: what each role is there for, and no more.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 use toehold_core::{Expect, Store as _};
 
+use crate::gateway::file_of;
 use crate::join_support::gateway::line;
 use crate::join_support::machine::{Machine, agents};
 use crate::roles::{server, with_seed};
 use crate::serve_support::{Serve, arguments};
 use crate::server::Nats;
-use crate::support::eventually;
+use crate::support::{Toehold, eventually};
 use crate::{founder, joins, key, says, sharing};
 
 /// Here there is no cluster, which is the task's to find out, time and again.
@@ -94,6 +97,61 @@ fn n2_a_gateway_is_a_member_of_its_own_and_works_under_no_operators_identity() {
     assert!(removed["signed_anew"].as_u64().unwrap() >= 2, "{removed}");
     let embedded = crate::support::Toehold::new();
     says(&embedded.run(arguments(&at)).ends(2), "--store");
+}
+
+/// Those that the page tells of, and whoever asks for it, are told without anybody's identity.
+#[test]
+fn n2_what_only_looks_opens_no_identity() {
+    let nats = Nats::start("");
+    let (anna, file) = under_a_passphrase(sharing(&nats.address("toehold")));
+    anna.run(["init", "--passphrase", "--name", "anna", "--passphrase-file", &file]).ends(0);
+    let looks = ["--no-gateway", "--no-hosts", "--no-gc"];
+    for acts in [&looks[..2], &["--no-gateway", "--no-gc"]] {
+        says(&anna.run(arguments(acts)).ends(1), "--passphrase-file FILE");
+    }
+    let serve = Serve::start(&anna, &looks);
+    assert_eq!(serve.event("it serves", |event| event["event"] == "serving")["tasks"], json!(["audit"]));
+    serve.task_is("audit", "running");
+    serve.is_ready();
+    let key = anna.run(["--json", "key", "show"]).ends(0).json()["fingerprint"].as_str().unwrap().to_owned();
+    eventually("the page has the key", || serve.get("/").body.contains(&key));
+    assert_eq!(serve.stop().code, 0);
+}
+
+/// A state directory whose identity is to have a passphrase, and the file that has it.
+fn under_a_passphrase(toehold: Toehold) -> (Toehold, String) {
+    let file = file_of(&toehold, "passphrase");
+    std::fs::write(&file, "barley\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    (toehold, file)
+}
+
+/// Each has a passphrase of its own, and neither is tried for the other.
+#[test]
+fn n2_a_gateway_beside_an_operator_has_a_passphrase_of_its_own() {
+    let nats = Nats::start("");
+    let store = nats.address("toehold");
+    let anna = founder(&store);
+    let (service, file) = under_a_passphrase(sharing(&store));
+    let own = ["init", "--passphrase", "--passphrase-file", &file];
+    let word = service.run(["--json"].iter().chain(&own).copied()).ends(3).json()["recipient"].as_str().unwrap().to_owned();
+    anna.run(["operator", "add", &word, "--name", "gateway", "--role", "gateway"]).ends(0);
+    service.run(own).ends(0);
+    let directory = service.state();
+    let at = ["--no-hosts", "--gateway-state-dir", directory.to_str().unwrap()];
+    for passphrase in [&[][..], &["--passphrase-file", &file]] {
+        let all: Vec<&str> = at.iter().chain(passphrase).copied().collect();
+        says(&anna.run(arguments(&all)).ends(1), "--gateway-passphrase-file FILE");
+    }
+    let all: Vec<&str> = at.iter().chain(&["--gateway-passphrase-file", &file]).copied().collect();
+    let serve = Serve::start(&anna, &all);
+    serve.task_is("gateway", "running");
+    assert_eq!(serve.stop().code, 0);
+    for alone in [&["--no-hosts"][..], &["--no-gateway"]] {
+        let all: Vec<&str> = alone.iter().chain(&["--gateway-passphrase-file", &file]).copied().collect();
+        says(&anna.run(arguments(&all)).ends(2), "--gateway-passphrase-file");
+    }
 }
 
 const ALONE: [&str; 4] = ["sessions", "grants", "owed", "store-gc"];

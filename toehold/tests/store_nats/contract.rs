@@ -19,6 +19,16 @@ async fn keeps_the_contract_of_a_store() {
 }
 
 #[tokio::test]
+async fn a_deletion_has_a_revision_by_which_the_store_has_come_further() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    let written = store.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
+    let deleted = store.remove(&key("a/1"), written).await.unwrap();
+    assert_eq!((deleted.0, store.last_revision().await.unwrap()), (written.0 + 1, deleted.0));
+    assert!(matches!(store.remove(&key("a/1"), written).await, Err(StoreError::Conflict { .. })));
+}
+
+#[tokio::test]
 async fn what_works_in_the_embedded_store_works_here() {
     let nats = Nats::start("");
     assert_eq!(nats.store().await.max_value(), toehold::adapters::sqlite::MAX_VALUE);

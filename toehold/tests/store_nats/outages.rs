@@ -167,3 +167,46 @@ async fn n3_a_write_that_an_earlier_state_of_the_store_has_taken_is_an_error() {
     let words = in_words(&store.put(&key("b/1"), b"", Expect::Absent).await.unwrap_err());
     assert!(words.contains("come to revision 1, and 3 was written"), "{words}");
 }
+
+/// What an earlier state is given has revisions that were reported long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_a_watch_breaks_where_the_store_was_put_back_and_the_next_one_hears_what_comes() {
+    let mut nats = Nats::start("");
+    let store = nats.store().await;
+    let first = store.put(&key("a/0"), b"", Expect::Absent).await.unwrap();
+    nats.back_up();
+    nats.up();
+    // One that has reported something, and one that has not.
+    let mut used = store.watch(&key("a")).await.unwrap();
+    for number in 1..4 {
+        store.put(&key(&format!("a/{number}")), b"", Expect::Absent).await.unwrap();
+        assert_eq!(timeout(PATIENCE, used.changed()).await.unwrap().unwrap(), key(&format!("a/{number}")));
+    }
+    let fresh = store.watch(&key("a")).await.unwrap();
+    nats.restored();
+    for mut watch in [used, fresh] {
+        let told = timeout(PATIENCE, watch.changed()).await.expect("the watch is deaf");
+        let words = in_words(&told.unwrap_err());
+        assert!(words.contains(&format!("come to revision {}, and {} was written", first.0, first.0 + 3)), "{words}");
+    }
+    let mut next = store.watch(&key("a")).await.unwrap();
+    nats.store().await.put(&key("a/1"), b"anew", Expect::Absent).await.unwrap();
+    assert_eq!(timeout(PATIENCE, next.changed()).await.unwrap().unwrap(), key("a/1"));
+}
+
+/// It has come as far as the one that was watched when it is looked at; that it is another one is told by when it was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_a_watch_breaks_where_another_store_was_made_in_its_place_behind_a_connection_that_holds() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    store.put(&key("a/0"), b"", Expect::Absent).await.unwrap();
+    let mut watch = store.watch(&key("a")).await.unwrap();
+    async_nats::jetstream::new(nats.client().await).delete_stream("KV_toehold").await.unwrap();
+    let other = nats.store().await;
+    for number in 0..4 {
+        other.put(&key(&format!("b/{number}")), b"", Expect::Absent).await.unwrap();
+    }
+    let told = timeout(PATIENCE * 2, watch.changed()).await.expect("the watch is deaf");
+    let words = in_words(&told.unwrap_err());
+    assert!(words.contains("made anew"), "{words}");
+}

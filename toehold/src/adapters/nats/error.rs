@@ -71,6 +71,9 @@ pub enum NatsError {
         /// What it has come to now.
         found: u64,
     },
+    /// The bucket that was watched was removed, and another one was made in its place.
+    #[error("the bucket was made anew: whatever is in it may be another")]
+    MadeAnew,
     /// No answer came. Whether a write took place, or will when the connection is there again, is unknown.
     #[error("no answer came within {} s", limit.as_secs_f32())]
     TimedOut {

@@ -88,8 +88,13 @@ impl Inner {
 
     /// The last revision that the bucket has given out.
     async fn last_revision(&self) -> Result<u64, NatsError> {
+        Ok(self.state().await?.0)
+    }
+
+    /// The last revision that the bucket has given out, and when its stream was made, in nanoseconds of Unix time.
+    async fn state(&self) -> Result<(u64, i128), NatsError> {
         let info = self.ask(|| self.stream.get_info()).await?.map_err(|error| NatsError::engine(&error))?;
-        Ok(info.state.last_sequence)
+        Ok((info.state.last_sequence, info.created.unix_timestamp_nanos()))
     }
 
     /// The revision that a write was given. The client hands over anew what it had not sent when a connection broke, and there may be an
@@ -170,6 +175,19 @@ impl NatsStore {
     /// Where no server answers.
     pub async fn last_revision(&self) -> Result<u64, StoreError> {
         self.inner.last_revision().await.map_err(|error| error.while_doing("asking how far the store has come"))
+    }
+
+    /// As [`Store::delete`]; the revision of the message that says so.
+    ///
+    /// # Errors
+    /// As [`Store::delete`].
+    pub async fn remove(&self, key: &Key, revision: Revision) -> Result<Revision, StoreError> {
+        let subject = self.subject("deleting", key)?;
+        let deleted = match revision.0 {
+            0 => Err(Refused::Conflict),
+            last => self.write(&subject, None, last).await,
+        };
+        answered(deleted, "deleting", key)
     }
 
     fn subject(&self, doing: &str, key: &Key) -> Result<String, StoreError> {
@@ -366,12 +384,7 @@ impl Store for NatsStore {
     }
 
     async fn delete(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
-        let subject = self.subject("deleting", key)?;
-        let deleted = match revision.0 {
-            0 => Err(Refused::Conflict),
-            last => self.write(&subject, None, last).await,
-        };
-        answered(deleted, "deleting", key).map(drop)
+        self.remove(key, revision).await.map(drop)
     }
 
     async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {

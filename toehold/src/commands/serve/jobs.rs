@@ -45,39 +45,54 @@ pub(super) struct Jobs {
     gateway: Option<Arc<Context>>,
     /// For what logs in to hosts; unlocked from the beginning.
     hosts: Option<Arc<Context>>,
+    /// For what one process does for all, in the store or in a cluster, and logs in to no host: its leases are signed on a shared store.
+    keeper: Option<Arc<Context>>,
     names: Vec<&'static str>,
 }
 
 impl Jobs {
-    /// `looker` is for those jobs that log in to no host.
+    /// `looker` is for what only looks.
     pub(super) async fn new(
         global: &Global,
         options: &ServeHost,
-        looker: &Context,
+        looker: &Arc<Context>,
         output: Output,
         signals: &Signals,
     ) -> Result<Self, Failure> {
         let is_operator = may_do_all(looker, options)?;
-        if (is_operator || options.collect_pods) && looker.store().shared().is_some() {
-            // Its leases are signed.
-            unlock(looker).await?;
-        }
         let open = async || Context::open_to_change(global, output.mute(), signals.clone()).await.map(Arc::new);
         let hosts = if options.no_hosts { None } else { Some(open().await?) };
         if let Some(hosts) = &hosts {
-            unlock(hosts).await?;
+            unlock(hosts, UNLOCK).await?;
         }
+        let clears = is_operator && !options.no_gc;
+        let keeper = match &hosts {
+            _ if !clears && !options.collect_pods => None,
+            Some(hosts) => Some(Arc::clone(hosts)),
+            // Nothing is signed in the embedded store.
+            None if looker.store().shared().is_none() => Some(Arc::clone(looker)),
+            None => {
+                let keeper = open().await?;
+                unlock(&keeper, UNLOCK).await?;
+                Some(keeper)
+            }
+        };
         let gateway = match &options.gateway_state_dir {
             _ if options.no_gateway => None,
             None => Some(open().await?),
             // Another member, with an identity of its own (N2).
             Some(directory) => {
-                let global = Global { state_dir: Some(directory.clone()), ..global.clone() };
+                let (state_dir, passphrase_file) = (Some(directory.clone()), options.gateway_passphrase_file.clone());
+                let global = Global { state_dir, passphrase_file, ..global.clone() };
                 Some(Context::open_to_change(&global, output.mute(), signals.clone()).await.map(Arc::new)?)
             }
         };
         if let Some(gateway) = &gateway {
             gateway::must_be_gateway(gateway.store())?;
+            if options.gateway_state_dir.is_some() {
+                unlock(gateway, "name a file that has the passphrase of the gateway's identity: --gateway-passphrase-file FILE")
+                    .await?;
+            }
         }
         let mut names = Vec::new();
         names.extend(gateway.iter().map(|_| GATEWAY));
@@ -86,15 +101,14 @@ impl Jobs {
             names.extend(options.renew_every.map(|_| RENEWAL));
         }
         names.extend(options.collect_pods.then_some("pods"));
-        if is_operator {
-            names.extend([STORE_GC, AUDIT]);
-        }
+        names.extend(clears.then_some(STORE_GC));
+        names.extend(is_operator.then_some(AUDIT));
         let mut drawn = [0; 8];
         getrandom::fill(&mut drawn).map_err(|error| Failure::new(error.to_string()))?;
         let instance = format!("{:016x}", u64::from_be_bytes(drawn));
         let holder = format!("{}, process {}, {instance}", rotate::operator(), std::process::id());
         let (global, signals) = (global.clone(), signals.clone());
-        Ok(Self { global, output, signals, holder, instance, gateway, hosts, names })
+        Ok(Self { global, output, signals, holder, instance, gateway, hosts, keeper, names })
     }
 
     /// The tasks' names.
@@ -107,7 +121,7 @@ impl Jobs {
         &self.instance
     }
 
-    /// Starts all of them. `looker` is for those that need no identity.
+    /// Starts all of them. `looker` is for what only looks.
     pub(super) fn start(
         self,
         options: ServeHost,
@@ -140,18 +154,18 @@ impl Jobs {
                 starter.renewal(context, request)?;
             }
         }
-        if self.names.contains(&STORE_GC) {
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| self.names.contains(&STORE_GC)) {
             let gc = move || Gc { dry_run: false, sessions_older_than, audit_older_than: None };
-            starter.alone(STORE_GC, looker, gc_every, async move |context| store_gc::collect(&context, &gc()).await)?;
+            starter.alone(STORE_GC, keeper, gc_every, async move |context| store_gc::collect(&context, &gc()).await)?;
         }
         if self.names.contains(&AUDIT) {
             // What this machine has seen of the log is its own to compare with.
             starter.again(AUDIT, looker, None, VERIFY, async |context| audit::verify_again(&context).await)?;
         }
-        if options.collect_pods {
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| options.collect_pods) {
             let (kubeconfig, context) = (options.kubeconfig, options.context);
             let at = PodsAt { backend: PodsBackend::Kube, kubeconfig, context, config: options.pods_config };
-            starter.pods(looker, at)?;
+            starter.pods(keeper, at)?;
         }
         if let Some(context) = &self.gateway {
             starter.gateway(context, options.gateway)?;
@@ -187,9 +201,11 @@ fn may_do_all(context: &Context, options: &ServeHost) -> Result<bool, Failure> {
     }
 }
 
+/// Where the passphrase of the process's own identity is missing.
+const UNLOCK: &str = "name a file that has the passphrase: --passphrase-file FILE; or do nothing for which the identity is needed: --no-hosts, and on a shared store --no-gc as well";
+
 /// Whoever starts it is there to be asked now, and is not when something first needs the identity.
-async fn unlock(context: &Context) -> Result<(), Failure> {
-    let hint = "name a file that has the passphrase: --passphrase-file FILE; or log in to no host: --no-hosts";
+async fn unlock(context: &Context, hint: &str) -> Result<(), Failure> {
     context.state.vault().await.map(drop).map_err(|error| Failure::from(error).hint(hint))
 }
 

@@ -29,24 +29,36 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
             let seen = known.entry(key.clone()).or_default();
             seen.revision = seen.revision.max(revision.0);
         }
-        self.inner.marks.note(|seen| seen.note_written(revision.0));
+        if key.segments().next() == Some("audit") {
+            self.note_audit(key, value, revision);
+        }
+        self.note_written(revision);
         if KEPT.contains(&key.as_str()) {
             self.note(key, value, revision);
             // The next process may be the first to look after the store was put back.
             self.save_marks();
-        } else if key.segments().next() == Some("audit") {
-            let entry = Entry { key: key.clone(), value: value.to_vec(), revision, written_at: Timestamp::UNIX_EPOCH };
-            let Ok(entry) = Stored::<AuditEntry>::decode(&entry) else { return };
-            let head = entry.body.head();
-            self.inner.marks.note(|seen| {
-                let is_own = key.segments().nth(1) == Some(seen.writer.as_str());
-                let is_later = seen.audit.as_ref().is_none_or(|last| last.number < head.number);
-                if is_own && is_later {
-                    seen.audit = Some(head);
-                }
-                is_own && is_later
-            });
         }
+    }
+
+    /// Remembers how far the store had come when it was written to from here.
+    pub(super) fn note_written(&self, revision: Revision) {
+        self.inner.marks.note(|seen| seen.note_written(revision.0));
+        self.save_marks_at_times();
+    }
+
+    /// Remembers the end of this machine's own chain of the audit log.
+    fn note_audit(&self, key: &Key, value: &[u8], revision: Revision) {
+        let entry = Entry { key: key.clone(), value: value.to_vec(), revision, written_at: Timestamp::UNIX_EPOCH };
+        let Ok(entry) = Stored::<AuditEntry>::decode(&entry) else { return };
+        let head = entry.body.head();
+        self.inner.marks.note(|seen| {
+            let is_own = key.segments().nth(1) == Some(seen.writer.as_str());
+            let is_later = seen.audit.as_ref().is_none_or(|last| last.number < head.number);
+            if is_own && is_later {
+                seen.audit = Some(head);
+            }
+            is_own && is_later
+        });
     }
 
     /// In what the store is behind what this machine has seen of it (N3).

@@ -1,6 +1,7 @@
 //! Stores that are put back to an earlier state (N3).
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use toehold_core::testing::{MemoryStore, block_on};
 use toehold_core::{
@@ -64,7 +65,7 @@ fn n3_a_store_that_was_put_back_is_told() {
 
 /// A server that is put back in the middle of an operation, and one that knows less than all for so many looks.
 #[derive(Clone)]
-struct Unsteady {
+pub(super) struct Unsteady {
     server: MemoryStore,
     now: Arc<Mutex<Now>>,
 }
@@ -76,10 +77,18 @@ struct Now {
     backup: Option<Vec<Entry>>,
     /// For how many more looks it has not come to what was written.
     lags: u32,
+    /// How long an answer takes.
+    takes: Duration,
+    /// Whether it does not answer then.
+    is_silent: bool,
+    /// The revision of the last deletion.
+    deleted: u64,
+    /// How often somebody has looked.
+    looks: u32,
 }
 
 impl Unsteady {
-    fn new(server: &MemoryStore) -> Self {
+    pub(super) fn new(server: &MemoryStore) -> Self {
         Self { server: server.clone(), now: Arc::default() }
     }
 
@@ -135,11 +144,32 @@ impl Backing for Unsteady {
     }
 
     async fn last_revision(&self) -> Result<Option<u64>, StoreError> {
-        let lags = &mut self.now().lags;
-        let behind = *lags > 0;
-        *lags = lags.saturating_sub(1);
+        let (takes, is_silent) = {
+            let mut now = self.now();
+            now.looks += 1;
+            (now.takes, now.is_silent)
+        };
+        if takes > Duration::ZERO {
+            tokio::time::sleep(takes).await;
+        }
+        if is_silent {
+            return Err(StoreError::Unavailable { doing: "asking".to_owned(), source: "no answer came".into() });
+        }
+        let (behind, deleted) = {
+            let mut now = self.now();
+            let behind = now.lags > 0;
+            now.lags = now.lags.saturating_sub(1);
+            (behind, now.deleted)
+        };
         let last = self.server.entries().iter().map(|entry| entry.revision.0).max().unwrap_or_default();
-        Ok(Some(if behind { 0 } else { last }))
+        Ok(Some(if behind { 0 } else { last.max(deleted) }))
+    }
+
+    async fn remove(&self, key: &Key, revision: Revision) -> Result<Option<Revision>, StoreError> {
+        let last = self.last_revision().await?.unwrap_or_default();
+        self.server.delete(key, revision).await?;
+        self.now().deleted = last + 1;
+        Ok(Some(Revision(last + 1)))
     }
 }
 
@@ -226,5 +256,90 @@ fn n3_it_is_looked_again_from_time_to_time_on_the_same_connection() {
         assert!(store.read_only_by_now().await.unwrap().is_some());
         let refused = store.put(&key("host/a@a"), b"", Expect::Absent).await;
         assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_who_write_while_the_store_does_not_answer_none_waits_for_all_before_him() {
+    let world = World::new().await;
+    let server = Unsteady::new(&world.server);
+    let store = server.opened(&world).await;
+    put(&store, "host/a@a", b"").await;
+    store.look_was_long_ago();
+    let patience = Duration::from_secs(10);
+    server.now().takes = patience;
+    server.now().is_silent = true;
+    let (begun, before) = (tokio::time::Instant::now(), server.now().looks);
+    let writing = async |number: u64| {
+        // One after the other, while the first is looking.
+        tokio::time::sleep(Duration::from_millis(number)).await;
+        store.put(&key(&format!("session/{number}")), b"{}", Expect::Absent).await
+    };
+    let written = futures_util::future::join_all((0..50).map(writing)).await;
+    for refused in written {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
+        assert!(crate::cli::chain(&refused).contains("no answer came"), "{refused:?}");
+    }
+    assert_eq!(server.now().looks - before, 2, "the one under way, and one for all who came meanwhile");
+    assert!(begun.elapsed() < patience * 3, "{:?}", begun.elapsed());
+    // Who comes later looks himself.
+    server.now().is_silent = false;
+    put(&store, "host/a@a", b"anew").await;
+}
+
+/// What is done to hosts and clusters is done on the word of records that are read after that.
+#[test]
+fn n3_before_something_is_done_that_cannot_be_taken_back_it_is_looked_now() {
+    block_on(async {
+        let world = World::new().await;
+        let server = Unsteady::new(&world.server);
+        let store = server.opened(&world).await;
+        let backup = world.server.entries();
+        put(&store, "host/a@a", b"one").await;
+        assert_eq!(store.read_only_now().await.unwrap(), None);
+        world.server.restore(backup);
+        assert_eq!(store.read_only_by_now().await.unwrap(), None, "it was looked a moment ago");
+        assert!(store.read_only_now().await.unwrap().is_some());
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_who_want_a_look_of_now_two_look() {
+    let world = World::new().await;
+    let server = Unsteady::new(&world.server);
+    let store = server.opened(&world).await;
+    put(&store, "host/a@a", b"").await;
+    let before = server.now().looks;
+    server.now().takes = Duration::from_secs(1);
+    let wanting = async |number: u64| {
+        tokio::time::sleep(Duration::from_millis(number)).await;
+        store.read_only_now().await
+    };
+    for looked in futures_util::future::join_all((0..50).map(wanting)).await {
+        assert_eq!(looked.unwrap(), None);
+    }
+    assert_eq!(server.now().looks - before, 2, "the one under way, and one for all who came meanwhile");
+}
+
+/// What is written last before a backup is put in the store's place may be a deletion, such as that of a token.
+#[test]
+fn n3_a_deletion_that_a_backup_does_not_have_is_missed_like_any_write() {
+    block_on(async {
+        let world = World::new().await;
+        let server = Unsteady::new(&world.server);
+        let store = server.opened(&world).await;
+        let revision = put(&store, "host/a@a", b"one").await;
+        let backup = world.server.entries();
+        store.delete(&key("host/a@a"), revision).await.unwrap();
+        assert_eq!(store.behind().await.unwrap(), []);
+        // What nobody takes is removed with its own command.
+        world.plant("host/b@b", b"planted").await;
+        assert!(store.discard(&key("host/b@b")).await.unwrap());
+        let seen = store.marks().seen().written.unwrap();
+        assert_eq!(seen, revision.0 + 3);
+        world.server.restore(backup);
+        server.now().deleted = 0;
+        assert_eq!(store.behind().await.unwrap(), [Behind::Revision { seen, found: revision.0 }]);
     });
 }
