@@ -62,7 +62,7 @@ async fn the_passphrase_is_asked_for_once_and_only_when_needed() {
 async fn n2_what_only_looks_reads_the_store_and_opens_no_identity() {
     let parent = directory();
     let path = parent.path().join("state");
-    State::create(&path, unasked).unwrap().init(&NewIdentity::unprotected(), new_key(1), "", NOW).await.unwrap();
+    State::create(&path, unasked).unwrap().init(NewIdentity::unprotected(), new_key(1), "", NOW).await.unwrap();
     let state = State::open_to_look(&path).unwrap();
     assert_eq!(current_master_public(state.store()).await.unwrap(), *key_pair(1).public_key());
     assert!(matches!(state.vault().await, Err(StateError::OnlyLooks)));
