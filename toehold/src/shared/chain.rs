@@ -307,15 +307,15 @@ impl Chain {
         let id = &envelope.origin.signer;
         let Link { set, verifiers, .. } = self.last();
         let mut members = set.members.iter().zip(verifiers);
-        let Some((member, verifier)) = members.find(|(member, _)| member.id == *id) else {
+        let Some((member, by)) = members.find(|(member, _)| member.id == *id) else {
             return Err(match self.removed(id) {
                 Some((member, _)) => Distrust::Removed { id: id.clone(), name: member.name.clone() },
                 None => Distrust::Stranger(id.clone()),
             });
         };
         let verified = Verified::of(&member.key, bytes);
-        let verifies = || verifier.as_ref().is_some_and(|by| envelope.is_verified_by(by, self.store(), key));
-        if known != Some(verified) && !verifies() {
+        let is_signed = || by.as_ref().is_some_and(|by| envelope.is_verified_by(by, self.store(), key));
+        if known != Some(verified) && !is_signed() {
             return Err(Distrust::Signature { name: member.name.clone() });
         }
         if !member.role.may_write(key) {
