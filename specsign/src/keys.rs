@@ -114,9 +114,23 @@ impl VerifyingKey {
     /// Whether `signature` over `message` was made with this key. A signature with a small-order R or an S that is not
     /// reduced never was.
     pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
-        ed25519_dalek::VerifyingKey::from_bytes(&self.0)
-            .and_then(|key| key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)))
-            .is_ok()
+        self.verifier().is_some_and(|verifier| verifier.verifies(message, signature))
+    }
+
+    /// The same key for whoever verifies much with it: what it takes to read it is done once.
+    pub fn verifier(&self) -> Option<Verifier> {
+        ed25519_dalek::VerifyingKey::from_bytes(&self.0).ok().map(Verifier)
+    }
+}
+
+/// A public key that is ready to verify with: [`VerifyingKey::verifier`].
+#[derive(Clone, Debug)]
+pub struct Verifier(ed25519_dalek::VerifyingKey);
+
+impl Verifier {
+    /// As [`VerifyingKey::verifies`].
+    pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
+        self.0.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).is_ok()
     }
 }
 

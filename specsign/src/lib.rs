@@ -34,7 +34,9 @@ pub use envelope::{Envelope, MAX_KEY_CHANGES, Scheme, SignedStatement, SpecName,
 pub use events::{Notification, Notifier, Outcome};
 pub use governor::{Governors, NoGovernors, SlotRecord, StoreGovernors};
 pub use journal::MAX_JOURNAL;
-pub use keys::{KeyError, MAX_KEY_FILE, MAX_TRUSTED_KEYS, Signature, SignatureError, SigningKey, TrustedKeys, VerifyingKey};
+pub use keys::{
+    KeyError, MAX_KEY_FILE, MAX_TRUSTED_KEYS, Signature, SignatureError, SigningKey, TrustedKeys, Verifier, VerifyingKey,
+};
 pub use machine::{
     Credentials, ListError, MAX_MACHINES, MAX_NAME, MachineList, MachineName, MachineNameError, ManagedMachine, UnknownMember,
 };

@@ -1,7 +1,8 @@
 //! The shared store on a real NATS server: what reads, conditional writes and lists take beside what the bare client takes for the same
 //! operation on the wire, with values of the same size, in turns. `signed`: with the signatures of a shared store. A value that this
-//! process has read before is not verified again, and is measured beside the client alone. What has to be signed, or is read for the `first`
-//! time and verified, is measured beside the client with as many bare signatures; how much more than the client alone that is, is told.
+//! process has read before is not verified again. What has to be signed, or is read for the `first` time and verified, is measured beside
+//! the client with as many bare signatures. A list of more than a few is read to the end that the leader knows, and is measured beside the
+//! client's own list with that one question more. How much more than the client alone each takes is told as well.
 //!
 //! Prints `measured NAME VALUE BAR DETAIL` a line, which `cargo xtask bench store` holds to the bars. Without `--bench` a few operations.
 #![allow(
@@ -76,7 +77,7 @@ fn main() {
 struct Times {
     /// The client alone.
     bare: f64,
-    /// With the signatures that belong to it.
+    /// With the signatures, and the question of what follows on a list, that belong to it.
     floor: f64,
     ours: f64,
 }
@@ -85,7 +86,7 @@ impl Times {
     fn print(&self, name: &str, turns: usize) {
         let Self { bare, floor, ours } = self;
         let beside = if floor > bare {
-            format!("{floor:.0} µs with bare signatures ({:.3} of the client's {bare:.0})", ours / bare)
+            format!("{floor:.0} µs with what belongs to it ({:.3} of the client's {bare:.0} alone)", ours / bare)
         } else {
             format!("{bare:.0} µs")
         };
@@ -201,11 +202,14 @@ impl World {
             let signed = self.anew().await;
             timed(signed.list(&signed_place)).await
         };
-        let bare_signed = async || alone(self.bare_list(&signed, count).await);
-        let bare_verified = async || (self.bare_list(&signed, count).await, bare.verify(count));
+        let bare_list = async |kind: &str| self.bare_list_and_next(kind, count).await;
+        let bare_verified = async || {
+            let (list, next) = bare_list(&signed).await;
+            (list, next + bare.verify(count))
+        };
         vec![
-            (format!("list-{count}"), in_turns(turns, async || alone(self.bare_list(&ours, count).await), list).await),
-            (format!("signed-list-{count}"), in_turns(turns, bare_signed, before).await),
+            (format!("list-{count}"), in_turns(turns, async || bare_list(&ours).await, list).await),
+            (format!("signed-list-{count}"), in_turns(turns, async || bare_list(&signed).await, before).await),
             (format!("first-list-{count}"), in_turns(turns, bare_verified, first).await),
         ]
     }
@@ -250,11 +254,26 @@ impl World {
     }
 
     async fn bare_list(&self, kind: &str, count: usize) -> Duration {
+        self.bare_list_to(kind, count).await.0
+    }
+
+    /// A list, and the revision after its last.
+    async fn bare_list_to(&self, kind: &str, count: usize) -> (Duration, u64) {
         let begun = Instant::now();
         let found = self.last_of_each(&format!("$KV.toehold.{kind}.>")).await;
         let took = begun.elapsed();
         assert_eq!(found.len(), count);
-        took
+        (took, found.last().unwrap().0.0 + 1)
+    }
+
+    /// A list, and the question of what follows on the last of it, where nothing does.
+    async fn bare_list_and_next(&self, kind: &str, count: usize) -> (Duration, Duration) {
+        let (list, next) = self.bare_list_to(kind, count).await;
+        let begun = Instant::now();
+        let found = self.stream.get_first_raw_message_by_subject(&format!("$KV.toehold.{kind}.>"), next).await;
+        let took = begun.elapsed();
+        assert!(found.is_err());
+        (list, took)
     }
 
     /// The last message of each subject, as the client's own bucket lists them.
@@ -292,12 +311,12 @@ async fn timed<T>(operation: impl Future<Output = Result<T, StoreError>>) -> Dur
     took
 }
 
-/// Without a signature.
+/// With nothing that belongs to it.
 fn alone(took: Duration) -> (Duration, Duration) {
     (took, Duration::ZERO)
 }
 
-/// Each of the two once a turn, in an order that changes. What the client takes is told apart from the signatures that belong to it.
+/// Each of the two once a turn, in an order that changes. What the client takes is told apart from what belongs to it.
 async fn in_turns(
     turns: usize,
     mut bare: impl AsyncFnMut() -> (Duration, Duration),
@@ -310,10 +329,10 @@ async fn in_turns(
         for place in 0..2 {
             let is_counted = turn >= unmeasured;
             if (turn + place) % 2 == 0 {
-                let (client, signatures) = bare().await;
+                let (client, more) = bare().await;
                 if is_counted {
                     alone.push(client);
-                    floor.push(client + signatures);
+                    floor.push(client + more);
                 }
             } else {
                 let took = ours().await;

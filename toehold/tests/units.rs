@@ -1,6 +1,11 @@
 //! The systemd units, and what stands beside them for a shared store: that systemd reads them, that the program takes their command lines,
 //! and that they give away no more than they must.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code: a broken assumption is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code: a broken assumption is a failed test"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

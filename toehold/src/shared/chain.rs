@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use toehold_core::{Entry, Key, KeyError, Revision, Timestamp};
-use toehold_specsign::{SigningKey, VerifyingKey};
+use toehold_specsign::{SigningKey, Verifier, VerifyingKey};
 
 use super::envelope::{Distrust, Envelope, EnvelopeError, Origin};
 use super::member::{Member, MemberId, StoreId};
@@ -148,6 +148,8 @@ pub enum ChainError {
 struct Link {
     hash: String,
     set: OperatorSet,
+    /// The members' keys, in their order.
+    verifiers: Vec<Option<Verifier>>,
     by: MemberId,
     revision: Revision,
 }
@@ -209,7 +211,8 @@ impl Chain {
         let signer = before.member(&envelope.origin.signer).filter(|member| member.role == Role::Operator);
         match signer {
             Some(signer) if envelope.verifies(&signer.key, &before.store, &key) => {
-                Ok(Link { hash: hash(&entry.value), set, by: signer.id.clone(), revision: entry.revision })
+                let verifiers = set.members.iter().map(|member| member.key.verifier()).collect();
+                Ok(Link { hash: hash(&entry.value), set, verifiers, by: signer.id.clone(), revision: entry.revision })
             }
             _ => Err(ChainError::Signer { number }),
         }
@@ -302,14 +305,17 @@ impl Chain {
     pub(super) fn judge_again(&self, key: &Key, bytes: &[u8], known: Option<Verified>) -> Result<(Envelope, Verified), Distrust> {
         let envelope = Envelope::parse(bytes)?;
         let id = &envelope.origin.signer;
-        let Some(member) = self.members().member(id) else {
+        let Link { set, verifiers, .. } = self.last();
+        let mut members = set.members.iter().zip(verifiers);
+        let Some((member, by)) = members.find(|(member, _)| member.id == *id) else {
             return Err(match self.removed(id) {
                 Some((member, _)) => Distrust::Removed { id: id.clone(), name: member.name.clone() },
                 None => Distrust::Stranger(id.clone()),
             });
         };
         let verified = Verified::of(&member.key, bytes);
-        if known != Some(verified) && !envelope.verifies(&member.key, self.store(), key) {
+        let is_signed = || by.as_ref().is_some_and(|by| envelope.is_verified_by(by, self.store(), key));
+        if known != Some(verified) && !is_signed() {
             return Err(Distrust::Signature { name: member.name.clone() });
         }
         if !member.role.may_write(key) {

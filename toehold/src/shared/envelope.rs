@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use toehold_core::{Key, StoreError};
-use toehold_specsign::{Signature, SigningKey, VerifyingKey};
+use toehold_specsign::{Signature, SigningKey, Verifier, VerifyingKey};
 
 use super::member::{MemberId, StoreId};
 use super::roles::Role;
@@ -127,7 +127,8 @@ impl Distrust {
 
 /// What is signed.
 fn message(store: &StoreId, key: &Key, origin: &Origin, value: &[u8]) -> Vec<u8> {
-    let mut message = DOMAIN.to_vec();
+    let mut message = Vec::with_capacity(DOMAIN.len() + MAX_OVERHEAD + key.as_str().len() + value.len());
+    message.extend_from_slice(DOMAIN);
     // Each part with its length, so that none can take from the next.
     let mut part = |bytes: &[u8]| {
         message.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
@@ -154,6 +155,11 @@ impl Envelope {
 
     /// Whether the signature is of this key, over this value in this place.
     pub fn verifies(&self, by: &VerifyingKey, store: &StoreId, key: &Key) -> bool {
+        by.verifies(&message(store, key, &self.origin, &self.value), &self.signature)
+    }
+
+    /// As [`Envelope::verifies`].
+    pub(super) fn is_verified_by(&self, by: &Verifier, store: &StoreId, key: &Key) -> bool {
         by.verifies(&message(store, key, &self.origin, &self.value), &self.signature)
     }
 

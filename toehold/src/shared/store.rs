@@ -373,7 +373,10 @@ impl<S: Backing, K: Signer> SignedStore<S, K> {
         if known.len() > MAX_KNOWN {
             known.retain(|key, _| KEPT.contains(&key.as_str()));
         }
-        let seen = known.entry(entry.key.clone()).or_default();
+        let seen = match known.get_mut(&entry.key) {
+            Some(seen) => seen,
+            None => known.entry(entry.key.clone()).or_default(),
+        };
         // Whatever comes after the revision that was seen was written over that one, or over a later one.
         let is_older = |replaced: u64| entry.revision.0 > seen.revision && replaced < seen.revision;
         // These are never removed, so that one that was written as the first is one, too.
