@@ -2,9 +2,11 @@
 
 use toehold_core::{Expect, Store, Timestamp};
 
+use crate::join_support::gateway::{Gateway, line};
+use crate::join_support::machine::Machine;
 use crate::server::Nats;
 use crate::support::Inside;
-use crate::{founder, has_a_gateway, joins, key, says, sharing};
+use crate::{founder, joins, key, says, sharing};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_what_a_raw_client_writes_is_refused_by_name_and_can_be_thrown_away() {
@@ -63,14 +65,31 @@ async fn n1_a_dump_of_the_store_opens_nothing() {
     let anna = founder(&store);
     host.add(&anna, &[]).ends(0);
     let ben = joins(&anna, sharing(&store), "ben", "operator");
-    has_a_gateway(&anna);
+    // A machine that has joined, and a session that waits for its host.
+    let service = joins(&anna, sharing(&store), "gateway", "gateway");
+    let gateway = Gateway::start(&service, &[]);
+    let line = line(&ben, gateway.address, &[]);
+    let machine = Machine::new();
+    machine.join(&line).ends(0);
+    gateway.stop().ends(0);
+    let mut waiting = ben.spawn(["host", "invite", "root@127.0.0.1"]);
+    crate::support::eventually("the session is open", || ben.sessions(false).len() == 1);
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
     let created = ben.run(["--json", "token", "create", "--opni", "--endpoint", "gateway.example.net:7443"]).ends(0).json();
     // `id.secret`: the same secret is Opni's token of either version, and that of our own line.
     let token = created["token"].as_str().unwrap();
     let (id, secret) = token.split_once('.').unwrap();
+    let keyring = machine.keyring().unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let shared = [keyring.shared_keys[0].expose_client(), keyring.shared_keys[0].expose_gateway()].map(hex);
+    let text = line.token.expose_text();
+    let of_line = text.split_once('.').unwrap().1.to_owned();
     let raw = nats.store().await;
     let dump = toehold::store_copy::everything(&raw).await.unwrap();
-    assert!(dump.len() > 4);
+    for kind in ["agent", "gateway", "host", "masterkey", "session", "token"] {
+        assert!(dump.iter().any(|entry| entry.key.segments().next() == Some(kind)), "no {kind} is in the dump");
+    }
     let secrets = [&anna, &ben].map(|toehold| {
         let identity = std::fs::read_to_string(toehold.state().join("identity")).unwrap();
         identity.lines().last().unwrap().to_owned()
@@ -80,8 +99,17 @@ async fn n1_a_dump_of_the_store_opens_nothing() {
         assert!(text.starts_with("toehold-signed/1 "), "{} is not signed", entry.key);
         assert!(!text.contains("PRIVATE KEY") && !secrets.iter().any(|secret| text.contains(secret)), "{}", entry.key);
         assert_ne!(entry.written_at, Timestamp::UNIX_EPOCH);
-        for form in forms_of(secret) {
-            assert!(!entry.value.windows(form.len()).any(|part| part == form), "the token's secret is in {}", entry.key);
+        // An OpenSSH private key, as the libraries write it, in base64 as it is in a file.
+        assert!(!text.contains("b3BlbnNzaC1rZXktdjE"), "a private key is in {}", entry.key);
+        for (what, secret) in [
+            ("the secret of Opni's token", secret),
+            ("the secret of the line", of_line.as_str()),
+            ("what the agent shares", &shared[0]),
+            ("what the gateway shares", &shared[1]),
+        ] {
+            for form in forms_of(secret) {
+                assert!(!entry.value.windows(form.len()).any(|part| part == form), "{what} is in {}", entry.key);
+            }
         }
     }
     assert!(dump.iter().any(|entry| entry.key == key(&format!("token/{id}"))), "no token is in the dump");
@@ -89,4 +117,5 @@ async fn n1_a_dump_of_the_store_opens_nothing() {
     let thief = sharing(&store);
     thief.run(["init"]).ends(3);
     says(&thief.run(["host", "check"]).ends(1), "not sealed to this identity");
+    says(&thief.run(["gateway", "serve", "--listen", "127.0.0.1:0"]).ends(1), "no member");
 }

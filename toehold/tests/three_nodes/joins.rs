@@ -131,6 +131,11 @@ pub fn under(site: &mut Site, fault: Fault) {
     let listed: BTreeSet<String> = agents.iter().map(|agent| agent["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!((agents.len(), &listed), (tokens, &ids));
     assert!(agents.iter().all(|agent| agent["state"] == "joined"), "{agents:?}");
+    // What is on record of it; under a fault an event may be missing, and none is of somebody else.
+    let told = site.operators[0].lists(&["--json", "audit", "ls", "--what", "agent.joined"], "entries");
+    let told: BTreeSet<String> =
+        told.as_array().unwrap().iter().map(|entry| entry["subject"].as_str().unwrap().to_owned()).collect();
+    assert!(!told.is_empty() && told.is_subset(&ids), "{told:?}");
     let by_token: BTreeSet<&str> = agents.iter().map(|agent| agent["token"].as_str().unwrap()).collect();
     assert_eq!(by_token.len(), tokens, "each by a token of its own");
 }
