@@ -9,6 +9,8 @@
     reason = "test code: a broken assumption is a failed test"
 )]
 
+#[path = "../join_support/mod.rs"]
+mod join_support;
 #[path = "../serve_support/mod.rs"]
 mod serve_support;
 #[path = "../support/mod.rs"]
@@ -19,12 +21,14 @@ mod chromium;
 use serde_json::json;
 
 use chromium::Browser;
+use join_support::gateway::line;
+use join_support::machine::{Machine, agents};
 use serve_support::{Serve, add_host};
 use support::{Toehold, eventually, store};
 
 const EVIL: &str = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">";
 
-/// A store with hosts, one of which is owed, and with everything else that the page shows.
+/// A store with hosts, of which one has words for a name that no browser may run.
 fn fleet() -> Toehold {
     let toehold = Toehold::new();
     let master = toehold.master_key();
@@ -67,6 +71,32 @@ fn without_javascript_the_page_shows_the_hosts() {
         browser.document().contains("deploy@new.example.net")
     };
     eventually("the new host is shown", shows);
+}
+
+/// Made by the commands themselves, and read as a browser has it.
+#[test]
+fn it_shows_keys_and_their_age_sessions_agents_and_the_audit_log() {
+    let toehold = Toehold::new();
+    let serve = Serve::start(&toehold, &[]);
+    serve.is_ready();
+    let line = line(&toehold, serve.gateway(), &[]);
+    Machine::new().join(&line).ends(0);
+    let mut waiting = toehold.spawn(["host", "invite", "root@127.0.0.1"]);
+    eventually("a session is open", || toehold.sessions(false).len() == 1);
+    let browser = Browser::start();
+    browser.run_no_scripts();
+    let agent = agents(&toehold)[0]["id"].as_str().unwrap().to_owned();
+    let key = toehold.run(["--json", "key", "show"]).ends(0).json()["fingerprint"].as_str().unwrap().to_owned();
+    let token = line.token.id().to_string();
+    let wanted = [agent.as_str(), &key, " ago)", "root@127.0.0.1", "token.created", &token, "agent.joined"];
+    let shows = || {
+        browser.go_to(&format!("http://{}/", serve.http));
+        let seen = browser.document();
+        wanted.iter().all(|wanted| seen.contains(wanted))
+    };
+    eventually("all of it is shown", shows);
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
 }
 
 #[test]
