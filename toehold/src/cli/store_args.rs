@@ -158,7 +158,12 @@ pub enum StoreCommand {
     /// Copy everything from the embedded store to a shared one, or back; safe to interrupt and to run again
     Migrate(Migrate),
     /// Take a shared store as it is, which is behind what was seen of it here, such as after a backup was restored
-    AcceptRollback,
+    AcceptRollback {
+        /// Also where its lists of members were continued otherwise than this machine has seen: the last one's fingerprint, as the other
+        /// operators have it (`operator ls`)
+        #[arg(long, value_name = "FINGERPRINT")]
+        members: Option<String>,
+    },
     /// Remove a record from a shared store that is not taken, since no member who may write it has signed it
     Discard {
         /// Its key, as it was told

@@ -15,9 +15,27 @@ pub fn report(error: &clap::Error, arguments: impl IntoIterator<Item = OsString>
         Output::new(true).failure(&failure);
         return failure.exit.code();
     }
+    if failed {
+        anstream::eprint!("{}", without_passwords(&error.render().ansi().to_string()));
+        return super::Exit::Usage.code();
+    }
     // A reader that has gone away does not matter.
     drop(error.print());
-    if failed { super::Exit::Usage.code() } else { 0 }
+    0
+}
+
+/// A text of clap's, which repeats what was given, without what stands before the host of a URL.
+fn without_passwords(text: &str) -> String {
+    let mut parts = text.split("//");
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let authority = part.find(['/', ' ', '\'', '"', '\n', '\u{1b}']).map_or(part, |end| part.get(..end).unwrap_or(part));
+        let host = authority.rfind('@').map_or(0, |at| at);
+        told.push_str("//");
+        told.push_str(if host > 0 { "…" } else { "" });
+        told.push_str(part.get(host..).unwrap_or_default());
+    }
+    told
 }
 
 /// The line could not be read, so that this is all there is to go by.
@@ -30,7 +48,7 @@ fn failure(error: &clap::Error) -> Failure {
     if matches!(error.kind(), ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand) {
         return Failure::usage("the command line names no command").hint("see which there are: --help");
     }
-    let text = error.render().to_string();
+    let text = without_passwords(&error.render().to_string());
     let mut paragraphs = text.split("\n\n").map(on_one_line).filter(|paragraph| !paragraph.is_empty());
     let first = paragraphs.next().unwrap_or_default();
     let advice: Vec<String> = paragraphs.collect();
@@ -61,6 +79,21 @@ mod tests {
         let told = failure_of(&["toehold", "host", "add", "web1"]);
         assert!(told.message.contains("invalid value 'web1'") && told.message.contains("has no user"), "{told:?}");
         assert_eq!((told.exit.code(), failure_of(&["toehold"]).message.as_str()), (2, "the command line names no command"));
+    }
+
+    #[test]
+    fn no_password_of_a_url_is_repeated() {
+        let told = failure_of(&["toehold", "--store", "nats://user:hunter2@127.0.0.1:4222/fleet", "host", "ls"]);
+        assert!(!format!("{told:?}").contains("hunter2") && told.message.contains("nats://…@127.0.0.1:4222/fleet"), "{told:?}");
+        for (text, expected) in [
+            ("'nats://a@b' and nats://c/x@y", "'nats://…@b' and nats://c/x@y"),
+            ("a // b", "a // b"),
+            ("//", "//"),
+            ("x://p@q@h/z", "x://…@h/z"),
+            ("", ""),
+        ] {
+            assert_eq!(without_passwords(text), expected);
+        }
     }
 
     #[test]

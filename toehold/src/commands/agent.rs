@@ -335,7 +335,7 @@ pub(super) fn failure(error: &AgentError, stage: Stage) -> Failure {
         (_, Some(JoinError::KeyExpired)) => "set this machine's clock, or renew the certificate on the gateway",
         (_, Some(JoinError::WrongName { .. })) => "use the endpoint that the gateway's certificate is for",
         (_, Some(JoinError::NoValidSignature | JoinError::Refused { .. })) if stage < Stage::Confirmed => {
-            "get a new line on the gateway's machine: toehold token create"
+            "get a new line on the gateway's machine: toehold token create; if this one is new, the gateway may be in trouble of its own, and the same line is good later"
         }
         (AgentError::Connection(GatewayConnectionError::Unreachable { .. } | GatewayConnectionError::TimedOut { .. }), _) => {
             "is toehold gateway serve at work there, and may this machine connect to it?"

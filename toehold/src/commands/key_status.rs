@@ -77,7 +77,11 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
     let age = SystemClock.now().saturating_since(status.created_at);
     let owed = status.hosts.iter().filter(|host| host.is_owed).count();
     let advice = recovery_copy::advice(context.store()).await?;
+    // By the clocks of those who removed the one and made the other.
+    let due = context.store().shared().map(|shared| shared.chain());
+    let due = due.as_ref().and_then(|chain| chain.last_operator_removed()).filter(|(_, at)| status.created_at < *at);
     let found = json!({
+        "rotation_due": due.map(|(member, at)| json!({ "removed": member.name, "id": member.id, "at": at })),
         "current": status.current.fingerprint(),
         "public_key": status.current,
         "created_at": status.created_at,
@@ -149,6 +153,15 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
             .hint("when they are back: toehold key settle")
             .partly()
             .with(found));
+    }
+    if let Some((member, at)) = due {
+        let name = crate::cli::printable(&member.name);
+        return Err(Failure::new(format!(
+            "a rotation is due: {name} was an operator until {at}, and the master key is from before"
+        ))
+        .hint("renew it: toehold key rotate --grace 0s")
+        .partly()
+        .with(found));
     }
     context.output.document(&found);
     Ok(Exit::Done)

@@ -209,8 +209,9 @@ fn find(shared: &SharedStore, wanted: &str) -> Result<(Member, bool), Failure> {
         return Ok((member.clone(), true));
     }
     let once = wanted.parse::<MemberId>().ok();
-    match once.as_ref().and_then(|id| chain.removed(id)) {
-        Some((member, _)) => Ok((member.clone(), false)),
+    let gone = once.as_ref().and_then(|id| chain.removed(id)).map(|(member, _)| member);
+    match gone.or_else(|| chain.removed_by_name(wanted)) {
+        Some(member) => Ok((member.clone(), false)),
         None => Err(Failure::new(format!("the store has no member {wanted}")).hint("see who they are: toehold operator ls")),
     }
 }

@@ -33,8 +33,11 @@ pub(super) async fn run(global: &Global, command: StoreCommand, output: Output, 
         StoreCommand::Check => check(&Context::open(global, output, signals).await?).await,
         StoreCommand::Export { file } => export(&Context::open(global, output, signals).await?, &file).await,
         StoreCommand::Migrate(options) => super::store_migrate::migrate(global, &options, output, signals).await,
-        StoreCommand::AcceptRollback => {
-            super::store_migrate::accept_rollback(&Context::open(global, output, signals).await?).await
+        StoreCommand::AcceptRollback { members } => {
+            if let Some(fingerprint) = &members {
+                super::store_migrate::accept_members(global, fingerprint).await?;
+            }
+            super::store_migrate::accept_rollback(&Context::open(global, output, signals).await?, members.is_some()).await
         }
         StoreCommand::Discard { key } => {
             super::store_migrate::discard(&Context::open(global, output, signals).await?, &key).await

@@ -11,12 +11,13 @@ use toehold_core::{
 use super::{init_shared, members};
 use crate::adapters::file_lock::FileLock;
 use crate::adapters::identity::Vault;
+use crate::adapters::nats::NatsStore;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Migrate, StorePlace, copies};
 use crate::cli::context::{Asker, Context, locked, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain};
-use crate::shared::{Role, sealed};
+use crate::shared::{Marks, Role, Seen, SignedError, check_continues, read_chain, sealed};
 use crate::state::{Keys, SharedAt, State};
 use crate::store_copy::{self, Copied, CopyError};
 
@@ -166,9 +167,12 @@ fn refused(error: CopyError) -> Failure {
 ///
 /// # Errors
 /// Where it is not behind, or fails.
-pub(super) async fn accept_rollback(context: &Context) -> Result<Exit, Failure> {
+pub(super) async fn accept_rollback(context: &Context, of_members: bool) -> Result<Exit, Failure> {
     let shared = members::shared(context)?;
-    let behind: Vec<String> = context.state.behind().iter().map(ToString::to_string).collect();
+    let mut behind: Vec<String> = context.state.behind().iter().map(ToString::to_string).collect();
+    if of_members {
+        behind.insert(0, "the lists of members are others than this machine had seen".to_owned());
+    }
     if behind.is_empty() {
         return Err(Failure::new("the store is not behind what was seen of it here: there is nothing to accept"));
     }
@@ -187,6 +191,40 @@ pub(super) async fn accept_rollback(context: &Context) -> Result<Exit, Failure> 
     Ok(Exit::Done)
 }
 
+/// Takes the lists of members as they are, where others have continued them after a backup was restored: whom this machine has seen since is
+/// forgotten then. Whether they are the right ones nobody can tell but the operators, by the fingerprint of the last one.
+///
+/// # Errors
+/// Where they are others than named, of another store, or continue what was seen.
+pub(super) async fn accept_members(global: &Global, fingerprint: &str) -> Result<(), Failure> {
+    let Some(at) = global.shared.at() else {
+        return Err(Failure::usage("the embedded store has no members").hint("name a shared one: --store nats://host/bucket"));
+    };
+    let directory = state_directory(global)?;
+    let marks = Marks::read(&directory, at.address.bucket())?
+        .ok_or_else(|| Failure::new(format!("{} has seen no store in {}", directory.display(), at.address)))?;
+    let store = NatsStore::open(&at.address, &at.options).await?;
+    let chain = read_chain(&store).await?.ok_or_else(|| Failure::new("the store has no members"))?;
+    match check_continues(&chain, &marks) {
+        Err(SignedError::Forked { .. }) => {}
+        Err(error) => return Err(error.into()),
+        Ok(()) => {
+            return Err(Failure::new(
+                "the lists of members are those that were seen here, or continue them: there is nothing to accept",
+            )
+            .hint("leave out --members"));
+        }
+    }
+    if chain.fingerprint() != fingerprint {
+        return Err(Failure::new(format!("the fingerprint of the last list of members is {}", chain.fingerprint()))
+            .hint("ask the other operators which they see (operator ls); one that nobody knows is somebody else's"));
+    }
+    // In what else it is behind is told by the rest, which stays.
+    let seen = Seen { sets: chain.hashes(), ..marks.seen() };
+    marks.reset(seen)?;
+    Ok(())
+}
+
 /// Removes a record that nobody takes.
 ///
 /// # Errors
@@ -197,6 +235,7 @@ pub(super) async fn discard(context: &Context, key: &str) -> Result<Exit, Failur
     if !shared.discard(&key).await? {
         return Err(Failure::new(format!("{key} is not there, or is as a member has signed it: nothing was removed")));
     }
+    context.put_on_record(AuditEvent::new(SystemClock.now(), "store.discarded", key.to_string())).await;
     context.output.document(&json!({ "key": key.to_string(), "removed": true }));
     context.output.text(crate::cli::printable(&format!("{key} was removed.")));
     Ok(Exit::Done)

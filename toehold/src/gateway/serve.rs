@@ -102,6 +102,7 @@ pub async fn serve(
     tasks.spawn(upkeep::follow_keys(Arc::clone(&hub), pins_sender, serving_sender, options.capabilities.clone()));
     tasks.spawn(upkeep::follow_agents(Arc::clone(&hub)));
     tasks.spawn(upkeep::tidy(Arc::clone(&hub)));
+    tasks.spawn(upkeep::ask(Arc::clone(&hub)));
     if let Some(listener) = metrics {
         tasks.spawn(upkeep::tell(Arc::clone(&hub), listener));
     }

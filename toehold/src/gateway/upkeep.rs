@@ -30,6 +30,8 @@ const TOKENS: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(20);
 /// Reading again waits so many times as long as reading has taken, so that a flood of changes keeps a gateway at it for a fifth of the time.
 const REST: u32 = 4;
+/// How often the store is asked for something, and how long it has for that.
+const ASK: Duration = Duration::from_secs(5);
 /// How long to wait after the store has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -192,6 +194,17 @@ async fn tell_sessions(hub: &Hub) -> Result<Infallible, StoreError> {
         if changed.name().parse::<AgentId>().is_err() {
             hub.opni_agents.notify_one();
         }
+    }
+}
+
+/// Sees again and again whether the store answers: whoever only waits for its changes learns late that it does not.
+pub(super) async fn ask(hub: Arc<Hub>) -> Infallible {
+    let mut asking = tokio::time::interval(ASK);
+    asking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        asking.tick().await;
+        let answered = tokio::time::timeout(ASK, GatewayRecord::read(&hub.desk.store)).await;
+        hub.store_answers("an answer", matches!(answered, Ok(Ok(_))));
     }
 }
 

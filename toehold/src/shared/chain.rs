@@ -292,6 +292,24 @@ impl Chain {
         None
     }
 
+    /// Who was called so, and is no member any more; the last of them.
+    pub fn removed_by_name(&self, name: &str) -> Option<&Member> {
+        let is_gone = |member: &&Member| member.name == name && self.members().member(&member.id).is_none();
+        self.links().rev().find_map(|link| link.set.members.iter().find(is_gone))
+    }
+
+    /// The operator who was removed last, and when: one who may have kept the master key of then.
+    pub fn last_operator_removed(&self) -> Option<(&Member, Timestamp)> {
+        let pairs = self.links().zip(self.links().skip(1));
+        let removed = pairs.filter_map(|(before, after)| {
+            let is_gone = |member: &&Member| {
+                member.role == Role::Operator && after.set.member(&member.id).is_none_or(|now| now.role != Role::Operator)
+            };
+            Some((before.set.members.iter().find(is_gone)?, after.set.at))
+        });
+        removed.max_by_key(|(_, at)| *at)
+    }
+
     /// Takes a value if a member of now may write it there and did. Neither says anything of when.
     ///
     /// # Errors

@@ -65,11 +65,11 @@ pub enum MarksError {
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    v: u32,
+    pub(crate) v: u32,
     /// How often the store was taken as it was although it was behind what was seen before. What was seen before the last time does not count
     /// any more.
     #[serde(default)]
-    epoch: u64,
+    pub(crate) epoch: u64,
     /// Which store.
     pub store: StoreId,
     /// Who this machine is in it.

@@ -75,7 +75,7 @@ pub enum SignedError {
     Chain(#[from] ChainError),
     /// They are others than those that were seen.
     #[error(
-        "list {number} of this store's members is another one than this machine has seen: it is not the same store, or somebody has forked it; nothing is read from it and nothing written"
+        "list {number} of this store's members is another one than this machine has seen: it is not the same store, or somebody has forked it; nothing is read from it and nothing written. If a backup was restored and others have gone on from that: toehold store accept-rollback --members FINGERPRINT, with the one that they see (operator ls)"
     )]
     Forked {
         /// The first that is another.

@@ -102,6 +102,35 @@ async fn n3_what_runs_while_a_backup_is_put_in_the_stores_place_writes_nothing_i
     serve.is_ready();
 }
 
+/// What a documented recovery may come to: one accepts it and changes the members, before the others have looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn n3_lists_that_others_have_continued_after_a_restore_are_taken_by_their_fingerprint_alone() {
+    let mut nats = Nats::start("");
+    let store = nats.address("toehold");
+    let anna = founder(&store);
+    let ben = joins(&anna, sharing(&store), "ben", "operator");
+    nats.back_up();
+    nats.up();
+    joins(&anna, sharing(&store), "carol", "operator");
+    ben.run(["operator", "ls"]).ends(0);
+    nats.restored();
+    anna.run(["store", "accept-rollback"]).ends(0);
+    joins(&anna, sharing(&store), "dora", "operator");
+
+    for command in [&["host", "ls"][..], &["store", "accept-rollback"], &WRITE] {
+        says(&ben.run(command.iter().copied()).ends(1), "store accept-rollback --members FINGERPRINT");
+    }
+    let accept = |fingerprint: &str| ben.run(["store", "accept-rollback", "--members", fingerprint]);
+    let fingerprint = anna.run(["--json", "operator", "ls"]).ends(0).json()["fingerprint"].as_str().unwrap().to_owned();
+    says(&accept("0123").ends(1), &format!("is {fingerprint}"));
+    ben.run(["host", "ls"]).ends(1);
+    accept(&fingerprint).ends(0);
+    assert_eq!(members(&ben), members(&anna));
+    ben.run(["host", "ls"]).ends(0);
+    ben.run(["operator", "rm", "dora"]).ends(0);
+    says(&accept(&fingerprint).ends(1), "there is nothing to accept");
+}
+
 /// Nobody lets a gateway have a last word that is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn n3_a_gateway_that_was_killed_remembers_what_it_wrote() {

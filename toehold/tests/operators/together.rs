@@ -113,6 +113,30 @@ async fn removal_with_a_rotation_leaves_nothing_due() {
     assert_eq!(members(&anna).len(), 1);
 }
 
+/// A removal that was to renew the key and broke off before it did is run again by the same words; and until then the debt is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_is_due_is_told_until_it_took_place() {
+    let nats = Nats::start("");
+    let store = nats.address("fleet");
+    let host = Inside::start().await;
+    let anna = founder(&store);
+    host.add(&anna, &[]).ends(0);
+    joins(&anna, sharing(&store), "ben", "operator");
+    joins(&anna, sharing(&store), "gateway", "gateway");
+    anna.run(["operator", "rm", "gateway"]).ends(0);
+    anna.run(["key", "status"]).ends(0);
+    // The key has to be older than the removal, by the second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    anna.run(["operator", "rm", "ben"]).ends(0);
+    let due = anna.run(["--json", "key", "status"]).ends(3).json();
+    assert_eq!(due["rotation_due"]["removed"], "ben", "{due}");
+    says(&anna.run(["key", "status"]).ends(3), "a rotation is due: ben was an operator until");
+    let before = anna.master_key();
+    anna.run(["operator", "rm", "ben", "--rotate", "--grace", "0s"]).ends(0);
+    assert_ne!(anna.master_key(), before);
+    anna.run(["key", "status"]).ends(0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_who_comes_while_a_rotation_is_open_goes_on_with_it() {
     let nats = Nats::start("");
