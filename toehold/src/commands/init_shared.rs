@@ -73,8 +73,7 @@ pub(super) async fn init(
     let protect = options.passphrase || global.passphrase_file.is_some();
     let identity = new_identity(options, protect, exists, &asker)?;
     private::create_directory(&directory)?;
-    let replicas = copies(options.replicas.as_deref());
-    let store = open_or_create(at, replicas).await?;
+    let store = open_or_create(at, options.replicas.as_deref(), output).await?;
     if read_chain(&store).await?.is_none() {
         no_fleet_of_its_own(&directory, &at.address).await?;
     }
@@ -161,8 +160,7 @@ async fn restore(
     let exists = IdentityFile::exists(&directory);
     let identity = new_identity(options, options.passphrase, exists, &asker)?;
     private::create_directory(&directory)?;
-    let replicas = copies(options.replicas.as_deref());
-    let store = open_or_create(at, replicas).await?;
+    let store = open_or_create(at, options.replicas.as_deref(), output).await?;
     if read_chain(&store).await?.is_none() {
         no_fleet_of_its_own(&directory, &at.address).await?;
     }
@@ -213,19 +211,29 @@ fn set(found: &mut serde_json::Value, name: &str, value: serde_json::Value) {
     }
 }
 
-/// The bucket as it is; made where there is none. Who may not make one need not be let do it where there is one.
+/// The bucket as it is; made where there is none. Who may not make one need not be let do it where there is one. That one is kept by
+/// another number of servers than was asked for is said.
 ///
 /// # Errors
 /// As [`NatsStore::open`].
-pub(super) async fn open_or_create(at: &SharedAt, replicas: usize) -> Result<NatsStore, StoreError> {
-    match NatsStore::open(&at.address, &at.options).await {
+pub(super) async fn open_or_create(at: &SharedAt, replicas: Option<&str>, output: Output) -> Result<NatsStore, StoreError> {
+    let wanted = copies(replicas);
+    let store = match NatsStore::open(&at.address, &at.options).await {
         Err(StoreError::Unavailable { source, .. })
             if matches!(source.downcast_ref::<NatsError>(), Some(NatsError::Absent { .. })) =>
         {
-            NatsStore::create(&at.address, &at.options, replicas).await
+            NatsStore::create(&at.address, &at.options, wanted).await?
         }
-        opened => opened,
+        opened => opened?,
+    };
+    let there = store.replicas();
+    if replicas.is_some() && there != wanted {
+        output.aside(&format!(
+            "the bucket {bucket} is there already, and the number of its copies is {there}: --replicas {wanted} changes nothing. To change it: nats stream edit KV_{bucket} --replicas {wanted}",
+            bucket = at.address.bucket(),
+        ));
     }
+    Ok(store)
 }
 
 /// A fleet that is in the embedded store is taken along, and not begun anew beside it.

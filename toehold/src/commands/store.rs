@@ -11,7 +11,7 @@ use crate::adapters::file_lock::FileLock;
 use crate::adapters::nats::Difference;
 use crate::adapters::sqlite::{self, SqliteStore};
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::args::{Global, StoreCommand, copies};
+use crate::cli::args::{Global, StoreCommand};
 use crate::cli::context::{Context, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain, printable};
 use crate::store_check::Finding;
@@ -48,7 +48,7 @@ pub(super) async fn run(global: &Global, command: StoreCommand, output: Output, 
             }
             None => import(&state_directory(global)?, &file, output, signals).await,
             Some(at) => {
-                let to = (&at, copies(replicas.as_deref()));
+                let to = (&at, replicas.as_deref());
                 super::store_migrate::import(global, to, &file, output, signals).await
             }
         },
@@ -153,7 +153,7 @@ async fn import(directory: &Path, file: &Path, output: Output, mut signals: Sign
     };
     sweep(directory)?;
     let copied = tokio::select! {
-        copied = place(&export, directory) => copied?,
+        copied = place(&export, directory, async || Ok(())) => copied?,
         () = signals.wait() => return Err(Failure::new("interrupted: the store is as it was").hint(AGAIN)),
     };
     tell_imported(&directory.display(), file, &export, &copied, output);
@@ -183,15 +183,24 @@ pub(super) fn tell_imported(into: &impl std::fmt::Display, file: &Path, export: 
     }
 }
 
-/// Puts the store where it belongs: a new one appears there whole or not at all.
+/// Puts the store where it belongs: a new one appears there whole or not at all. It is asked for before whether the export is `still_good`.
 ///
 /// # Errors
-/// Where the store or the directory cannot be used, or holds something else.
-pub(super) async fn place(export: &StoreExport, directory: &Path) -> Result<Copied, Failure> {
+/// Where the store or the directory cannot be used, or holds something else; what `still_good` says.
+pub(super) async fn place(
+    export: &StoreExport,
+    directory: &Path,
+    still_good: impl AsyncFn() -> Result<(), Failure>,
+) -> Result<Copied, Failure> {
     let database = directory.join(sqlite::FILE_NAME);
     if database.symlink_metadata().is_ok() {
+        still_good().await?;
         let store = SqliteStore::open(directory)?;
-        return store_copy::fill(export, &store).await.map_err(refused);
+        let copied = store_copy::fill(export, &store).await.map_err(refused)?;
+        if copied.written > 0 {
+            still_good().await?;
+        }
+        return Ok(copied);
     }
     let staged = staging(directory)?;
     let filled = {
@@ -199,6 +208,11 @@ pub(super) async fn place(export: &StoreExport, directory: &Path) -> Result<Copi
         store_copy::fill(export, &store).await
     };
     let copied = filled.map_err(refused)?;
+    // While nobody sees the new one yet.
+    if let Err(failure) = still_good().await {
+        sweep(directory)?;
+        return Err(failure);
+    }
     if !SqliteStore::move_between(&staged, directory)? {
         return Err(Failure::new(format!("{} was made meanwhile by somebody else; nothing was imported", database.display())));
     }

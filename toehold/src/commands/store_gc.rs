@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use toehold_core::{Clock as _, Key, StoreAudit, Timestamp};
+use toehold_core::{Clock as _, Key, StoreAudit, StoreError, Timestamp};
 use toehold_joinproto::admission::Desk;
 
+use crate::adapters::nats::MARKERS_KEPT;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::Gc;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, chain};
 use crate::gateway::NoVault;
+use crate::shared::Role;
 use crate::store_gc::{self, AuditPlan};
 
 /// Removes what is long over, or says what would go.
@@ -32,6 +34,7 @@ pub(super) async fn collect(context: &Context, options: &Gc) -> Result<Exit, Fai
         "tokens": names(sweep.tokens()),
         "token_uses": sweep.uses().count(),
         "agents": names(sweep.agents()),
+        "deletion_markers": 0,
     });
     if !options.dry_run {
         for (key, revision) in &sessions {
@@ -54,6 +57,8 @@ pub(super) async fn collect(context: &Context, options: &Gc) -> Result<Exit, Fai
         let done = audit(context, kept, now, options.dry_run, &mut found).await;
         done.map_err(|failure| if options.dry_run { failure } else { failure.partly() })?;
     }
+    // Last: all else is done where the servers do not let an operator do this.
+    markers(context, options.dry_run, &mut found).await?;
     context.output.document(&found);
     Ok(Exit::Done)
 }
@@ -89,6 +94,43 @@ async fn audit(context: &Context, kept: Duration, now: Timestamp, dry_run: bool,
         }
         Err(error) => Err(broke_off(&error, found.take())),
     }
+}
+
+/// Removes what deletions have left in a shared store, which is the operators' to do.
+async fn markers(context: &Context, dry_run: bool, found: &mut Value) -> Result<(), Failure> {
+    let Some(shared) = context.store().shared() else { return Ok(()) };
+    if super::members::own_role(context.store()) != Some(Role::Operator) {
+        return Ok(());
+    }
+    let failed = |error: StoreError, found: &Value| {
+        let hint =
+            "the servers may not let this user purge: `toehold operator roles` prints what they have to\nrun it again then";
+        Failure::new(chain(&error)).hint(hint).partly().with(found.clone())
+    };
+    let markers = shared.below().old_markers(MARKERS_KEPT).await?;
+    let total = u64::try_from(markers.len()).unwrap_or(u64::MAX);
+    let mut count = total;
+    if !markers.is_empty()
+        && let Some(reason) = shared.below().why_markers_stay().await?
+    {
+        context.output.aside(&reason);
+        return Ok(());
+    }
+    if !dry_run && !markers.is_empty() {
+        // As with every write.
+        if let Some(reason) = context.store().read_only_now().await? {
+            return Err(Failure::new(reason).partly().with(found.clone()));
+        }
+        let removed = shared.below().remove_markers(markers, || !context.signals.came()).await;
+        count = removed.map_err(|error| failed(error, found))?;
+    }
+    set(found, "deletion_markers", json!(count));
+    if count < total && context.signals.came() {
+        return Err(interrupted(found.take()));
+    }
+    let what = if dry_run { "would go" } else { "went" };
+    context.output.text(format_args!("{count} marks of what was deleted over a day ago {what}."));
+    Ok(())
 }
 
 const AGAIN: &str = "run it again: it goes on where it was";

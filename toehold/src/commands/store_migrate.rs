@@ -14,7 +14,7 @@ use crate::adapters::identity::Vault;
 use crate::adapters::nats::NatsStore;
 use crate::adapters::sqlite::SqliteStore;
 use crate::adapters::system_clock::SystemClock;
-use crate::cli::args::{Global, Migrate, StorePlace, copies};
+use crate::cli::args::{Global, Migrate, StorePlace};
 use crate::cli::context::{Asker, Context, locked, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain};
 use crate::shared::{Marks, Role, Seen, SignedError, check_continues, read_chain, sealed};
@@ -31,7 +31,7 @@ pub(super) async fn migrate(global: &Global, options: &Migrate, output: Output, 
     let work = async {
         match (&options.from, &options.to) {
             (StorePlace::Embedded, StorePlace::Shared(address)) => {
-                into_shared(global, &global.shared.to(address.clone()), copies(options.replicas.as_deref())).await
+                into_shared(global, &global.shared.to(address.clone()), options.replicas.as_deref(), output).await
             }
             (StorePlace::Shared(_), StorePlace::Embedded) if options.replicas.is_some() => {
                 Err(Failure::usage("--replicas is for a bucket of a shared store"))
@@ -64,13 +64,13 @@ fn lock(directory: &Path) -> Result<FileLock, Failure> {
     lock.ok_or_else(|| Failure::new(format!("another process copies into or out of {}", directory.display())))
 }
 
-async fn into_shared(global: &Global, at: &SharedAt, replicas: usize) -> Result<Copied, Failure> {
+async fn into_shared(global: &Global, at: &SharedAt, replicas: Option<&str>, output: Output) -> Result<Copied, Failure> {
     let directory = state_directory(global)?;
     // Says what is missing where nothing was initialised.
     drop(State::open(&directory, Asker::new(global))?);
     let _lock = lock(&directory)?;
     let embedded = SqliteStore::open(&directory)?;
-    let store = init_shared::open_or_create(at, replicas).await?;
+    let store = init_shared::open_or_create(at, replicas, output).await?;
     let state = init_shared::alone_in(&directory, Asker::new(global), store, at, None).await?;
     store_copy::copy(&embedded, state.store()).await.map_err(refused)
 }
@@ -81,7 +81,7 @@ async fn into_shared(global: &Global, at: &SharedAt, replicas: usize) -> Result<
 /// Where the file is none, or what is sealed in it does not open here, or the store is somebody's already.
 pub(super) async fn import(
     global: &Global,
-    (at, replicas): (&SharedAt, usize),
+    (at, replicas): (&SharedAt, Option<&str>),
     file: &Path,
     output: Output,
     mut signals: Signals,
@@ -94,7 +94,7 @@ pub(super) async fn import(
         let _lock = lock(&directory)?;
         let keys = Keys::new(&directory, Asker::new(global));
         opens_the_master_key(keys.vault().await.map_err(locked)?, &export)?;
-        let store = init_shared::open_or_create(at, replicas).await?;
+        let store = init_shared::open_or_create(at, replicas, output).await?;
         let state = init_shared::alone_in(&directory, Asker::new(global), store, at, None).await?;
         let copied = store_copy::fill_alike(&export, state.store(), sealed::alike).await.map_err(refused)?;
         let shared = state.store().shared().ok_or_else(|| Failure::new("the store is not a shared one"))?;
@@ -143,13 +143,15 @@ async fn into_embedded(global: &Global, at: &SharedAt) -> Result<Copied, Failure
     let _lock = lock(&directory)?;
     let export = store_copy::snapshot(state.store(), SystemClock.now()).await?;
     super::store::sweep(&directory)?;
-    let copied = super::store::place(&export, &directory).await?;
-    let after = store_copy::snapshot(state.store(), export.made_at()).await?;
-    if after.digest() != export.digest() {
-        return Err(Failure::new("the shared store was written to while it was copied")
-            .hint("see to it that nothing else uses it, and begin anew with another --state-dir"));
-    }
-    Ok(copied)
+    let is_as_it_was = async || {
+        let after = store_copy::snapshot(state.store(), export.made_at()).await?;
+        if after.digest() == export.digest() {
+            return Ok(());
+        }
+        Err(Failure::new("the shared store was written to while it was copied")
+            .hint("see to it that nothing else uses it, and run it again"))
+    };
+    super::store::place(&export, &directory, is_as_it_was).await
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]

@@ -119,6 +119,8 @@ pub fn permissions(role: Role, bucket: &str, writer: Option<&Recipient>) -> Perm
     if role == Role::Operator {
         // For `init`, which makes the bucket where there is none.
         publish.push(format!("$JS.API.STREAM.CREATE.{stream}"));
+        // For `store gc`, which removes what deletions have left.
+        publish.push(format!("$JS.API.STREAM.PURGE.{stream}"));
         publish.push(format!("$KV.{bucket}.>"));
     }
     let is_of = |rule: &&Rule| rule.write.contains(&role) || rule.delete.contains(&role);
@@ -194,6 +196,10 @@ mod tests {
         assert!(gateway.publish.contains(&"$KV.fleet.token.*.*".to_owned()));
         assert!(!gateway.publish.iter().any(|subject| subject == "$KV.fleet.>" || subject.contains("masterkey")));
         assert!(permissions(Role::Operator, "fleet", None).publish.contains(&"$KV.fleet.>".to_owned()));
+        for role in Role::ALL {
+            let purges = permissions(role, "fleet", None).publish.contains(&"$JS.API.STREAM.PURGE.KV_fleet".to_owned());
+            assert_eq!(purges, role == Role::Operator, "{role}");
+        }
         assert!(gateway.publish.contains(&"$KV.fleet.audit.*.*".to_owned()));
     }
 

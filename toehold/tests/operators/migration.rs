@@ -2,13 +2,13 @@
 
 use toehold::adapters::identity::IdentityFile;
 use toehold::adapters::nats::{NatsOptions, NatsStore};
-use toehold::shared::{Envelope, sealed};
+use toehold::shared::{Envelope, Origin, sealed};
 use toehold_core::{Expect, Store};
 
 use crate::server::Nats;
 use crate::support::cli::Done;
 use crate::support::{Inside, Toehold};
-use crate::{founder, has_a_gateway, joins, key, members, says, sharing};
+use crate::{by_hand, founder, has_a_gateway, joins, key, members, says, sharing};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_moves_into_a_shared_store_and_back() {
@@ -46,6 +46,41 @@ async fn a_fleet_moves_into_a_shared_store_and_back() {
     command(&["store", "check"]).ends(0);
     command(&["audit", "verify"]).ends(0);
     command(&["key", "rotate", "--grace", "0s"]).ends(0);
+}
+
+/// The process is held while it fills the new file, and somebody writes to the store that it has read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_back_during_which_somebody_writes_leaves_nothing_and_can_be_run_again() {
+    let nats = Nats::start("");
+    let address = nats.address("toehold");
+    let store = address.to_string();
+    let anna = founder(&address);
+    let (signing, raw, chain) = by_hand(&anna, &nats).await;
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(anna.state()).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let migrate = ["store", "migrate", "--from", store.as_str(), "--to", "embedded"];
+    let child = anna.spawn(migrate);
+    let process = rustix::process::Pid::from_child(&child);
+    let deadline = std::time::Instant::now() + crate::support::server::PATIENCE;
+    while !names().iter().any(|name| name.starts_with("import.new-")) {
+        assert!(std::time::Instant::now() < deadline, "nothing is filled: {:?}", names());
+    }
+    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    assert!(!names().contains(&"state.db".to_owned()), "it was held before the new file has its name");
+    let (place, signer) = (key("host/late@example.net"), chain.members().members[0].id.clone());
+    let origin = Origin { signer, set: chain.members().number, replaces: None };
+    let late = Envelope::seal(&signing, chain.store(), &place, origin, b"{}");
+    raw.put(&place, &late.to_bytes(), Expect::Absent).await.unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    says(&Toehold::wait(child).ends(1), "written to while it was copied");
+    let left = names();
+    assert!(!left.iter().any(|name| name.starts_with("state.db") || name.starts_with("import.new-")), "{left:?}");
+    anna.run(migrate).ends(0);
+    assert!(names().contains(&"state.db".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,31 @@ async fn n2_a_real_server_lets_each_role_do_what_it_is_there_for_and_no_more() {
     anna.run(["key", "show"]).ends(0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_what_deletions_leave_is_the_operators_to_remove() {
+    let (_nats, address, [operator, gateway, pods], _files) = server();
+    let anna = with_seed(&address, &operator);
+    anna.run(["init", "--name", "anna"]).ends(0);
+    let of_operator = raw(&address, &operator).await;
+    for name in ["pod/a", "pod/b"] {
+        let written = of_operator.put(&key(name), b"{}", Expect::Absent).await.unwrap();
+        of_operator.delete(&key(name), written).await.unwrap();
+    }
+    // What was just deleted can be seen for a day.
+    let found = anna.run(["--json", "store", "gc"]).ends(0).json();
+    assert_eq!(found["deletion_markers"], 0, "{found}");
+    let old = of_operator.old_markers(Duration::ZERO).await.unwrap();
+    assert!(!old.is_empty());
+    for other in [&gateway, &pods] {
+        let refused = raw(&address, other).await.remove_markers(old.clone(), || true).await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    assert_eq!(of_operator.old_markers(Duration::ZERO).await.unwrap(), old);
+    assert_eq!(of_operator.remove_markers(old.clone(), || true).await.unwrap(), old.len() as u64);
+    anna.run(["store", "check"]).ends(0);
+    anna.run(["--json", "store", "gc", "--dry-run"]).ends(0);
+}
+
 /// What it has had in clear it may have kept (`docs/shared-store.md`); but what is sealed to gateways is not sealed to it any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn n2_a_gateway_that_is_let_go_is_no_gateway_and_nothing_is_sealed_to_it_any_more() {

@@ -138,6 +138,27 @@ async fn a_bucket_that_is_filled_is_kept_as_often_as_was_asked_for() {
         alone.run(["--store", bucket, "store", "check"]).ends(0);
     }
 
+    // A new one of `init`; and of one that is there it is said that nothing of it changes.
+    let [fresh, other] = ["fresh", "other"].map(|bucket| cluster.address(bucket).to_string());
+    let toehold = Toehold::bare();
+    let made = made_by(&toehold, &fresh, &[]);
+    made.ends(0);
+    let init =
+        |more: &[&str], store: &str| Toehold::bare().run(["--store", store, "init"].into_iter().chain(more.iter().copied()));
+    let made = init(&["--replicas", "3"], &other).ends(0);
+    assert!(!made.stderr.contains("nats stream edit"), "{}", made.stderr);
+    assert_eq!(cluster.replicas("other", 0).await, Some(3));
+    for (asked, again, stays) in
+        [("1", toehold.run(["--store", &fresh, "init", "--replicas", "1"]), 1), ("3", init(&["--replicas", "3"], &fresh), 1)]
+    {
+        let line = "nats stream edit KV_fresh --replicas 3";
+        assert_eq!(again.stderr.contains(line), asked == "3", "{}", again.stderr);
+        assert_eq!(cluster.replicas("fresh", 0).await, Some(stays));
+    }
+    let again = migrate(&["--replicas", "3"], &single).ends(0);
+    assert!(again.stderr.contains("nats stream edit KV_single --replicas 3"), "{}", again.stderr);
+    assert_eq!(cluster.replicas("single", 0).await, Some(1));
+
     migrate(&["--replicas", "2"], &moved).ends(2);
     for command in [
         &["store", "migrate", "--from", &moved, "--to", "embedded", "--replicas", "3"][..],

@@ -18,6 +18,7 @@ mod cluster;
 mod command_line;
 mod contract;
 mod copying;
+mod markers;
 mod outages;
 mod server;
 

@@ -44,6 +44,11 @@ struct OneCopy {
 }
 
 impl NatsStore {
+    /// How many servers are to keep a copy of it, as it was when it was opened.
+    pub fn replicas(&self) -> usize {
+        self.inner.stream.cached_info().config.num_replicas
+    }
+
     /// Reads what every server of the cluster has, and compares.
     ///
     /// # Errors

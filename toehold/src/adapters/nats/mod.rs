@@ -22,6 +22,8 @@ mod connect;
 mod copies;
 mod error;
 mod list;
+mod markers;
+mod releases;
 mod subject;
 mod watch;
 
@@ -47,6 +49,7 @@ pub use address::{NatsAddress, NatsAddressError};
 pub use connect::NatsOptions;
 pub use copies::{Comparison, Difference};
 pub use error::NatsError;
+pub use markers::{MARKERS_KEPT, OldMarkers};
 pub use watch::NatsWatch;
 
 use super::sqlite::MAX_VALUE;
