@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toehold_core::{Key, KeyError, Record, Store, StoreError, Stored};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::chain;
 
@@ -121,7 +121,7 @@ impl<S: Store> Lease<S> {
             }
         };
         match written {
-            Ok(stored) => Ok(Some(Held { lease: self, stored, good_until: begun + self.length })),
+            Ok(stored) => Ok(Some(Held { lease: self, stored, good_until: begun + self.length, due: begun + self.length / 3 })),
             // Somebody else was faster, or its holder is alive.
             Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -140,23 +140,24 @@ pub struct Held<'l, S> {
     stored: Stored<LeaseRecord>,
     /// Others may have it from then on.
     good_until: Instant,
+    /// When it is to be renewed. Here and not in [`Held::keep`], which is left and begun anew with every turn.
+    due: Instant,
 }
 
 impl<S: Store> Held<'_, S> {
-    /// Renews it again and again, and ends when it is ours no longer. Cancel-safe.
+    /// Renews it again and again, and ends when it is ours no longer. Cancel-safe: however often it is left and begun anew, the next
+    /// renewal is due when the last one says.
     pub async fn keep(&mut self) -> Lost {
         let length = self.lease.length;
-        let mut pause = length / 3;
         loop {
-            sleep(pause).await;
+            sleep_until(self.due).await;
             // So that whoever works under it can stop before the next one begins.
             let last = self.good_until - length / 6;
             let begun = Instant::now();
             let left = last.saturating_duration_since(begun);
             let failed = match timeout(left, self.renew()).await {
                 Ok(Ok(true)) => {
-                    self.good_until = begun + length;
-                    pause = length / 3;
+                    (self.good_until, self.due) = (begun + length, begun + length / 3);
                     continue;
                 }
                 Ok(Ok(false)) => return Lost::Taken,
@@ -166,7 +167,7 @@ impl<S: Store> Held<'_, S> {
             if Instant::now() >= last {
                 return Lost::NotRenewed(failed);
             }
-            pause = length / 12;
+            self.due = Instant::now() + length / 12;
         }
     }
 
@@ -243,6 +244,27 @@ mod tests {
         assert_eq!(holder(&store).await.as_deref(), Some("two"));
         // Back from the dead, it finds out at its next renewal.
         assert_eq!(held.keep().await, Lost::Taken);
+    }
+
+    /// Whoever keeps it may leave off at any time, for a turn that ends or a pause that is over: no renewal is forgotten for that.
+    #[tokio::test(start_paused = true)]
+    async fn n5_kept_piece_by_piece_it_is_renewed_as_if_it_were_kept_in_one_piece() {
+        for pieces in
+            [&[LENGTH / 6][..], &[LENGTH / 30, LENGTH / 4], &[LENGTH * 2, LENGTH * 3 / 10], &[LENGTH * 5 / 3, LENGTH / 5]]
+        {
+            let store = MemoryStore::new();
+            let (one, two) = (lease(&store, "one"), lease(&store, "two"));
+            let mut held = one.acquire(|_| {}).await;
+            let begun = Instant::now();
+            let mut waiting = std::pin::pin!(two.acquire(|_| {}));
+            for piece in pieces.iter().cycle().take_while(|_| begun.elapsed() < LENGTH * 20) {
+                tokio::select! {
+                    _ = waiting.as_mut() => panic!("{pieces:?}: it is taken over after {:?}", begun.elapsed()),
+                    lost = held.keep() => panic!("{pieces:?}: {lost}, after {:?}", begun.elapsed()),
+                    () = sleep(*piece) => {}
+                }
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
