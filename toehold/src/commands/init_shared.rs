@@ -16,7 +16,7 @@ use crate::adapters::sqlite::{self, SqliteStore};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Init, copies};
 use crate::cli::context::{Asker, state_directory};
-use crate::cli::{Exit, Failure, Output, Signals, chain as words};
+use crate::cli::{Exit, Failure, Output, Signals, chain as words, printable};
 use crate::private;
 use crate::shared::{
     Chain, Marks, Member, NewMember, OperatorSet, Role, Seen, SharedStore, SignedStore, StoreId, check_continues, read_chain,
@@ -123,7 +123,7 @@ pub(super) async fn init(
             .with(found));
     }
     output.document(&found);
-    output.text(format_args!("{} is {} ({}) in {}", directory.display(), own.name, own.role, at.address));
+    output.text(format_args!("{} is {} ({}) in {}", directory.display(), printable(&own.name), own.role, at.address));
     output.text(format_args!(
         "Members of the store: see them with `toehold operator ls`; their list's fingerprint is {}",
         text(&found, "/members_fingerprint").unwrap_or_default()
@@ -324,7 +324,7 @@ fn add_command(found: &serde_json::Value, role: Role, address: &NatsAddress, nam
 fn newcomer(joined: &Joined, address: &NatsAddress, name: &str, found: serde_json::Value, output: Output) -> Failure {
     let members = joined.chain.members();
     let command = add_command(&found, Role::Operator, address, name);
-    let names: Vec<&str> = members.with_role(Role::Operator).map(|member| member.name.as_str()).collect();
+    let names: Vec<String> = members.with_role(Role::Operator).map(|member| printable(&member.name)).collect();
     output.text(format_args!("Recipient: {}", joined.me));
     output.text(format_args!(
         "{address} has members already; its operators are {}. The fingerprint of their list, to compare with theirs (`toehold operator ls`):\n{}",

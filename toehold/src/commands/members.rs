@@ -8,7 +8,7 @@ use crate::adapters::identity::Audience;
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, OperatorAdd, OperatorCommand, OperatorRemove, OperatorRoles, Rotate};
 use crate::cli::context::Context;
-use crate::cli::{Exit, Failure, Output, Signals, chain as words, table};
+use crate::cli::{Exit, Failure, Output, Signals, chain as words, printable, table};
 use crate::shared::{
     AnyStore, Distrust, Judged, Member, MemberId, OperatorSet, Role, SharedStore, Signer as _, permissions, sealed,
 };
@@ -122,7 +122,12 @@ async fn add(context: &Context, shared: &SharedStore, options: OperatorAdd) -> R
     }
     context.output.document(&found);
     let how = if added { "is a member now" } else { "was a member already" };
-    context.output.text(format_args!("{} ({}) {how}; {} records were sealed anew.", there.name, there.role, sealed.done));
+    context.output.text(format_args!(
+        "{} ({}) {how}; {} records were sealed anew.",
+        printable(&there.name),
+        there.role,
+        sealed.done
+    ));
     context.output.text(format_args!(
         "They run `toehold init` once more. The fingerprint of the list of members, to compare with what that prints:\n{}",
         chain.fingerprint()
@@ -264,10 +269,11 @@ async fn remove(context: &Context, shared: &SharedStore, options: &OperatorRemov
     }
     context.output.text(format_args!(
         "{} {how}: {adopted} records of theirs are signed by this machine now, {} were sealed anew to those who remain.",
-        gone.name, sealed.done
+        printable(&gone.name),
+        sealed.done
     ));
     for key in &late.refused {
-        context.output.text(crate::cli::printable(&format!("{key}: written by them afterwards, and taken by nobody")));
+        context.output.text(printable(&format!("{key}: written by them afterwards, and taken by nobody")));
     }
     let due = gone.role == Role::Operator && !options.rotate;
     if let Some(object) = found.as_object_mut() {
@@ -361,7 +367,7 @@ fn list(context: &Context, shared: &SharedStore) {
         let here = if member.id == own { "this machine" } else { "" };
         rows.push(vec![
             member.id.to_string(),
-            crate::cli::printable(&member.name),
+            printable(&member.name),
             member.role.to_string(),
             member.added_at.to_string(),
             here.to_owned(),

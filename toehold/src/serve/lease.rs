@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use toehold_core::{Key, KeyError, Record, Store, StoreError, Stored};
-use tokio::time::{Instant, sleep, timeout};
+use toehold_core::{Key, KeyError, Record, Revision, Store, StoreError, Stored};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cli::chain;
 
@@ -84,46 +84,74 @@ impl<S: Store> Lease<S> {
 
     /// Waits until it is ours; `report` is told of every look that found it otherwise. Dropping the future leaves no lease behind that
     /// was not ours before, but perhaps one that ends by itself.
+    ///
+    /// A record that is not a lease that anybody can read is nobody's promise: where it stays as it is for as long as a lease of ours is
+    /// good, it makes room.
     pub async fn acquire(&self, mut report: impl FnMut(Standing)) -> Held<'_, S> {
-        let mut seen: Option<(Stored<LeaseRecord>, Instant)> = None;
+        let mut seen: Option<(Revision, Instant)> = None;
         loop {
             match self.try_once(&mut seen).await {
-                Ok(Some(held)) => return held,
-                Ok(None) => {
-                    if let Some((stored, _)) = &seen {
-                        report(Standing::Elsewhere { holder: stored.body.holder.clone() });
-                    }
-                }
+                Ok(Look::Ours(held)) => return held,
+                Ok(Look::Not(standing)) => report(standing),
+                Ok(Look::Changed) => {}
                 Err(error) => report(Standing::Unknown { reason: chain(&error) }),
             }
             sleep(self.length / 6).await;
         }
     }
 
-    async fn try_once(&self, seen: &mut Option<(Stored<LeaseRecord>, Instant)>) -> Result<Option<Held<'_, S>>, StoreError> {
+    async fn try_once(&self, seen: &mut Option<(Revision, Instant)>) -> Result<Look<'_, S>, StoreError> {
         let begun = Instant::now();
-        let found = Stored::<LeaseRecord>::read(&self.store, &self.key).await?;
-        let written = match found {
-            None => Stored::create(&self.store, self.key.clone(), self.record(0)).await,
-            Some(mut stored) => {
+        let mut waits = |revision: Revision, good_for: Duration| {
+            let since = seen.take().filter(|(before, _)| *before == revision).map_or(begun, |(_, since)| since);
+            let waits = since.elapsed() < good_for;
+            *seen = waits.then_some((revision, since));
+            waits
+        };
+        let written = match self.find().await? {
+            Found::Nothing => Stored::create(&self.store, self.key.clone(), self.record(0)).await,
+            Found::Record(mut stored) => {
                 // Written by us, and nobody heard that it was.
                 let is_ours = stored.body.holder == self.holder;
-                let since = match seen.take() {
-                    Some((before, since)) if before.revision == stored.revision => since,
-                    _ => begun,
-                };
-                if !is_ours && since.elapsed() < Duration::from_secs(stored.body.seconds.max(1)) {
-                    *seen = Some((stored, since));
-                    return Ok(None);
+                if !is_ours && waits(stored.revision, Duration::from_secs(stored.body.seconds.max(1))) {
+                    return Ok(Look::Not(Standing::Elsewhere { holder: stored.body.holder }));
                 }
                 stored.body = self.record(stored.body.beat.wrapping_add(1));
                 stored.save(&self.store).await.map(|()| stored)
             }
+            Found::Refused { revision, why } => {
+                if waits(revision, self.length) {
+                    return Ok(Look::Not(Standing::Unknown { reason: chain(&why) }));
+                }
+                match self.store.delete(&self.key, revision).await {
+                    Ok(()) => Stored::create(&self.store, self.key.clone(), self.record(0)).await,
+                    Err(error) => Err(error),
+                }
+            }
         };
         match written {
-            Ok(stored) => Ok(Some(Held { lease: self, stored, good_until: begun + self.length })),
+            Ok(stored) => {
+                Ok(Look::Ours(Held { lease: self, stored, good_until: begun + self.length, due: begun + self.length / 3 }))
+            }
             // Somebody else was faster, or its holder is alive.
-            Err(StoreError::Conflict { .. }) => Ok(None),
+            Err(StoreError::Conflict { .. }) => Ok(Look::Changed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is there. Only a list tells the revision of what the store does not vouch for.
+    async fn find(&self) -> Result<Found, StoreError> {
+        let why = match Stored::<LeaseRecord>::read(&self.store, &self.key).await {
+            Ok(found) => return Ok(found.map_or(Found::Nothing, Found::Record)),
+            Err(error @ StoreError::Corrupt { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let entries = self.store.list(&Key::new(["lease"])?).await?;
+        let Some(entry) = entries.into_iter().find(|entry| entry.key == self.key) else { return Err(why) };
+        match Stored::decode(&entry) {
+            // It was changed meanwhile.
+            Ok(stored) => Ok(Found::Record(stored)),
+            Err(why @ StoreError::Corrupt { .. }) => Ok(Found::Refused { revision: entry.revision, why }),
             Err(error) => Err(error),
         }
     }
@@ -133,6 +161,25 @@ impl<S: Store> Lease<S> {
     }
 }
 
+/// What is in a lease's place.
+enum Found {
+    Nothing,
+    Record(Stored<LeaseRecord>),
+    /// Something that is no lease, or that the store does not vouch for.
+    Refused {
+        revision: Revision,
+        why: StoreError,
+    },
+}
+
+/// What came of a look.
+enum Look<'l, S> {
+    Ours(Held<'l, S>),
+    Not(Standing),
+    /// Somebody has changed it just now.
+    Changed,
+}
+
 /// A lease that is ours.
 #[derive(Debug)]
 pub struct Held<'l, S> {
@@ -140,23 +187,24 @@ pub struct Held<'l, S> {
     stored: Stored<LeaseRecord>,
     /// Others may have it from then on.
     good_until: Instant,
+    /// When it is to be renewed. Here and not in [`Held::keep`], which is left and begun anew with every turn.
+    due: Instant,
 }
 
 impl<S: Store> Held<'_, S> {
-    /// Renews it again and again, and ends when it is ours no longer. Cancel-safe.
+    /// Renews it again and again, and ends when it is ours no longer. Cancel-safe: however often it is left and begun anew, the next
+    /// renewal is due when the last one says.
     pub async fn keep(&mut self) -> Lost {
         let length = self.lease.length;
-        let mut pause = length / 3;
         loop {
-            sleep(pause).await;
+            sleep_until(self.due).await;
             // So that whoever works under it can stop before the next one begins.
             let last = self.good_until - length / 6;
             let begun = Instant::now();
             let left = last.saturating_duration_since(begun);
             let failed = match timeout(left, self.renew()).await {
                 Ok(Ok(true)) => {
-                    self.good_until = begun + length;
-                    pause = length / 3;
+                    (self.good_until, self.due) = (begun + length, begun + length / 3);
                     continue;
                 }
                 Ok(Ok(false)) => return Lost::Taken,
@@ -166,7 +214,7 @@ impl<S: Store> Held<'_, S> {
             if Instant::now() >= last {
                 return Lost::NotRenewed(failed);
             }
-            pause = length / 12;
+            self.due = Instant::now() + length / 12;
         }
     }
 
@@ -204,8 +252,8 @@ impl<S: Store> Held<'_, S> {
 
 #[cfg(test)]
 mod tests {
-    use toehold_core::Expect;
-    use toehold_core::testing::MemoryStore;
+    use toehold_core::testing::{MemoryStore, MemoryWatch};
+    use toehold_core::{Entry, Expect};
 
     use super::*;
 
@@ -245,6 +293,27 @@ mod tests {
         assert_eq!(held.keep().await, Lost::Taken);
     }
 
+    /// Whoever keeps it may leave off at any time, for a turn that ends or a pause that is over: no renewal is forgotten for that.
+    #[tokio::test(start_paused = true)]
+    async fn n5_kept_piece_by_piece_it_is_renewed_as_if_it_were_kept_in_one_piece() {
+        for pieces in
+            [&[LENGTH / 6][..], &[LENGTH / 30, LENGTH / 4], &[LENGTH * 2, LENGTH * 3 / 10], &[LENGTH * 5 / 3, LENGTH / 5]]
+        {
+            let store = MemoryStore::new();
+            let (one, two) = (lease(&store, "one"), lease(&store, "two"));
+            let mut held = one.acquire(|_| {}).await;
+            let begun = Instant::now();
+            let mut waiting = std::pin::pin!(two.acquire(|_| {}));
+            for piece in pieces.iter().cycle().take_while(|_| begun.elapsed() < LENGTH * 20) {
+                tokio::select! {
+                    _ = waiting.as_mut() => panic!("{pieces:?}: it is taken over after {:?}", begun.elapsed()),
+                    lost = held.keep() => panic!("{pieces:?}: {lost}, after {:?}", begun.elapsed()),
+                    () = sleep(*piece) => {}
+                }
+            }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn given_back_it_is_the_next_ones_at_once() {
         let store = MemoryStore::new();
@@ -276,10 +345,82 @@ mod tests {
         }
     }
 
+    /// It vouches for no value that begins so.
+    const PLANTED: &[u8] = b"planted";
+
+    /// A store that hands out nothing that it does not vouch for, as one whose values are signed.
+    struct Vouching(MemoryStore);
+
+    impl Store for Vouching {
+        type Watch = MemoryWatch;
+
+        async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+            match self.0.get(key).await? {
+                Some(entry) if entry.value.starts_with(PLANTED) => {
+                    Err(StoreError::Corrupt { key: key.clone(), reason: "nobody signed it".to_owned() })
+                }
+                found => Ok(found),
+            }
+        }
+
+        async fn put(&self, key: &Key, value: &[u8], expect: Expect) -> Result<Revision, StoreError> {
+            self.0.put(key, value, expect).await
+        }
+
+        async fn delete(&self, key: &Key, revision: Revision) -> Result<(), StoreError> {
+            self.0.delete(key, revision).await
+        }
+
+        async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {
+            let told = |entry: Entry| match entry.value.starts_with(PLANTED) {
+                true => Entry::unreadable(entry.key, "nobody signed it", entry.revision, entry.written_at),
+                false => entry,
+            };
+            Ok(self.0.list(prefix).await?.into_iter().map(told).collect())
+        }
+
+        async fn kinds(&self) -> Result<Vec<Key>, StoreError> {
+            self.0.kinds().await
+        }
+
+        async fn watch(&self, prefix: &Key) -> Result<MemoryWatch, StoreError> {
+            self.0.watch(prefix).await
+        }
+
+        fn max_value(&self) -> usize {
+            self.0.max_value()
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_record_that_nobody_reads_is_nobodys_lease() {
+    async fn n5_a_record_that_is_refused_stops_nobody_for_longer_than_a_lease() {
+        let place = LeaseRecord::key("job").unwrap();
+        for planted in [PLANTED, b"{}", b"{\"v\":1,\"readable_from\":1,\"holder\":7}"] {
+            let store = Vouching(MemoryStore::new());
+            let planting = |expect| store.0.put(&place, planted, expect);
+            let mut revision = planting(Expect::Absent).await.unwrap();
+            let lease = Lease::new(&store, "job", "one", LENGTH).unwrap();
+            let begun = Instant::now();
+            let says_why = |standing| assert!(matches!(standing, Standing::Unknown { .. }), "{standing:?}");
+            let mut acquiring = std::pin::pin!(lease.acquire(says_why));
+            // Somebody writes it, whom only others can read.
+            for _ in 0..6 {
+                assert!(timeout(LENGTH / 2, acquiring.as_mut()).await.is_err(), "it is taken over while it changes");
+                revision = planting(Expect::Revision(revision)).await.unwrap();
+            }
+            let mut held = timeout(LENGTH * 3, acquiring).await.expect("it is never taken over");
+            let waited = begun.elapsed() - LENGTH / 2 * 6;
+            assert!(waited >= LENGTH && waited <= LENGTH * 4 / 3, "{waited:?}");
+            assert_eq!(holder(&store.0).await.as_deref(), Some("one"));
+            assert!(timeout(LENGTH * 3, held.keep()).await.is_err(), "it is kept as any other");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_of_a_newer_release_is_left_alone() {
         let store = MemoryStore::new();
-        store.put(&LeaseRecord::key("job").unwrap(), b"{}", Expect::Absent).await.unwrap();
+        let newer = b"{\"v\":99,\"readable_from\":99}";
+        store.put(&LeaseRecord::key("job").unwrap(), newer, Expect::Absent).await.unwrap();
         let lease = lease(&store, "one");
         let mut told = None;
         assert!(timeout(LENGTH * 3, lease.acquire(|standing| told = Some(standing))).await.is_err());

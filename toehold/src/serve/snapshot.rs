@@ -190,9 +190,10 @@ pub async fn read<S: Store + ?Sized>(
     }
     snapshot.pods = reader.list::<PodRecord>("pod").await?.into_iter().map(|(_, pod)| pod.into()).collect();
     snapshot.pods.sort_by_key(|pod: &Pod| (std::cmp::Reverse(pod.since), pod.name.clone()));
+    let tail = tail.read(store, TAIL).await?;
+    tail.faults.into_iter().for_each(|fault| reader.fault(fault));
     snapshot.audit = tail
-        .read(store, TAIL)
-        .await?
+        .entries
         .into_iter()
         .map(|(writer, entry)| Audited {
             at: entry.event.at,

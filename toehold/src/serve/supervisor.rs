@@ -105,11 +105,13 @@ impl Supervisor {
     }
 
     /// Turn after turn. `None`: told to stop.
-    async fn lead<S, F>(&mut self, mut held: Option<&mut Held<'_, S>>, turn: F) -> Option<Lost>
+    async fn lead<S, F>(&mut self, held: Option<&mut Held<'_, S>>, turn: F) -> Option<Lost>
     where
         S: Store,
         F: Fn(Signals) -> Result<Exit, Failure> + Clone + Send + 'static,
     {
+        // One for all of them: no renewal that is under way is dropped where a turn or a pause ends.
+        let mut lost = std::pin::pin!(keep(held));
         loop {
             let (leave, signals) = Signals::by_hand();
             let begun = Instant::now();
@@ -121,7 +123,7 @@ impl Supervisor {
             let mut end = None;
             let result = tokio::select! {
                 result = &mut work => result,
-                lost = keep(held.as_deref_mut()) => {
+                lost = lost.as_mut() => {
                     end = Some(Some(lost));
                     leave_and_wait(&leave, work).await
                 }
@@ -137,7 +139,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 () = self.stop.wait() => return None,
-                lost = keep(held.as_deref_mut()) => return Some(lost),
+                lost = lost.as_mut() => return Some(lost),
                 () = sleep(pause) => {}
             }
         }
@@ -265,6 +267,33 @@ mod tests {
         task.await.unwrap();
         assert_eq!(left.load(Ordering::Relaxed), 1);
         assert!(store.get(&place).await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn n5_a_task_of_short_turns_and_pauses_stays_where_it_is() {
+        const LENGTH: Duration = Duration::from_secs(30);
+        let store = MemoryStore::new();
+        let (_stop, signals) = Signals::by_hand();
+        let begins = |holder: &str| {
+            let board = Board::new(&["one"], Timestamp::UNIX_EPOCH, |_| {});
+            let turns = Arc::new(AtomicU32::new(0));
+            let counted = Arc::clone(&turns);
+            let turn = move |_| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Ok(Exit::Done)
+            };
+            let lease = Lease::new(store.clone(), "one", holder, LENGTH).unwrap();
+            tokio::spawn(supervise("one", board.clone(), Some(lease), Pace::every(LENGTH / 6), signals.clone(), turn));
+            (board, turns)
+        };
+        let (first, turns) = begins("first");
+        until(&first, |board| board.tasks()[0].condition == Condition::Running).await;
+        let (second, others) = begins("second");
+        let waits = Condition::Standby { holder: "first".to_owned() };
+        until(&second, |board| board.tasks()[0].condition == waits).await;
+        sleep(LENGTH * 20).await;
+        assert_eq!((others.load(Ordering::Relaxed), &second.tasks()[0].condition), (0, &waits));
+        assert!(turns.load(Ordering::Relaxed) >= 100);
     }
 
     #[test]

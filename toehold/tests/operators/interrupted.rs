@@ -31,6 +31,35 @@ async fn somebody_who_is_in_and_opens_nothing_yet_is_told_and_the_same_command_g
     ben.run(["init"]).ends(0);
 }
 
+/// Names come from whoever signed the list, and not only through commands that look at them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_member_is_called_drives_no_terminal() {
+    const NAME: &str = "ben\u{1b}[2J\nanna";
+    const SHOWN: &str = "ben\u{fffd}[2J\u{fffd}anna";
+    let nats = Nats::start("");
+    let store = nats.address("toehold");
+    let (anna, ben) = (founder(&store), sharing(&store));
+    let word = asks_to_be_let_in(&ben);
+    let (signing, raw, chain) = by_hand(&anna, &nats).await;
+    let new: NewMember = word.parse().unwrap();
+    let mut next = chain.members().members.clone();
+    let (id, recipient, added_at) = (new.id(), new.recipient.to_string(), Timestamp::UNIX_EPOCH);
+    next.push(Member { id: id.clone(), name: NAME.to_owned(), role: Role::Operator, recipient, key: new.key, added_at });
+    let next = chain.next(next, Timestamp::UNIX_EPOCH);
+    raw.put(&OperatorSet::key(next.number).unwrap(), &next.sealed(&signing).unwrap(), Expect::Absent).await.unwrap();
+
+    let told = [
+        sharing(&store).run(["init"]).ends(3),
+        anna.run(["operator", "add", &word]).ends(0),
+        ben.run(["init"]).ends(0),
+        anna.run(["operator", "ls"]).ends(0),
+        anna.run(["operator", "rm", id.as_str()]).ends(0),
+    ];
+    for done in &told {
+        assert!(done.stdout.contains(SHOWN) && !done.stdout.contains('\u{1b}'), "{}", done.stdout);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn n1_a_removal_that_broke_off_is_finished_and_what_came_after_stays_refused() {
     let nats = Nats::start("");

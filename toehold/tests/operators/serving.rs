@@ -208,7 +208,7 @@ fn while_the_store_is_away_it_is_not_ready_and_when_it_comes_back_it_is() {
 async fn n4_what_is_wrong_with_the_audit_log_is_told_by_the_health() {
     let nats = Nats::start("");
     let anna = founder(&nats.address("toehold"));
-    joins(&anna, sharing(&nats.address("toehold")), "ben", "operator");
+    let ben = joins(&anna, sharing(&nats.address("toehold")), "ben", "operator");
     let serve = Serve::start(&anna, &["--no-gateway", "--no-hosts"]);
     serve.task_is("audit", "running");
     assert_eq!(serve.stop().code, 0);
@@ -222,6 +222,11 @@ async fn n4_what_is_wrong_with_the_audit_log_is_told_by_the_health() {
     let told = serve.get("/readyz");
     assert!(told.status == 503 && told.body.contains("audit: the audit log is not as its writers wrote it"), "{told:?}");
     assert!(serve.get("/metrics").body.contains("toehold_serve_task_failing{task=\"audit\"} 1"));
+    // The page goes on, and names it.
+    joins(&ben, sharing(&nats.address("toehold")), "clara", "operator");
+    eventually("the page shows what came after", || serve.section("audit").contains("clara"));
+    let page = serve.get("/").body;
+    assert!(page.contains(&format!("{next} in the store cannot be read")) && !page.contains("this picture is old"), "{page}");
     // What was not taken is thrown away, and it is well again by itself.
     raw.delete(&next, planted).await.unwrap();
     serve.task_is("audit", "running");
