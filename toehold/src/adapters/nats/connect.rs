@@ -1,5 +1,6 @@
 //! The connection, and the bucket as it has to be.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -117,7 +118,8 @@ pub(super) async fn make(client: &Client, address: &NatsAddress, replicas: usize
         discard: DiscardPolicy::New,
         storage: StorageType::File,
         num_replicas: replicas,
-        allow_rollup: true,
+        // With a header of one record, whoever may write that would remove all the others (N2).
+        allow_rollup: false,
         deny_delete: true,
         duplicate_window: DUPLICATES,
         // A replica may be behind: the leader answers.
@@ -173,7 +175,17 @@ pub(super) async fn existing(client: Client, address: &NatsAddress, options: &Na
 }
 
 /// Why a bucket would not keep what it was given.
-fn unfit(config: &Config, address: &NatsAddress) -> Option<&'static str> {
+fn unfit(config: &Config, address: &NatsAddress) -> Option<Cow<'static, str>> {
+    let removes_all = || {
+        config.allow_rollup.then(|| {
+            let command = format!("nats stream edit {} --no-allow-rollup", stream(address));
+            format!("whoever may write one record of it could remove all of them; to forbid that: {command}").into()
+        })
+    };
+    loses_values(config, address).map(Cow::Borrowed).or_else(removes_all)
+}
+
+fn loses_values(config: &Config, address: &NatsAddress) -> Option<&'static str> {
     let is_limited = config.max_messages > 0 || config.max_bytes > 0;
     let has_sources = config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
     if config.subjects != [format!("$KV.{}.>", address.bucket())] || config.mirror.is_some() || has_sources {
