@@ -164,6 +164,11 @@ impl NatsStore {
         self.inner.connections()
     }
 
+    /// The server that is connected, or was last, by the name that it gives itself.
+    pub fn server(&self) -> String {
+        self.inner.client.server_info().server_name
+    }
+
     /// Whether a server is connected, as far as is known.
     pub fn is_connected(&self) -> bool {
         self.inner.client.connection_state() == State::Connected
