@@ -182,3 +182,36 @@ async fn a_server_that_falls_silent_is_left_for_another_within_seconds() {
     assert_eq!(store.get(&key("a/1")).await.unwrap().unwrap().value, b"two");
     server.resume();
 }
+
+/// Where somebody has used up the name by which the servers tell that they replace the same, one takes place all the same, and one alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_of_writes_whose_name_somebody_else_has_used_one_takes_place() {
+    const WRITERS: usize = 8;
+    let cluster = Cluster::start();
+    let store = cluster.store().await;
+    let count = key("count");
+    let mut revision = store.put(&count, b"", Expect::Absent).await.unwrap();
+    let context = async_nats::jetstream::new(cluster.servers[0].client().await);
+    for round in 0..10 {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("$KV.toehold.count@{}", revision.0));
+        context.publish_with_headers("$KV.toehold.other", headers, "".into()).await.unwrap().await.unwrap();
+        let writes: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (store, count) = (store.clone(), count.clone());
+                tokio::spawn(async move { store.put(&count, &[u8::try_from(writer).unwrap()], Expect::Revision(revision)).await })
+            })
+            .collect();
+        let mut won = Vec::new();
+        for (writer, write) in writes.into_iter().enumerate() {
+            match write.await.unwrap() {
+                Ok(revision) => won.push((revision, writer)),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => panic!("round {round}: {error:?}"),
+            }
+        }
+        let entry = store.get(&count).await.unwrap().unwrap();
+        assert_eq!(won, [(entry.revision, usize::from(entry.value[0]))], "round {round}");
+        revision = entry.revision;
+    }
+}

@@ -8,7 +8,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use futures_util::StreamExt as _;
 use toehold::adapters::nats::{NatsOptions, NatsStore};
 use toehold_core::testing::store_conformance;
-use toehold_core::{Expect, Store, StoreError};
+use toehold_core::{Expect, Revision, Store, StoreError};
 
 use crate::server::Nats;
 use crate::{in_words, key};
@@ -156,6 +156,37 @@ async fn what_somebody_else_has_deleted_is_gone() {
     bucket.put("a.=zz", "foreign".into()).await.unwrap();
     store.put(&key("a/2"), b"", Expect::Absent).await.unwrap();
     assert_eq!(store.list(&key("a")).await.unwrap().len(), 1);
+}
+
+/// The servers know the names of all writes of a bucket together, and anybody may give his own record another one's.
+#[tokio::test]
+async fn n2_a_write_whose_name_somebody_else_has_used_takes_place() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    let context = jetstream::new(nats.client().await);
+    let used_by_another = async |revision: Revision, is_gone: bool| {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("$KV.toehold.a.1@{}", revision.0));
+        let taken = context.publish_with_headers("$KV.toehold.b.1", headers, "".into()).await.unwrap().await.unwrap();
+        assert!(!taken.duplicate);
+        if is_gone {
+            context.publish("$KV.toehold.b.1", "".into()).await.unwrap().await.unwrap();
+        }
+    };
+    let one = key("a/1");
+    for is_gone in [false, true] {
+        let first = store.put(&one, b"one", Expect::Absent).await.unwrap();
+        used_by_another(first, is_gone).await;
+        let second = store.put(&one, b"two", Expect::Revision(first)).await.unwrap();
+        assert_eq!(store.get(&one).await.unwrap().unwrap().value, b"two");
+        let late = store.put(&one, b"late", Expect::Revision(first)).await;
+        assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+        used_by_another(second, is_gone).await;
+        let deleted = store.remove(&one, second).await.unwrap();
+        used_by_another(deleted, is_gone).await;
+        let again = store.put(&one, b"three", Expect::Absent).await.unwrap();
+        store.delete(&one, again).await.unwrap();
+    }
 }
 
 #[tokio::test]
