@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream;
+use async_nats::{ConnectOptions, HeaderMap};
 use toehold::adapters::identity::{IdentityFile, NewIdentity};
 use toehold::adapters::nats::{NatsAddress, NatsOptions, NatsStore};
 use toehold::shared::{Envelope, NewMember, sealed};
@@ -101,6 +103,39 @@ async fn n2_what_deletions_leave_is_the_operators_to_remove() {
     assert_eq!(of_operator.remove_markers(old.clone(), || true).await.unwrap(), old.len() as u64);
     anna.run(["store", "check"]).ends(0);
     anna.run(["--json", "store", "gc", "--dry-run"]).ends(0);
+}
+
+/// With a header of one record that it may write, a member could remove all the others: the servers are told to take no such message.
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_who_may_write_one_record_does_not_remove_the_others_with_it() {
+    let (nats, address, [operator, gateway, pods], _files) = server();
+    let host = Inside::start().await;
+    let anna = with_seed(&address, &operator);
+    anna.run(["init", "--name", "anna"]).ends(0);
+    host.add(&anna, &[]).ends(0);
+    let store = raw(&address, &operator).await;
+    let records = async || {
+        let mut found = Vec::new();
+        for kind in store.kinds().await.unwrap() {
+            found.extend(store.list(&kind).await.unwrap().into_iter().map(|entry| (entry.key, entry.revision)));
+        }
+        found
+    };
+    let before = records().await;
+    assert!(before.iter().any(|(key, _)| key.as_str() == "masterkey/current"), "{before:?}");
+    for (seed, subject) in [(gateway, "$KV.toehold.agent.x"), (pods, "$KV.toehold.pod.x")] {
+        let client = ConnectOptions::new().nkey(std::fs::read_to_string(seed).unwrap());
+        let client = client.connect(format!("127.0.0.1:{}", nats.port)).await.unwrap();
+        let context = jetstream::new(client);
+        for what in ["all", "sub"] {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Rollup", what);
+            let sent = context.publish_with_headers(subject, headers, "{}".into()).await.unwrap().await;
+            assert!(format!("{:?}", sent.as_ref().unwrap_err()).contains("rollup not permitted"), "{sent:?}");
+            assert_eq!(records().await, before, "{subject} {what}");
+        }
+    }
+    anna.run(["key", "show"]).ends(0);
 }
 
 /// What it has had in clear it may have kept (`docs/shared-store.md`); but what is sealed to gateways is not sealed to it any more.

@@ -148,3 +148,70 @@ async fn a_watch_goes_on_where_it_was_whichever_server_dies() {
         cluster.await_current("toehold", others[0]).await;
     }
 }
+
+/// Its connections stay as they are, and nothing comes over them any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_is_left_for_another_within_seconds() {
+    const SOON: Duration = Duration::from_secs(15);
+    let cluster = Cluster::start();
+    drop(cluster.store().await);
+    cluster.await_current("toehold", 0).await;
+    let store = NatsStore::open(&cluster.address("toehold"), &NatsOptions::default()).await.unwrap();
+    let first = store.put(&key("a/1"), b"one", Expect::Absent).await.unwrap();
+    let mut watch = store.watch(&key("a")).await.unwrap();
+    let silent: usize = store.server().strip_prefix('n').unwrap().parse().unwrap();
+    // How long the others take to choose a leader is another matter.
+    let other = (silent + 1) % 3;
+    cluster.lead_by("toehold", other, other).await;
+    let server = cluster.servers[silent].server.as_ref().unwrap();
+    server.suspend();
+    let goes_on = async {
+        while store.get(&key("a/1")).await.is_err() {}
+        loop {
+            match store.put(&key("a/1"), b"two", Expect::Revision(first)).await {
+                // One that had no answer may have taken place.
+                Ok(_) | Err(StoreError::Conflict { .. }) => break,
+                Err(StoreError::Unavailable { .. }) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!(watch.changed().await.unwrap(), key("a/1"));
+    };
+    tokio::time::timeout(SOON, goes_on).await.expect("it waits for a server that says nothing");
+    assert_ne!(store.server(), format!("n{silent}"));
+    assert_eq!(store.get(&key("a/1")).await.unwrap().unwrap().value, b"two");
+    server.resume();
+}
+
+/// Where somebody has used up the name by which the servers tell that they replace the same, one takes place all the same, and one alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn n2_of_writes_whose_name_somebody_else_has_used_one_takes_place() {
+    const WRITERS: usize = 8;
+    let cluster = Cluster::start();
+    let store = cluster.store().await;
+    let count = key("count");
+    let mut revision = store.put(&count, b"", Expect::Absent).await.unwrap();
+    let context = async_nats::jetstream::new(cluster.servers[0].client().await);
+    for round in 0..10 {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("$KV.toehold.count@{}", revision.0));
+        context.publish_with_headers("$KV.toehold.other", headers, "".into()).await.unwrap().await.unwrap();
+        let writes: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (store, count) = (store.clone(), count.clone());
+                tokio::spawn(async move { store.put(&count, &[u8::try_from(writer).unwrap()], Expect::Revision(revision)).await })
+            })
+            .collect();
+        let mut won = Vec::new();
+        for (writer, write) in writes.into_iter().enumerate() {
+            match write.await.unwrap() {
+                Ok(revision) => won.push((revision, writer)),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => panic!("round {round}: {error:?}"),
+            }
+        }
+        let entry = store.get(&count).await.unwrap().unwrap();
+        assert_eq!(won, [(entry.revision, usize::from(entry.value[0]))], "round {round}");
+        revision = entry.revision;
+    }
+}

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures_util::StreamExt as _;
 use toehold::adapters::nats::{NatsOptions, NatsStore};
 use toehold_core::testing::store_conformance;
-use toehold_core::{Expect, Store, StoreError};
+use toehold_core::{Expect, Revision, Store, StoreError};
 
 use crate::server::Nats;
 use crate::{in_words, key};
@@ -92,7 +93,6 @@ async fn a_bucket_that_would_lose_values_is_refused() {
         subjects: vec![format!("$KV.{bucket}.>")],
         max_messages_per_subject: 1,
         discard: DiscardPolicy::New,
-        allow_rollup: true,
         ..Config::default()
     };
     let cases = [
@@ -105,6 +105,7 @@ async fn a_bucket_that_would_lose_values_is_refused() {
         ("interest", Config { retention: RetentionPolicy::Interest, ..good("interest") }, "nobody waits for"),
         ("queue", Config { retention: RetentionPolicy::WorkQueue, ..good("queue") }, "somebody has read"),
         ("silent", Config { no_ack: true, ..good("silent") }, "does not acknowledge"),
+        ("rollup", Config { allow_rollup: true, ..good("rollup") }, "nats stream edit KV_rollup --no-allow-rollup"),
     ];
     for (bucket, config, why) in cases {
         context.create_stream(config).await.unwrap();
@@ -120,21 +121,27 @@ async fn a_bucket_that_would_lose_values_is_refused() {
     assert!(in_words(&absent).contains("toehold init"), "{}", in_words(&absent));
     context.create_stream(good("good")).await.unwrap();
     NatsStore::create(&nats.address("good"), &NatsOptions::default(), 1).await.unwrap();
+    // As that command does it.
+    context.update_stream(good("rollup")).await.unwrap();
+    NatsStore::open(&nats.address("rollup"), &NatsOptions::default()).await.unwrap();
 }
 
-/// What `nats kv del` and `nats kv purge` leave is no value, and a new one can come.
+/// What `nats kv del` leaves is no value, and a new one can come; nor is what `nats kv purge` has left in a bucket that allowed it once.
 #[tokio::test]
 async fn what_somebody_else_has_deleted_is_gone() {
     let nats = Nats::start("");
     let store = nats.store().await;
     let client = async_nats::connect(format!("127.0.0.1:{}", nats.port)).await.unwrap();
-    let bucket = jetstream::new(client).get_key_value("toehold").await.unwrap();
+    let context = jetstream::new(client);
+    let bucket = context.get_key_value("toehold").await.unwrap();
     for purge in [false, true] {
         let one = key("a/1");
         let revision = store.put(&one, b"one", Expect::Absent).await.unwrap();
         assert_eq!(bucket.get("a.1").await.unwrap().unwrap(), "one");
         if purge {
-            bucket.purge("a.1").await.unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert("KV-Operation", "PURGE");
+            context.publish_with_headers("$KV.toehold.a.1", headers, "".into()).await.unwrap().await.unwrap();
         } else {
             bucket.delete("a.1").await.unwrap();
         }
@@ -149,6 +156,37 @@ async fn what_somebody_else_has_deleted_is_gone() {
     bucket.put("a.=zz", "foreign".into()).await.unwrap();
     store.put(&key("a/2"), b"", Expect::Absent).await.unwrap();
     assert_eq!(store.list(&key("a")).await.unwrap().len(), 1);
+}
+
+/// The servers know the names of all writes of a bucket together, and anybody may give his own record another one's.
+#[tokio::test]
+async fn n2_a_write_whose_name_somebody_else_has_used_takes_place() {
+    let nats = Nats::start("");
+    let store = nats.store().await;
+    let context = jetstream::new(nats.client().await);
+    let used_by_another = async |revision: Revision, is_gone: bool| {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Msg-Id", format!("$KV.toehold.a.1@{}", revision.0));
+        let taken = context.publish_with_headers("$KV.toehold.b.1", headers, "".into()).await.unwrap().await.unwrap();
+        assert!(!taken.duplicate);
+        if is_gone {
+            context.publish("$KV.toehold.b.1", "".into()).await.unwrap().await.unwrap();
+        }
+    };
+    let one = key("a/1");
+    for is_gone in [false, true] {
+        let first = store.put(&one, b"one", Expect::Absent).await.unwrap();
+        used_by_another(first, is_gone).await;
+        let second = store.put(&one, b"two", Expect::Revision(first)).await.unwrap();
+        assert_eq!(store.get(&one).await.unwrap().unwrap().value, b"two");
+        let late = store.put(&one, b"late", Expect::Revision(first)).await;
+        assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+        used_by_another(second, is_gone).await;
+        let deleted = store.remove(&one, second).await.unwrap();
+        used_by_another(deleted, is_gone).await;
+        let again = store.put(&one, b"three", Expect::Absent).await.unwrap();
+        store.delete(&one, again).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use toehold::adapters::nats::{NatsOptions, NatsStore};
 use toehold_core::{Expect, Store, StoreError, Watch as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::server::Nats;
@@ -108,6 +111,65 @@ async fn a_write_whose_answer_was_lost_is_sent_again_and_takes_place_once() {
     let (late, refused, ()) =
         tokio::join!(store.put(&two, b"x", Expect::Revision(next)), store.put(&two, b"y", Expect::Revision(next)), standstill());
     assert!(late.is_ok() != refused.is_ok(), "{late:?} {refused:?}");
+}
+
+/// Passes on what is said to the server at this port, and its answers; as long as it is told to, none of them. A connection that has lost
+/// one ends then.
+async fn between(server: u16) -> (u16, watch::Sender<bool>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, loses) = watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut loses = loses.clone();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                let (mut asked, mut told) = near.split();
+                let (mut answers, mut passed) = far.split();
+                let down = async {
+                    let mut some = [0; 4_096];
+                    while let Ok(length @ 1..) = answers.read(&mut some).await {
+                        if *loses.borrow() {
+                            drop(loses.wait_for(|loses| !loses).await);
+                            return;
+                        }
+                        told.write_all(&some[..length]).await.unwrap();
+                    }
+                };
+                tokio::select! { () = down => {}, _ = tokio::io::copy(&mut asked, &mut passed) => {} }
+            });
+        }
+    });
+    (port, sender)
+}
+
+/// It took place, and its answer was lost; it is not written once more over what came after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_has_deleted_does_not_come_back_when_its_write_is_sent_again() {
+    let nats = Nats::start("");
+    let other = nats.store().await;
+    let (port, loses) = between(nats.port).await;
+    let through = format!("nats://127.0.0.1:{port}/toehold").parse().unwrap();
+    let store = NatsStore::open(&through, &NatsOptions::default()).await.unwrap();
+    let one = key("a/1");
+    loses.send_replace(true);
+    let written = tokio::spawn({
+        let (store, one) = (store.clone(), one.clone());
+        async move { store.put(&one, b"one", Expect::Absent).await }
+    });
+    let entry = loop {
+        if let Some(entry) = other.get(&one).await.unwrap() {
+            break entry;
+        }
+        tokio::task::yield_now().await;
+    };
+    let deleted = other.remove(&one, entry.revision).await.unwrap();
+    loses.send_replace(false);
+    let written = written.await.unwrap();
+    assert_eq!((other.get(&one).await.unwrap(), other.last_revision().await.unwrap()), (None, deleted.0), "{written:?}");
+    let words = in_words(&written.unwrap_err());
+    assert!(words.contains("no answer came"), "{words}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The connection, and the bucket as it has to be.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::{Instant, sleep};
@@ -22,6 +23,12 @@ use crate::private;
 
 /// The most bytes of a file with credentials or certificates.
 const MAX_FILE: usize = 1024 * 1024;
+
+/// How often a server is asked whether it is there. One that answers two of these questions with silence is left for another when the third
+/// is due.
+const PING: Duration = Duration::from_secs(2);
+/// How long a server may take to let us in: one that stands still accepts connections, and says nothing over them.
+const GREETING: Duration = Duration::from_secs(3);
 
 /// How to come to a shared store.
 #[derive(Clone, Debug)]
@@ -45,7 +52,8 @@ impl Default for NatsOptions {
 pub(super) async fn connect(address: &NatsAddress, options: &NatsOptions) -> Result<Client, NatsError> {
     let mut how = ConnectOptions::new()
         .name(concat!("toehold ", env!("CARGO_PKG_VERSION")))
-        .connection_timeout(options.patience)
+        .ping_interval(PING)
+        .connection_timeout(GREETING.min(options.patience))
         .request_timeout(Some(options.patience));
     if let Some(path) = &options.credentials {
         let no_credentials = || NatsError::File { path: path.display().to_string(), wanted: "credentials file of NATS" };
@@ -63,8 +71,16 @@ pub(super) async fn connect(address: &NatsAddress, options: &NatsOptions) -> Res
         how = how.ignore_discovered_servers();
     }
     let servers: Vec<String> = address.servers().collect();
-    let client = how.connect(servers).await.map_err(|error| chain(&error));
-    client.map_err(|reason| {
+    let deadline = Instant::now() + options.patience;
+    let client = loop {
+        match how.clone().connect(servers.clone()).await {
+            // A busy one may do it the next time.
+            Err(error) if error.kind() == ConnectErrorKind::TimedOut && Instant::now() < deadline => {}
+            client => break client,
+        }
+    };
+    client.map_err(|error| {
+        let reason = chain(&error);
         // What comes in the clear instead of the server's part of a handshake.
         if encrypts && reason.contains("InvalidContentType") {
             NatsError::Plaintext
@@ -117,7 +133,8 @@ pub(super) async fn make(client: &Client, address: &NatsAddress, replicas: usize
         discard: DiscardPolicy::New,
         storage: StorageType::File,
         num_replicas: replicas,
-        allow_rollup: true,
+        // With a header of one record, whoever may write that would remove all the others (N2).
+        allow_rollup: false,
         deny_delete: true,
         duplicate_window: DUPLICATES,
         // A replica may be behind: the leader answers.
@@ -173,7 +190,17 @@ pub(super) async fn existing(client: Client, address: &NatsAddress, options: &Na
 }
 
 /// Why a bucket would not keep what it was given.
-fn unfit(config: &Config, address: &NatsAddress) -> Option<&'static str> {
+fn unfit(config: &Config, address: &NatsAddress) -> Option<Cow<'static, str>> {
+    let removes_all = || {
+        config.allow_rollup.then(|| {
+            let command = format!("nats stream edit {} --no-allow-rollup", stream(address));
+            format!("whoever may write one record of it could remove all of them; to forbid that: {command}").into()
+        })
+    };
+    loses_values(config, address).map(Cow::Borrowed).or_else(removes_all)
+}
+
+fn loses_values(config: &Config, address: &NatsAddress) -> Option<&'static str> {
     let is_limited = config.max_messages > 0 || config.max_bytes > 0;
     let has_sources = config.sources.as_ref().is_some_and(|sources| !sources.is_empty());
     if config.subjects != [format!("$KV.{}.>", address.bucket())] || config.mirror.is_some() || has_sources {

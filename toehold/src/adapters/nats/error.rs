@@ -1,5 +1,6 @@
 //! What a NATS server says, in words for the person who reads them.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub enum NatsError {
         /// Which store.
         address: NatsAddress,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// A file with a secret is not there, or not private.
     #[error(transparent)]

@@ -6,7 +6,8 @@
 //!
 //! In a cluster that check is made before a write is agreed on, and a server of 2.9 lets through two writes that come at the same
 //! moment. So each also has a name (`Nats-Msg-Id`) that says which message it replaces: of several with one name, the first that was
-//! agreed on takes place, on every replica, and the others are told that they were duplicates (`docs/decisions/0008-…`).
+//! agreed on takes place, on every replica, and the others are told that they were duplicates (`docs/decisions/0008-…`). Where somebody has used
+//! such a name for something else, the write names the last sequence of the whole bucket instead, which is checked when it is applied.
 //!
 //! A read is answered by the stream's leader, never by a replica that may be behind. While the servers choose one, what is asked is asked
 //! again, and what is written waits, for as long as an operation may take.
@@ -33,7 +34,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
@@ -167,6 +168,11 @@ impl NatsStore {
         self.inner.connections()
     }
 
+    /// The server that is connected, or was last, by the name that it gives itself.
+    pub fn server(&self) -> String {
+        self.inner.client.server_info().server_name
+    }
+
     /// Whether a server is connected, as far as is known.
     pub fn is_connected(&self) -> bool {
         self.inner.client.connection_state() == State::Connected
@@ -228,13 +234,16 @@ impl NatsStore {
         if value.is_none() {
             headers.insert(OPERATION, DELETED);
         }
+        let mut guarded = headers.clone();
         // The first message of a key needs none: that there was none before is checked when it is applied.
         if last > 0 {
-            headers.insert(NATS_MESSAGE_ID, format!("{subject}@{last}"));
+            guarded.insert(NATS_MESSAGE_ID, format!("{subject}@{last}"));
         }
         let value = value.unwrap_or_default();
-        let mut unanswered = false;
         let seen = inner.acknowledged.load(Ordering::Relaxed);
+        let mut sent = Sent { mark, replaces: last, seen, unanswered: false };
+        // Whether somebody has used its name for something else.
+        let mut is_nameless = false;
         let mut connections = inner.connections();
         loop {
             // What is handed over while there is no connection is sent when there is one again, however late, and nobody would know.
@@ -252,20 +261,36 @@ impl NatsStore {
                 }
                 connections = now;
             }
+            if is_nameless {
+                // Before the key is looked at: whatever is written from here on, also to the key, has it refused.
+                let end = inner.last_revision().await.map_err(Refused::Failed)?;
+                if let Some(sequence) = self.outcome(subject, &sent).await? {
+                    return inner.given(sequence, seen);
+                }
+                guarded = headers.clone();
+                guarded.insert(NATS_EXPECTED_LAST_SEQUENCE, HeaderValue::from(end));
+            }
             let written = async {
-                let sent = inner.context.publish_with_headers(subject.to_owned(), headers.clone(), value.clone()).await?;
+                let sent = inner.context.publish_with_headers(subject.to_owned(), guarded.clone(), value.clone()).await?;
                 sent.await
             };
             let end = deadline.min(Instant::now() + TRY);
             let failed = match timeout_at(end, written).await {
                 Ok(Ok(acknowledged)) if !acknowledged.duplicate => return inner.given(acknowledged.sequence, seen),
-                // Another one has replaced that message, or this one has, when it was sent before.
-                answer if is_conflict(&answer) => {
-                    if !unanswered {
+                answer if let Some(late) = late(&answer) => {
+                    if late == Late::WrongSequence && !is_nameless && !sent.unanswered {
                         return Err(Refused::Conflict);
                     }
-                    if let Some(sequence) = self.outcome(subject, &mark, last).await? {
+                    // Another one has replaced that message, or this one has, when it was sent before.
+                    if let Some(sequence) = self.outcome(subject, &sent).await? {
                         return inner.given(sequence, seen);
+                    }
+                    // Nobody has, so that it is the name of something else.
+                    if late == Late::Duplicate {
+                        tracing::warn!(
+                            "the name of a write of {subject} was used for something else, by somebody who may write to the store"
+                        );
+                        is_nameless = true;
                     }
                     inner.timed_out()
                 }
@@ -274,7 +299,7 @@ impl NatsStore {
                     return Err(Refused::Failed(NatsError::engine(&error)));
                 }
                 _ => {
-                    unanswered = true;
+                    sent.unanswered = true;
                     inner.timed_out()
                 }
             };
@@ -282,15 +307,15 @@ impl NatsStore {
         }
     }
 
-    /// What became of a write that was sent before without an answer, and is refused now, perhaps for its own sake; `None` as long as
-    /// what it replaces is still there.
-    async fn outcome(&self, subject: &str, mark: &str, replaced: u64) -> Result<Option<u64>, Refused> {
+    /// What became of a write that was sent and is refused now, perhaps for its own sake; `None` as long as what it replaces is still there.
+    async fn outcome(&self, subject: &str, sent: &Sent) -> Result<Option<u64>, Refused> {
         match self.last(subject).await.map_err(Refused::Failed)? {
-            Some(last) if last.mark.as_deref() == Some(mark) => Ok(Some(last.sequence)),
-            last if last.as_ref().map_or(0, |last| last.sequence) == replaced => Ok(None),
-            // Deleted before: a first message of the key was certainly not taken.
-            Some(Last { value: None, .. }) if replaced == 0 => Err(Refused::Conflict),
-            // Somebody has written since, perhaps over this one.
+            Some(last) if last.mark.as_ref() == Some(&sent.mark) => Ok(Some(last.sequence)),
+            last if last.as_ref().map_or(0, |last| last.sequence) == sent.replaces => Ok(None),
+            _ if !sent.unanswered => Err(Refused::Conflict),
+            // Deleted before it was sent: a first message of the key was certainly not taken.
+            Some(Last { value: None, sequence, .. }) if sent.replaces == 0 && sequence <= sent.seen => Err(Refused::Conflict),
+            // Somebody has written or deleted since, perhaps over this one.
             _ => Err(Refused::Failed(self.inner.timed_out())),
         }
     }
@@ -306,6 +331,17 @@ impl NatsStore {
             _ => Err(Refused::Conflict),
         }
     }
+}
+
+/// A write that was sent, once or more often.
+struct Sent {
+    mark: String,
+    /// The sequence of what it replaces.
+    replaces: u64,
+    /// A revision that the bucket had come to before.
+    seen: u64,
+    /// Whether it was sent without an answer, so that it may have been taken.
+    unanswered: bool,
 }
 
 struct Last {
@@ -328,20 +364,34 @@ fn is_not_taken(error: &PublishError) -> bool {
     error.kind() == PublishErrorKind::StreamNotFound || answer.is_some_and(|answer| answer.code() == UNAVAILABLE)
 }
 
+/// Why a write is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// The sequence is another that it expects.
+    WrongSequence,
+    /// There was a message of its name.
+    Duplicate,
+    /// There is one, which is being agreed on.
+    InProcess,
+}
+
 /// Whether a write comes too late: its name was used, its sequence is another (with a code of its own since 2.11), or one of the same name
 /// is being agreed on (2.12).
-fn is_conflict(answer: &Result<Result<PublishAck, PublishError>, Elapsed>) -> bool {
+fn late(answer: &Result<Result<PublishAck, PublishError>, Elapsed>) -> Option<Late> {
     const WRONG_SEQUENCE: u64 = 10_164;
     const IN_PROCESS: u64 = 10_158;
     match answer {
-        Ok(Ok(acknowledged)) => acknowledged.duplicate,
-        Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => true,
+        Ok(Ok(acknowledged)) => acknowledged.duplicate.then_some(Late::Duplicate),
+        Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => Some(Late::WrongSequence),
         Ok(Err(error)) => {
-            let answer =
-                std::error::Error::source(error).and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
-            answer.is_some_and(|answer| matches!(answer.error_code().0, WRONG_SEQUENCE | IN_PROCESS))
+            let answer = std::error::Error::source(error)?.downcast_ref::<async_nats::jetstream::Error>()?;
+            match answer.error_code().0 {
+                WRONG_SEQUENCE => Some(Late::WrongSequence),
+                IN_PROCESS => Some(Late::InProcess),
+                _ => None,
+            }
         }
-        Err(_) => false,
+        Err(_) => None,
     }
 }
 
