@@ -14,6 +14,7 @@ use super::{recovery_copy, ssh_agent_follower};
 use crate::adapters::system_clock::SystemClock;
 use crate::cli::context::Context;
 use crate::cli::{Exit, Failure, table};
+use crate::shared::SharedStore;
 
 /// Heals hosts that were away.
 ///
@@ -78,7 +79,7 @@ pub(super) async fn status(context: &Context) -> Result<Exit, Failure> {
     let owed = status.hosts.iter().filter(|host| host.is_owed).count();
     let advice = recovery_copy::advice(context.store()).await?;
     // By the clocks of those who removed the one and made the other.
-    let due = context.store().shared().map(|shared| shared.chain());
+    let due = context.store().shared().map(SharedStore::chain);
     let due = due.as_ref().and_then(|chain| chain.last_operator_removed()).filter(|(_, at)| status.created_at < *at);
     let found = json!({
         "rotation_due": due.map(|(member, at)| json!({ "removed": member.name, "id": member.id, "at": at })),

@@ -1,7 +1,7 @@
 //! The accept loop: awaits connections, and no client.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use toehold_core::StoreAudit;
@@ -10,7 +10,7 @@ use toehold_joinproto::pin::Pin;
 use toehold_joinproto::v3::{self, CookieKeys};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, RwLock, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::connection::{self, Services};
 use super::hub::Hub;
@@ -88,15 +88,7 @@ pub async fn serve(
         audit,
         failing: watch::Sender::default(),
     });
-    let missing = {
-        let hub = Arc::downgrade(&hub);
-        move || {
-            if let Some(hub) = hub.upgrade() {
-                hub.metrics.count(Counter::AuditFailed);
-            }
-        }
-    };
-    let mut writing = tokio::spawn(async move { events.write_down(log, missing).await });
+    let writing = tokio::spawn(write_down(Arc::downgrade(&hub), log, events));
     let mut tasks = JoinSet::new();
     tasks.spawn(upkeep::sign(Arc::clone(&hub)));
     tasks.spawn(upkeep::follow_keys(Arc::clone(&hub), pins_sender, serving_sender, options.capabilities.clone()));
@@ -165,11 +157,26 @@ pub async fn serve(
     tasks.shutdown().await;
     // With the last of those who could say anything, the log's end is there.
     drop((services, hub));
+    until_written(writing).await;
+    lost.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Writes the audit log until nobody has anything to note any more.
+async fn write_down(hub: Weak<Hub>, log: StoreAudit<AnyStore>, events: on_record::Writer) {
+    let missing = || {
+        if let Some(hub) = hub.upgrade() {
+            hub.metrics.count(Counter::AuditFailed);
+        }
+    };
+    events.write_down(log, missing).await;
+}
+
+/// Waits for what is not in the audit log yet.
+async fn until_written(mut writing: JoinHandle<()>) {
     if tokio::time::timeout(LOG, &mut writing).await.is_err() {
         writing.abort();
         tracing::error!("who has joined last is not in the audit log: the store does not answer");
     }
-    lost.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {
