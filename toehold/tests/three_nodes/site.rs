@@ -67,7 +67,7 @@ impl Person {
     }
 
     /// One member of what a command lists.
-    fn lists(&self, arguments: &[&str], member: &str) -> Value {
+    pub fn lists(&self, arguments: &[&str], member: &str) -> Value {
         self.run(arguments.iter().copied()).ends(0).json()[member].clone()
     }
 }
