@@ -22,5 +22,5 @@ pub use operator::{Installed, NoSealer, Operator, Progress, Sealer};
 pub use record::{Closed, Evidence, HostKeyCheck, SessionRecord, TrustedHostKey};
 pub use registry::{Recovered, is_settled, list};
 pub use request::{DEFAULT_LIFETIME, Request};
-pub use retention::{CLOSED_SESSIONS_KEPT, long_closed, prune_closed};
+pub use retention::{CLOSED_SESSIONS_KEPT, LongClosed, long_closed, prune_closed};
 pub use status::Status;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use toehold_core::{
     AuditLog, AuditReport, AuditWriter, Checkpoint, Key, Revision, Store, StoreAudit, StoreError, Stored, Timestamp,
 };
+use toehold_session::LongClosed;
 
 /// The beginnings of audit chains that may go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,6 +126,6 @@ pub async fn delete<S: Store>(store: &S, key: &Key, revision: Revision) -> Resul
 ///
 /// # Errors
 /// What the store says.
-pub async fn closed_sessions<S: Store>(store: &S, kept: Duration, now: Timestamp) -> Result<Vec<(Key, Revision)>, StoreError> {
+pub async fn closed_sessions<S: Store>(store: &S, kept: Duration, now: Timestamp) -> Result<LongClosed, StoreError> {
     toehold_session::long_closed(store, kept, now).await
 }

@@ -12,13 +12,14 @@ use super::record::{AgentRecord, AgentState, TokenRecord};
 pub const SWEEP_MARGIN: Duration = Duration::from_secs(3600);
 
 /// What a sweep is about to do.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Sweep {
     tokens: Vec<(Key, Revision)>,
     uses: Vec<(Key, Revision)>,
     agents: Vec<(Key, Revision)>,
     /// Agents of which only the mark of their removal stays.
     marks: Vec<(Stored<AgentRecord>, Timestamp)>,
+    unreadable: Vec<StoreError>,
 }
 
 impl Sweep {
@@ -35,6 +36,11 @@ impl Sweep {
     /// The records of agents that go: marks of removed ones, and of those that never showed their keys.
     pub fn agents(&self) -> impl Iterator<Item = &Key> {
         self.agents.iter().map(|(key, _)| key)
+    }
+
+    /// Why tokens and agents cannot be read. They stay, and because of a token so do the marks of removed agents that it may be older than.
+    pub fn unreadable(&self) -> &[StoreError] {
+        &self.unreadable
     }
 }
 
@@ -74,9 +80,13 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
                 continue;
             }
             // What cannot be read is not swept, and may be as old as any: an error is not a no.
-            let Ok(Stored { body: token, .. }) = Stored::<TokenRecord>::decode(entry) else {
-                oldest_left = Some(Timestamp::UNIX_EPOCH);
-                continue;
+            let token = match Stored::<TokenRecord>::decode(entry) {
+                Ok(stored) => stored.body,
+                Err(error) => {
+                    oldest_left = Some(Timestamp::UNIX_EPOCH);
+                    sweep.unreadable.push(error);
+                    continue;
+                }
             };
             if token.expires_at < limit {
                 sweep.tokens.push((entry.key.clone(), entry.revision));
@@ -86,12 +96,23 @@ impl<S: Store, C: Clock, V: Vault> Desk<S, C, V> {
         }
         for (id, entry) in uses {
             let token = token_key(id)?;
-            if sweep.tokens().any(|swept| *swept == token) || self.store.get(&token).await?.is_none() {
+            let is_gone = match self.store.get(&token).await {
+                Ok(found) => found.is_none(),
+                Err(StoreError::Corrupt { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
+            if is_gone || sweep.tokens().any(|swept| *swept == token) {
                 sweep.uses.push((entry.key.clone(), entry.revision));
             }
         }
         for entry in self.store.list(&Key::new(["agent"])?).await? {
-            let Ok(stored) = Stored::<AgentRecord>::decode(&entry) else { continue };
+            let stored = match Stored::<AgentRecord>::decode(&entry) {
+                Ok(stored) => stored,
+                Err(error) => {
+                    sweep.unreadable.push(error);
+                    continue;
+                }
+            };
             let agent = &stored.body;
             // No token is left that the mark of a removal would have to hold off.
             let mark_is_over =

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use toehold_core::{Clock as _, Key, StoreAudit, StoreError, Timestamp};
 use toehold_joinproto::admission::Desk;
+use toehold_session::LongClosed;
 
 use crate::adapters::nats::MARKERS_KEPT;
 use crate::adapters::system_clock::SystemClock;
@@ -18,16 +19,19 @@ use crate::store_gc::{self, AuditPlan};
 /// Removes what is long over, or says what would go.
 ///
 /// # Errors
-/// Where the store fails; exit code 3 where it broke off, or where something is wrong with the audit log, of which nothing goes then.
+/// Where the store fails; exit code 3 where it broke off, where records cannot be read, which stay with what they may concern, or where
+/// something is wrong with the audit log, of which nothing goes then.
 pub(super) async fn collect(context: &Context, options: &Gc) -> Result<Exit, Failure> {
     let (store, now) = (context.store(), SystemClock.now());
     if options.audit_older_than.is_some() && !options.dry_run {
         // Before anything goes: whoever removes entries says so in a chain of his own.
         context.state.vault().await?;
     }
-    let sessions = store_gc::closed_sessions(store, options.sessions_older_than, now).await?;
+    let LongClosed { over: sessions, unreadable, .. } =
+        store_gc::closed_sessions(store, options.sessions_older_than, now).await?;
     let desk = Desk::new(store.clone(), SystemClock, NoVault);
     let sweep = desk.plan_sweep().await?;
+    let unreadable: Vec<String> = unreadable.iter().chain(sweep.unreadable()).map(|error| chain(error)).collect();
     let mut found = json!({
         "dry_run": options.dry_run,
         "sessions": names(sessions.iter().map(|(key, _)| key)),
@@ -35,6 +39,7 @@ pub(super) async fn collect(context: &Context, options: &Gc) -> Result<Exit, Fai
         "token_uses": sweep.uses().count(),
         "agents": names(sweep.agents()),
         "deletion_markers": 0,
+        "unreadable": unreadable,
     });
     if !options.dry_run {
         for (key, revision) in &sessions {
@@ -59,8 +64,23 @@ pub(super) async fn collect(context: &Context, options: &Gc) -> Result<Exit, Fai
     }
     // Last: all else is done where the servers do not let an operator do this.
     markers(context, options.dry_run, &mut found).await?;
+    if !unreadable.is_empty() {
+        return Err(left(&unreadable).with(found));
+    }
     context.output.document(&found);
     Ok(Exit::Done)
+}
+
+/// What cannot be read, and keeps what it may concern.
+fn left(unreadable: &[String]) -> Failure {
+    let named = unreadable.iter().take(5).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let more = match unreadable.len().saturating_sub(5) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Failure::new(format!("not all can be read, and what it may concern stays: {named}{more}"))
+        .hint("see all of it: toehold store check")
+        .partly()
 }
 
 fn broke_off(error: &(dyn std::error::Error + 'static), found: Value) -> Failure {

@@ -372,9 +372,12 @@ mod tests {
         }
 
         async fn list(&self, prefix: &Key) -> Result<Vec<Entry>, StoreError> {
-            let told = |entry: Entry| match entry.value.starts_with(PLANTED) {
-                true => Entry::unreadable(entry.key, "nobody signed it", entry.revision, entry.written_at),
-                false => entry,
+            let told = |entry: Entry| {
+                if entry.value.starts_with(PLANTED) {
+                    Entry::unreadable(entry.key, "nobody signed it", entry.revision, entry.written_at)
+                } else {
+                    entry
+                }
             };
             Ok(self.0.list(prefix).await?.into_iter().map(told).collect())
         }
@@ -409,7 +412,7 @@ mod tests {
                 revision = planting(Expect::Revision(revision)).await.unwrap();
             }
             let mut held = timeout(LENGTH * 3, acquiring).await.expect("it is never taken over");
-            let waited = begun.elapsed() - LENGTH / 2 * 6;
+            let waited = begun.elapsed().checked_sub(LENGTH / 2 * 6).unwrap();
             assert!(waited >= LENGTH && waited <= LENGTH * 4 / 3, "{waited:?}");
             assert_eq!(holder(&store.0).await.as_deref(), Some("one"));
             assert!(timeout(LENGTH * 3, held.keep()).await.is_err(), "it is kept as any other");

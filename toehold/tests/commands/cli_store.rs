@@ -227,6 +227,34 @@ async fn what_is_long_over_goes_and_nothing_else() {
     toehold.run(["store", "gc", "--audit-older-than", "1h"]).ends(2);
 }
 
+/// Doubt about one account, and about a token, keeps what belongs to those.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_gc_cannot_read_is_named_and_keeps_only_what_it_concerns() {
+    let toehold = Toehold::new();
+    let hosts = [Inside::start().await, Inside::start().await];
+    for host in &hosts {
+        host.add(&toehold, &[]).ends(0);
+    }
+    for session in toehold.sessions(true) {
+        let key = format!("session/{}", session["id"].as_str().unwrap());
+        support::store::change(&toehold, &key, |record| record["closed"]["at"] = "2020-01-01T00:00:00Z".into());
+    }
+    let claim = format!("claim/{}", hosts[0].account());
+    let unreadable = [claim.as_str(), "token/00000000000000000000000000000000"];
+    for key in unreadable {
+        insert(&toehold, key, &json!({}));
+    }
+    for options in [&["--dry-run"][..], &[], &[]] {
+        let done = toehold.run(["--json", "store", "gc"].into_iter().chain(options.iter().copied())).ends(3);
+        for key in unreadable {
+            assert!(done.stderr.contains(&format!("{key} in the store cannot be read")), "{}", done.stderr);
+        }
+        assert_eq!(done.json()["unreadable"].as_array().unwrap().len(), unreadable.len());
+    }
+    let left: Vec<_> = toehold.sessions(true).iter().map(|session| session["account"].clone()).collect();
+    assert_eq!(left, [hosts[0].account()]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gc_that_is_killed_leaves_a_log_that_verifies_and_is_run_again() {
     let toehold = Toehold::new();
