@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::support::lab::{Lab, channel, endpoint, fresh, gateway_identity, identity, new_token, pins, rng, source};
 use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding as _};
 use toehold_core::testing::block_on;
+use toehold_core::{Expect, Key, Store as _, StoreError};
 use toehold_joinproto::admission::{AgentState, DeskError, Refusal, Uses};
 use toehold_joinproto::token::Token;
 use toehold_joinproto::v3::frame::{Accept, Answer, Confirm, Hello, Offer, Proof, Refuse, Retry};
@@ -452,6 +453,24 @@ fn what_is_long_over_is_swept_and_nothing_else() {
     assert_eq!(block_on(lab.desk.sweep()).unwrap(), 2);
     let left: Vec<_> = lab.desk.store.entries().into_iter().map(|entry| entry.key.to_string()).collect();
     assert_eq!(left, [format!("agent/{}", joined.id), format!("token/{}", young.id())]);
+}
+
+/// Such a token may be as old as any: no mark of a removal goes, and all else that is over does.
+#[test]
+fn a_token_that_cannot_be_read_is_named_and_stays_with_its_uses() {
+    let lab = Lab::new();
+    let (old, broken) = (lab.token(new_token(), 1), lab.token(new_token(), 2));
+    let gone = block_on(lab.join(&broken, &identity(2), 11)).unwrap();
+    block_on(lab.desk.remove_agent(&gone.id.to_string())).unwrap();
+    let place = Key::new(["token", &broken.id().to_string()]).unwrap();
+    let there = block_on(lab.desk.store.get(&place)).unwrap().unwrap();
+    block_on(lab.desk.store.put(&place, b"{}", Expect::Revision(there.revision))).unwrap();
+    lab.desk.clock.advance(Duration::from_secs(3 * 3600));
+    let plan = block_on(lab.desk.plan_sweep()).unwrap();
+    let names: Vec<_> = plan.tokens().map(|key| key.name().to_owned()).collect();
+    assert_eq!(names, [old.id().to_string()]);
+    assert_eq!((plan.uses().count(), plan.agents().count()), (0, 0));
+    assert!(matches!(plan.unreadable(), [StoreError::Corrupt { key, .. }] if *key == place), "{:?}", plan.unreadable());
 }
 
 #[test]

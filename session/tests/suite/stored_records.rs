@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::support;
 use crate::support::turns::{self, id};
 use crate::support::{Home, Lab, Paste};
-use toehold_core::testing::block_on;
+use toehold_core::testing::{MemoryStore, block_on};
 use toehold_core::{Expect, HostKeyTrust, Key, Store as _, StoreError, Stored};
 use toehold_session::{
-    AccountClaim, AddedLine, Closed, DEFAULT_LIFETIME, DeadKey, Evidence, HostKeyCheck, LeftLine, SessionRecord, Status,
-    TrustedHostKey,
+    AccountClaim, AddedLine, CLOSED_SESSIONS_KEPT, Closed, DEFAULT_LIFETIME, DeadKey, Evidence, HostKeyCheck, LeftLine,
+    SessionRecord, Status, TrustedHostKey, long_closed, prune_closed,
 };
 
 #[test]
@@ -65,6 +65,25 @@ fn full_record() -> SessionRecord {
     record.status = Status::Failed;
     record.closed = Some(Closed { at: turns::now(), evidence: Evidence::SeenGone });
     record
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_keeps_the_sessions_of_its_account_and_no_others() {
+    let store = MemoryStore::new();
+    for (name, account) in [('a', "deploy@web1"), ('b', "deploy@web2")] {
+        let mut record = full_record();
+        record.id = id(name);
+        record.route.account = support::account(account);
+        block_on(Stored::create(&store, SessionRecord::key(record.id).unwrap(), record)).unwrap();
+    }
+    let claim = AccountClaim::key(&support::account("deploy@web1")).unwrap();
+    block_on(store.put(&claim, b"{}", Expect::Absent)).unwrap();
+    let later = turns::now().saturating_add(CLOSED_SESSIONS_KEPT);
+    let found = block_on(long_closed(&store, CLOSED_SESSIONS_KEPT, later)).unwrap();
+    let over: Vec<_> = found.over.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(over, [SessionRecord::key(id('b')).unwrap()]);
+    assert!(matches!(&found.unreadable[..], [StoreError::Corrupt { key, .. }] if *key == claim), "{:?}", found.unreadable);
+    assert_eq!(block_on(prune_closed(&store, later)).unwrap(), 1);
 }
 
 fn full_claim() -> AccountClaim {

@@ -18,7 +18,9 @@ async fn n1_what_a_raw_client_writes_is_refused_by_name_and_can_be_thrown_away()
     let raw = nats.store().await;
     let good = raw.get(&key(&format!("host/{}", host.account()))).await.unwrap().unwrap();
     raw.put(&key("host/evil@example.net"), &good.value, Expect::Absent).await.unwrap();
-    raw.put(&key("token/0123456789ab"), b"{\"v\":1,\"readable_from\":1}", Expect::Absent).await.unwrap();
+    for place in ["token/0123456789ab", "token/0123456789ab/0"] {
+        raw.put(&key(place), b"{\"v\":1,\"readable_from\":1}", Expect::Absent).await.unwrap();
+    }
 
     // The others are there, the exit code says that something is not, and which.
     let listed = anna.run(["--json", "host", "ls"]).ends(3);
@@ -26,9 +28,10 @@ async fn n1_what_a_raw_client_writes_is_refused_by_name_and_can_be_thrown_away()
     says(&listed, "host/evil@example.net");
     says(&listed, "moved here");
     says(&anna.run(["token", "ls"]), "not signed");
-    says(&anna.run(["store", "check"]).ends(3), "2 of");
+    says(&anna.run(["store", "gc"]).ends(3), "token/0123456789ab in the store cannot be read");
+    says(&anna.run(["store", "check"]).ends(3), "3 of");
     says(&anna.run(["store", "export", "export"]).ends(1), "cannot be read");
-    for planted in ["host/evil@example.net", "token/0123456789ab"] {
+    for planted in ["host/evil@example.net", "token/0123456789ab", "token/0123456789ab/0"] {
         anna.run(["store", "discard", planted]).ends(0);
     }
     says(&anna.run(["store", "discard", &format!("host/{}", host.account())]).ends(1), "nothing was removed");
