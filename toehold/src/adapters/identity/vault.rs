@@ -93,7 +93,7 @@ impl FromStr for Recipient {
             let key: Vec<&str> = text.split_ascii_whitespace().take(2).collect();
             return match key.join(" ").parse() {
                 Ok(recipient) => Ok(Self(RecipientKind::Ssh(Box::new(recipient)))),
-                Err(error) => Err(RecipientError { text: text.to_owned(), reason: unfit(&error) }),
+                Err(error) => Err(RecipientError { text: text.to_owned(), reason: unfit(text, &error) }),
             };
         }
         match text.parse() {
@@ -104,11 +104,11 @@ impl FromStr for Recipient {
 }
 
 /// Why age does not seal to an SSH key.
-fn unfit(error: &ParseRecipientKeyError) -> &'static str {
+fn unfit(text: &str, error: &ParseRecipientKeyError) -> &'static str {
     match error {
         ParseRecipientKeyError::RsaModulusTooLarge => "age seals to RSA keys of at most 4096 bits",
         ParseRecipientKeyError::RsaModulusTooSmall => "age seals to RSA keys of at least 2048 bits",
-        ParseRecipientKeyError::Invalid(_) => "it is damaged",
+        ParseRecipientKeyError::Invalid(_) if text.starts_with("ssh-ed25519 ") || text.starts_with("ssh-rsa ") => "it is damaged",
         _ => "age seals to ed25519 and RSA keys only",
     }
 }
