@@ -30,7 +30,7 @@ fn without_passwords(text: &str) -> String {
     let mut told = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let authority = part.find(['/', ' ', '\'', '"', '\n', '\u{1b}']).map_or(part, |end| part.get(..end).unwrap_or(part));
-        let host = authority.rfind('@').map_or(0, |at| at);
+        let host = authority.rfind('@').unwrap_or(0);
         told.push_str("//");
         told.push_str(if host > 0 { "…" } else { "" });
         told.push_str(part.get(host..).unwrap_or_default());

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 use toehold_core::{
-    AuditEvent, AuditSink as _, Clock as _, CurrentMasterKey, Entry, ExportedValue, Key, MasterKeyRecord, Revision, StoreAudit,
-    StoreError, StoreExport, Stored,
+    AuditEvent, Clock as _, CurrentMasterKey, Entry, ExportedValue, Key, MasterKeyRecord, Revision, StoreError, StoreExport,
+    Stored,
 };
 
 use super::{init_shared, members};
@@ -17,7 +17,7 @@ use crate::adapters::system_clock::SystemClock;
 use crate::cli::args::{Global, Migrate, StorePlace};
 use crate::cli::context::{Asker, Context, locked, state_directory};
 use crate::cli::{Exit, Failure, Output, Signals, chain};
-use crate::shared::{Marks, Role, Seen, SignedError, check_continues, read_chain, sealed};
+use crate::shared::{Marks, Role, SignedError, check_continues, read_chain, sealed};
 use crate::state::{Keys, SharedAt, State};
 use crate::store_copy::{self, Copied, CopyError};
 
@@ -178,13 +178,11 @@ pub(super) async fn accept_rollback(context: &Context, of_members: bool) -> Resu
     if behind.is_empty() {
         return Err(Failure::new("the store is not behind what was seen of it here: there is nothing to accept"));
     }
-    let vault = context.state.vault().await?;
+    // Before anything is forgotten: what is done is signed for.
+    context.state.vault().await?;
     shared.accept_as_it_is().await?;
     let event = AuditEvent::new(SystemClock.now(), "store.rollback_accepted", shared.chain().store().to_string());
-    let audit = StoreAudit::new(context.store().clone(), vault.writer());
-    if let Err(error) = audit.record(event.with("behind", behind.join("; "))).await {
-        context.output.aside(&format!("this is not on record in the audit log: {}", chain(&error)));
-    }
+    context.put_on_record(event.with("behind", behind.join("; "))).await;
     context.output.document(&json!({ "behind": behind, "accepted": true }));
     for reason in &behind {
         context.output.text(crate::cli::printable(reason));
@@ -222,8 +220,7 @@ pub(super) async fn accept_members(global: &Global, fingerprint: &str) -> Result
             .hint("ask the other operators which they see (operator ls); one that nobody knows is somebody else's"));
     }
     // In what else it is behind is told by the rest, which stays.
-    let seen = Seen { sets: chain.hashes(), ..marks.seen() };
-    marks.reset(seen)?;
+    marks.reset(marks.seen().with_lists(chain.hashes()))?;
     Ok(())
 }
 

@@ -298,12 +298,14 @@ impl Chain {
         self.links().rev().find_map(|link| link.set.members.iter().find(is_gone))
     }
 
-    /// The operator who was removed last, and when: one who may have kept the master key of then.
+    /// The operator who was removed last and is none again, and when: one who may have kept the master key of then.
     pub fn last_operator_removed(&self) -> Option<(&Member, Timestamp)> {
         let pairs = self.links().zip(self.links().skip(1));
         let removed = pairs.filter_map(|(before, after)| {
+            let is_operator =
+                |set: &OperatorSet, id: &MemberId| set.member(id).is_some_and(|member| member.role == Role::Operator);
             let is_gone = |member: &&Member| {
-                member.role == Role::Operator && after.set.member(&member.id).is_none_or(|now| now.role != Role::Operator)
+                member.role == Role::Operator && ![&after.set, self.members()].iter().any(|set| is_operator(set, &member.id))
             };
             Some((before.set.members.iter().find(is_gone)?, after.set.at))
         });

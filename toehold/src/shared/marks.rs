@@ -65,11 +65,11 @@ pub enum MarksError {
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    pub(crate) v: u32,
+    v: u32,
     /// How often the store was taken as it was although it was behind what was seen before. What was seen before the last time does not count
     /// any more.
     #[serde(default)]
-    pub(crate) epoch: u64,
+    epoch: u64,
     /// Which store.
     pub store: StoreId,
     /// Who this machine is in it.
@@ -139,6 +139,12 @@ impl Seen {
     pub fn first(store: StoreId, member: MemberId, writer: String, sets: Vec<String>) -> Self {
         let revisions = BTreeMap::new();
         Self { v: FORMAT, epoch: 0, store, member, writer, sets, audit: None, generation: None, written: None, revisions }
+    }
+
+    /// The same, with other lists of members.
+    #[must_use]
+    pub fn with_lists(self, sets: Vec<String>) -> Self {
+        Self { sets, ..self }
     }
 
     /// Takes in what another process has seen meanwhile, since the store was last taken as it is.
@@ -343,6 +349,12 @@ impl Marks {
     #[cfg(test)]
     pub(in crate::shared) fn saved_long_ago(&self) {
         self.held().saved_at = None;
+    }
+
+    /// As if the last time had been this moment, however long a test takes.
+    #[cfg(test)]
+    pub(in crate::shared) fn saved_just_now(&self) {
+        self.held().saved_at = Some(Instant::now() + 1_000 * REST);
     }
 
     /// Remembers this from now on, and nothing else: what was seen before does not count any more, here and with every other process that

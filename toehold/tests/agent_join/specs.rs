@@ -52,6 +52,16 @@ fn s3_a_joined_machine_takes_specifications_and_their_keys_from_its_gateway() {
         operator.run(["spec", "put", "fleet", node.file().to_str().unwrap(), "--public-key", &public]).ends(0);
     };
     put(1, 5);
+    // Once for what is new, and not again for what is there.
+    put(1, 5);
+    let told = operator.run(["--json", "audit", "ls", "--what", "spec.put"]).ends(0).json();
+    let told: Vec<(&str, &str)> = told["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["subject"].as_str().unwrap(), entry["details"]["serial"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, [("fleet", "5")]);
     let not_joined = apply(&node, &["--gateway"]).ends(1);
     assert!(not_joined.stderr.contains("agent join"), "{}", not_joined.stderr);
 

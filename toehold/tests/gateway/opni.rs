@@ -210,8 +210,12 @@ async fn agents_of_both_versions_join_and_come_back() {
         let line = line(&toehold, gateway.address, &["--opni"]);
         until_offered(&connection, &[line.token.id().to_string()]).await;
         let keyring = join_opni(&connection, &line, id, version).await.unwrap();
+        // It comes back late: the gateway has looked at its tokens since, and found that this one may be asked for once more.
+        let joined = || toehold.run(["--json", "audit", "ls", "--what", "agent.joined", "--subject", id]).ends(0).json();
+        eventually("the join is on record", || async { joined()["entries"].as_array().is_some_and(|found| !found.is_empty()) })
+            .await;
         Session::open(&connection, id, &keyring.shared_keys[0]).await.unwrap();
-        // Confirmed, it is used up, and not offered any more.
+        // Confirmed, it is used up, and not offered any more: before half a minute is over, after which this connection is.
         eventually("not offered", || async { !offered(&connection).await.contains(&line.token.id().to_string()) }).await;
     }
 }

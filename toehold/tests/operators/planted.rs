@@ -34,6 +34,10 @@ async fn n1_what_a_raw_client_writes_is_refused_by_name_and_can_be_thrown_away()
     for planted in ["host/evil@example.net", "token/0123456789ab", "token/0123456789ab/0"] {
         anna.run(["store", "discard", planted]).ends(0);
     }
+    let discarded = anna.run(["--json", "audit", "ls", "--what", "store.discarded"]).ends(0).json();
+    let discarded: Vec<&str> =
+        discarded["entries"].as_array().unwrap().iter().map(|entry| entry["subject"].as_str().unwrap()).collect();
+    assert_eq!(discarded, ["host/evil@example.net", "token/0123456789ab", "token/0123456789ab/0"]);
     says(&anna.run(["store", "discard", &format!("host/{}", host.account())]).ends(1), "nothing was removed");
     anna.run(["host", "ls"]).ends(0);
     anna.run(["store", "check"]).ends(0);

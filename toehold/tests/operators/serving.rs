@@ -6,7 +6,7 @@ use serde_json::json;
 use toehold_core::{Expect, Store as _};
 
 use crate::gateway::file_of;
-use crate::join_support::gateway::line;
+use crate::join_support::gateway::{self, Gateway, line};
 use crate::join_support::machine::{Machine, agents};
 use crate::roles::{server, with_seed};
 use crate::serve_support::{Serve, arguments};
@@ -201,6 +201,23 @@ fn while_the_store_is_away_it_is_not_ready_and_when_it_comes_back_it_is() {
     assert_eq!(serve.get("/healthz").status, 200);
     nats.up();
     serve.is_ready();
+}
+
+/// A balancer sends nobody to it then, who would be refused there without a reason.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_says_within_seconds_that_its_store_is_away_and_when_it_is_back() {
+    let mut nats = Nats::start("");
+    let anna = founder(&nats.address("toehold"));
+    let service = joins(&anna, sharing(&nats.address("toehold")), "gateway", "gateway");
+    let gateway = Gateway::start(&service, &["--metrics", "127.0.0.1:0"]);
+    let is = async |status: u16| gateway.told("/readyz").await.0 == status;
+    gateway::eventually("it is ready", || is(200)).await;
+    nats.kill();
+    let begun = std::time::Instant::now();
+    gateway::eventually("it is not ready", || is(503)).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(25), "{:?}", begun.elapsed());
+    nats.up();
+    gateway::eventually("it is ready again", || is(200)).await;
 }
 
 /// An entry that no member has signed, or that a member has signed who is another writer.

@@ -7,6 +7,7 @@ use toehold::adapters::nats::{MARKERS_KEPT, NatsOptions, NatsStore};
 use toehold_core::{Expect, Revision, Store, StoreError, Watch as _};
 
 use crate::server::{Cluster, Nats, version};
+use crate::support::eventually;
 use crate::{in_words, key};
 
 async fn deleted(store: &NatsStore, name: &str) -> Revision {
@@ -102,7 +103,7 @@ async fn n3_how_far_the_store_has_come_outlives_what_deletions_leave() {
 }
 
 /// What was a marker in the state that was looked at may have a value below it in an earlier one.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn n3_nothing_goes_from_an_earlier_state_of_the_store() {
     let mut nats = Nats::start("");
     let patience = Duration::from_secs(2);
@@ -118,9 +119,7 @@ async fn n3_nothing_goes_from_an_earlier_state_of_the_store() {
     assert_eq!(old.len(), 1);
     let before = store.connections();
     nats.restored();
-    while store.connections() == before {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("there is another connection", || store.connections() != before);
     let refused = store.remove_markers(old, || true).await.unwrap_err();
     assert!(in_words(&refused).contains("revision"), "{}", in_words(&refused));
     assert_eq!(store.get(&one).await.unwrap().unwrap().value, b"one");

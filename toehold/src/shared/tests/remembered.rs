@@ -22,6 +22,14 @@ fn write(marks: &Marks, revision: u64) {
     marks.save().unwrap();
 }
 
+/// What this process has written, and written down, is taken back by a backup.
+async fn is_put_back_under(running: &SignedStore<Unsteady, SigningKey>, world: &World) {
+    let backup = world.server.entries();
+    put(running, "host/a@a", b"one").await;
+    running.marks().save().unwrap();
+    world.server.restore(backup);
+}
+
 #[test]
 fn processes_of_one_memory_remember_the_later_of_what_they_have_seen() {
     block_on(async {
@@ -97,10 +105,7 @@ fn n3_a_process_that_ran_while_the_store_was_taken_as_it_is_writes_nothing_until
         let server = Unsteady::new(&world.server);
         let opened = async |marks| SignedStore::open(server.clone(), signing(1), marks).await.unwrap();
         let running = opened(begin(directory.path(), &world, &world.chain().await)).await;
-        let backup = world.server.entries();
-        put(&running, "host/a@a", b"one").await;
-        running.marks().save().unwrap();
-        world.server.restore(backup);
+        is_put_back_under(&running, &world).await;
         let accepting = opened(read(directory.path())).await;
         assert!(!accepting.look().await.unwrap().is_empty());
         accepting.accept_as_it_is().await.unwrap();
@@ -126,10 +131,7 @@ fn n3_a_process_that_has_seen_the_store_behind_says_when_it_is_to_be_started_ane
         let server = Unsteady::new(&world.server);
         let opened = async |marks| SignedStore::open(server.clone(), signing(1), marks).await.unwrap();
         let running = opened(begin(directory.path(), &world, &world.chain().await)).await;
-        let backup = world.server.entries();
-        put(&running, "host/a@a", b"one").await;
-        running.marks().save().unwrap();
-        world.server.restore(backup);
+        is_put_back_under(&running, &world).await;
         running.look_was_long_ago();
         let reason = running.read_only_by_now().await.unwrap().unwrap();
         assert!(reason.contains("and then: toehold store accept-rollback"), "{reason}");
@@ -151,11 +153,13 @@ fn n3_what_was_written_is_remembered_also_by_the_next_of_one_who_was_killed() {
         // The first at once, then one in a second, of whatever kind; and the last of a process that goes on, while it does.
         let first = put(&store, "host/a@a", b"one").await;
         assert_eq!(remembered().written, Some(first.0));
+        store.marks().saved_just_now();
         let second = put(&store, "host/a@a", b"two").await;
         assert_eq!(remembered().written, Some(first.0));
         store.marks().saved_long_ago();
         store.delete(&key("host/a@a"), second).await.unwrap();
         assert_eq!(remembered().written, Some(second.0 + 1));
+        store.marks().saved_just_now();
         StoreAudit::new(store.clone(), "writer 1").record(AuditEvent::new(NOW, "one", "x")).await.unwrap();
         assert_eq!(remembered().audit, None);
         assert_eq!(store.read_only_by_now().await.unwrap(), None);
@@ -175,10 +179,7 @@ fn n3_who_writes_nothing_himself_misses_what_others_of_his_machine_have_written(
         let opened = async |marks| SignedStore::open(server.clone(), signing(1), marks).await.unwrap();
         let writing = opened(begin(directory.path(), &world, &world.chain().await)).await;
         let looking = opened(read(directory.path())).await;
-        let backup = world.server.entries();
-        put(&writing, "host/a@a", b"one").await;
-        writing.marks().save().unwrap();
-        world.server.restore(backup);
+        is_put_back_under(&writing, &world).await;
         looking.look_was_long_ago();
         assert!(looking.read_only_by_now().await.unwrap().is_some());
     });
